@@ -1,0 +1,1 @@
+"""The Grid as an API: JDL, wire, credentials, catalogue, jobs."""

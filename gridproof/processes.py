@@ -1,0 +1,88 @@
+"""Child processes that die with their owner, also after ``kill -9`` of the owner.
+
+Two independent mechanisms: the kernel's parent-death signal, and the child's standard input, a pipe
+held by the owner whose end-of-file tells the child to clean up and leave.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import IO
+
+_PR_SET_PDEATHSIG = 1
+
+
+def die_with_parent(parent: int, signum: int = signal.SIGKILL) -> None:
+    """Ask the kernel to send ``signum`` to this process when ``parent`` (its parent's pid) is gone.
+
+    To be called in the child, after any change of uid (which clears it). Linux only; elsewhere the
+    owner pipe alone does the work.
+    """
+    if sys.platform != "linux":
+        return
+    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signum, 0, 0, 0)
+    if os.getppid() != parent:  # gone before the request was made
+        os.kill(os.getpid(), signum)
+
+
+def _preexec(signum: int) -> Callable[[], None] | None:
+    if sys.platform != "linux":
+        return None
+    # Everything that allocates or imports is done before the fork.
+    prctl = ctypes.CDLL(None, use_errno=True).prctl
+    parent = os.getpid()
+
+    def in_child() -> None:
+        prctl(_PR_SET_PDEATHSIG, signum, 0, 0, 0)
+        if os.getppid() != parent:
+            os._exit(1)
+
+    return in_child
+
+
+def spawn(
+    argv: Sequence[str | Path],
+    *,
+    env: Mapping[str, str] | None = None,
+    cwd: Path | None = None,
+    stdout: int | IO[bytes] | None = subprocess.DEVNULL,
+    stderr: int | IO[bytes] | None = None,
+    death_signal: int = signal.SIGTERM,
+) -> subprocess.Popen[bytes]:
+    """Start a child that outlives neither this process nor the thread that calls.
+
+    Its standard input is a pipe that this process holds open: write configuration and secrets there,
+    and the child takes end-of-file for the end of its owner. The parent-death signal is bound to the
+    calling *thread*, so call from one that lasts as long as the child may.
+    """
+    return subprocess.Popen(
+        [str(a) for a in argv],
+        stdin=subprocess.PIPE,
+        stdout=stdout,
+        stderr=stderr,
+        env=dict(env) if env is not None else None,
+        cwd=cwd,
+        start_new_session=True,
+        preexec_fn=_preexec(death_signal),
+    )
+
+
+def stop(process: subprocess.Popen[bytes], grace: float = 10.0) -> int:
+    """Close the owner pipe, ask once more with SIGTERM after ``grace`` s, then SIGKILL; returns the exit code."""
+    if process.stdin and not process.stdin.closed:
+        try:
+            process.stdin.close()
+        except BrokenPipeError:
+            pass
+    for act in (process.terminate, process.kill):
+        try:
+            return process.wait(grace)
+        except subprocess.TimeoutExpired:
+            act()
+    return process.wait()
