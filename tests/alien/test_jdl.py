@@ -1,0 +1,178 @@
+"""JDLs are read as JAliEn reads them, refuse what it would drop, and survive a round trip."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gridproof.alien.jdl import Expression, Jdl, parse, production_range, render, validate
+from gridproof.errors import JdlError
+
+PILOT = """
+# a pilot
+Executable = "/alice/bin/pilot.sh"; // what runs
+Arguments = "--join join.json $1";
+JobTag = {"comment:abc"};
+/* where
+   it runs */
+Requirements = ( member(other.CloseSE,"A::B::C") ) && ( other.TTL > 600 );
+TTL = 7200; Price = 1.5;
+InputFile = {
+  "LF:/alice/cern.ch/user/j/join.json",
+  "LF:/alice/cern.ch/user/j/second.json",   # and another
+};
+Split = "production:1-12"
+"""
+
+keys = st.from_regex(r"\A[A-Za-z_][A-Za-z0-9_]{0,12}\Z")
+texts = st.text(max_size=30).filter(lambda text: "$" not in text)
+names = st.from_regex(r"\A[A-Z]+::[A-Z]+::[A-Z]+\Z")
+expressions = st.recursive(
+    st.one_of(
+        names.map(lambda name: f'member(other.CloseSE,"{name}")'),
+        st.integers(0, 10**6).map(lambda ttl: f"( other.TTL > {ttl} )"),
+    ),
+    lambda inner: st.tuples(inner, st.sampled_from([" && ", "||", "\n || "]), inner).map(
+        lambda parts: f"( {parts[0]}{parts[1]}{parts[2]} )"
+    ),
+    max_leaves=5,
+).map(Expression)
+values = st.one_of(
+    texts,
+    st.integers(),
+    st.floats(allow_nan=False, allow_infinity=False),
+    st.lists(texts, max_size=5).map(tuple),
+    expressions,
+)
+
+
+@given(st.dictionaries(keys, values, max_size=8))
+def test_what_is_rendered_reads_back_the_same(content: dict[str, object]) -> None:
+    jdl = Jdl(content)  # type: ignore[arg-type]
+    again = parse(render(jdl))
+    assert again == jdl
+    assert list(again) == list(jdl)
+
+
+@given(st.text(max_size=60))
+def test_any_text_is_read_or_refused_with_its_place(text: str) -> None:
+    try:
+        parse(text)
+    except JdlError as error:
+        place = (error.line, error.column)
+    else:
+        place = (1, 1)
+    assert min(place) >= 1
+
+
+@given(st.lists(st.text(max_size=10), min_size=1, max_size=3))
+def test_arguments_cannot_change_the_syntax(arguments: list[str]) -> None:
+    jdl = parse('Executable = "x"; Arguments = "a $1 b";', arguments)
+    assert jdl["Arguments"] == f"a {arguments[0]} b"
+    assert list(jdl) == ["Executable", "Arguments"]
+
+
+def test_a_pilot_is_read() -> None:
+    jdl = parse(PILOT, ["one"])
+    assert jdl["executable"] == "/alice/bin/pilot.sh"
+    assert jdl["Arguments"] == "--join join.json one"
+    assert jdl["JOBTAG"] == ("comment:abc",)
+    assert jdl["Requirements"] == Expression('( member(other.CloseSE,"A::B::C") ) && ( other.TTL > 600 )')
+    assert (jdl["TTL"], jdl["Price"]) == (7200, 1.5)
+    assert jdl.strings("InputFile")[1] == "LF:/alice/cern.ch/user/j/second.json"
+    assert production_range(jdl) == range(1, 13)
+    validate(jdl)
+
+
+def test_a_recorded_jdl_of_the_central_service_is_read() -> None:
+    jdl = parse(
+        'User = "jalien";\nOutputFile = {\n"out.txt@disk=1"\n};\n'
+        "Requirements = ( other.TTL > 600 ) && ( other.Price <= 1 ) && ( other.LocalDiskSpace > 0 );\n"
+        'TTL = 600;\nPrice = 1.0;\nMemorySize = "8GB";\nJDLVariables = {\n"CPUCores"\n};\nCPUCores = "1";\n'
+    )
+    assert jdl.number("CPUCores", 0) == 1
+    assert jdl.text("OutputFile") == "out.txt@disk=1"
+
+
+def test_keys_keep_the_case_first_seen() -> None:
+    jdl = Jdl({"JobTag": "a"})
+    jdl["JOBTAG"] = "b"
+    assert list(jdl.items()) == [("JobTag", "b")]
+    del jdl["jobtag"]
+    assert "JobTag" not in jdl
+
+
+def test_quotes_and_backslashes() -> None:
+    jdl = parse(r'A = "say \"hi\""; B = "C:\temp\\"; C = "#alien_counter_03i# // no comment";')
+    assert jdl["A"] == 'say "hi"'
+    assert jdl["B"] == "C:\\temp\\"
+    assert jdl["C"] == "#alien_counter_03i# // no comment"
+
+
+def test_a_set_holds_each_string_once_in_order() -> None:
+    assert parse('A = {"b", "a", "b", 5, word};')["A"] == ("b", "a", "5", "word")
+    assert parse("A = {};")["A"] == ()
+
+
+@pytest.mark.parametrize(
+    ("text", "place", "message"),
+    [
+        ('Executable = "x"\nTTL 5', (2, 1), "expected ';' after the value of Executable, found 'TTL'"),
+        ('A = "x', (1, 5), "not closed"),
+        ('A = {"x", "y"', (1, 5), "set of A is not closed"),
+        ('A = {"x" "y"}', (1, 10), "expected ',' or '}'"),
+        ("A = ( b;", (1, 5), "bracket is not closed"),
+        ("A = b );", (1, 7), "closes nothing"),
+        ("A = ;", (1, 5), "A has no value"),
+        ("\n = 5;", (2, 2), "expected a key, found '='"),
+        ("A 5", (1, 3), "expected '=' after A"),
+        ("A = 1;\na = 2;", (2, 1), "a is given twice"),
+        ('A = 1;\nB = "$2";', (2, 5), "argument $2 is missing: one was given"),
+        ("/* for ever", (1, 1), "comment is not closed"),
+        ("A = {, }", (1, 6), "expected an element"),
+    ],
+)
+def test_an_error_names_its_place(text: str, place: tuple[int, int], message: str) -> None:
+    with pytest.raises(JdlError) as caught:
+        parse(text, ["one"])
+    assert (caught.value.line, caught.value.column) == place
+    assert message in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("TTL = 5;", "Executable is missing"),
+        ('Executable = " ";', "Executable is missing"),
+        ('Executable = "x"; TTL = 0;', "TTL must be a positive number"),
+        ('Executable = "x"; TTL = "soon";', "TTL must be a number, not 'soon'"),
+        ('Executable = "x"; Split = "often";', "'often' is not known"),
+        ('Executable = "x"; Split = "production:5-1";', "FIRST not above LAST"),
+        ('Executable = "x"; Split = "production:many";', "FIRST not above LAST"),
+        ('Executable = "x"; Split = "se";', "give InputData"),
+        ('Executable = "x"; InputData = {"/a/b"};', "must be 'LF:'"),
+        ('Executable = "x"; InputData = "LF:,nodownload";', "must be 'LF:'"),
+        ('Executable = "x"; Requirements = "other.TTL > 5";', "Requirements is quoted"),
+        ('Executable = "x"; CPUCores = 1.5;', "whole number"),
+        ('Executable = "x"; MemorySize = "much";', "like '8GB'"),
+    ],
+)
+def test_what_the_central_service_would_reject_or_drop_is_refused(text: str, message: str) -> None:
+    with pytest.raises(JdlError, match=message):
+        validate(parse(text))
+
+
+def test_a_split_over_storage_elements_is_fine_with_input_data() -> None:
+    validate(parse('Executable = "x"; Split = "se"; InputData = {"LF:/a/b,nodownload"};'))
+
+
+@pytest.mark.parametrize("value", [float("nan"), True, None, [1], (1,), Expression("5"), Expression("( a")])
+def test_what_a_jdl_cannot_say_cannot_be_set(value: object) -> None:
+    with pytest.raises(JdlError):
+        Jdl({"A": value})  # type: ignore[dict-item]
+
+
+def test_a_key_must_be_a_word() -> None:
+    with pytest.raises(JdlError, match="no JDL key"):
+        Jdl({"a b": 1})
