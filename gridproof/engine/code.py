@@ -1,0 +1,166 @@
+"""Making bundles known to this process's ROOT: compiled once per node, cached by content."""
+
+from __future__ import annotations
+
+import fcntl
+import platform
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from ..errors import CompileError
+from .bundle import Bundle
+
+
+class StaleCode(Exception):
+    """This process has another version of the code; only a fresh process can take the new one."""
+
+
+class CodeStore:
+    """What this process has loaded, and the node's cache of compiled code below ``directory``.
+
+    ROOT cannot unload a library whose classes were used. A process that lasts (``renames=True``) takes a
+    new version of a selector under another class name; one that is cheap to replace raises `StaleCode`.
+    """
+
+    def __init__(self, root: Any, directory: Path, *, renames: bool) -> None:
+        self._root = root
+        self._directory = directory
+        self._renames = renames
+        self._loaded: dict[str, str] = {}  # bundle's key → class name
+        self._names: set[str] = set()  # main files of the bundles
+        self._include_dirs: list[Path] = []
+
+    def load(self, bundle: Bundle) -> str:
+        """Make the bundle known to ROOT; returns the name under which its class is known.
+
+        Raises:
+            CompileError: with the compiler's own words.
+            StaleCode: another version was loaded before and this process does not rename.
+        """
+        if bundle.key in self._loaded:
+            return self._loaded[bundle.key]
+        name = bundle.class_name
+        if bundle.main in self._names and not self._renames:
+            raise StaleCode(bundle.main)
+        if bundle.is_selector and self._renames and self._root.TClass.GetClass(name, True, True):
+            name = f"{name}_{bundle.key[:8]}"
+        elif bundle.main in self._names:
+            raise CompileError(f"another version of {bundle.main} is loaded; start Python anew to replace it")
+        self._load(bundle, name)
+        self._loaded[bundle.key] = name
+        self._names.add(bundle.main)
+        return name
+
+    def build(self, bundle: Bundle, class_name: str = "") -> Path:
+        """The compiled library of a bundle, from the cache or by compiling now, in a process of its own.
+
+        Raises:
+            CompileError: with the compiler's own words.
+        """
+        renamed = class_name not in ("", bundle.class_name)
+        place = self._place(bundle, class_name if renamed else "")
+        # ROOT takes libraries of one name for one library, wherever they lie.
+        library = place / "lib" / f"{bundle.class_name}_{bundle.key[:8]}{'x' * renamed}.so"
+        if (place / "built").exists():
+            return library
+        with self._locked(place):
+            if (place / "built").exists():  # while this process waited for the lock
+                return library
+            source = bundle.write(place / "src")
+            (place / "lib").mkdir(exist_ok=True)
+            options = [f'-I"{directory}"' for directory in (source.parent, *self._include_dirs)]
+            if renamed:
+                options.append(f"-D{bundle.class_name}={class_name}")
+            _compile(source, library, bundle.flags, options)
+            (place / "built").touch()
+        return library
+
+    def _place(self, bundle: Bundle, class_name: str = "") -> Path:
+        version = self._root.gROOT.GetVersion().replace("/", ".")
+        name = "-".join(filter(None, (bundle.key, version, platform.machine(), class_name)))
+        return self._directory / name
+
+    @contextmanager
+    def _locked(self, place: Path) -> Iterator[None]:
+        place.mkdir(parents=True, exist_ok=True, mode=0o700)
+        with (place / "lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not (place / "built").exists():
+                for leftover in ("src", "lib"):
+                    shutil.rmtree(place / leftover, ignore_errors=True)
+            yield
+
+    def _load(self, bundle: Bundle, class_name: str) -> None:
+        root = self._root
+        renamed = class_name != bundle.class_name
+        if bundle.mode == "compile":
+            library = self.build(bundle, class_name)
+            if renamed:
+                self._forget(*bundle.own_include_guards())
+            if root.gSystem.Load(str(library)) < 0:
+                raise CompileError(f"the library of {bundle.main} cannot be loaded; does it miss a symbol?")
+            if renamed:
+                root.gInterpreter.AutoParse(class_name)
+                self._forget(bundle.class_name)  # the renaming macro comes with the library
+            return
+        place = self._place(bundle)
+        with self._locked(place):
+            path = bundle.write(place / "src")
+        if bundle.mode == "library":
+            if root.gSystem.Load(str(path)) < 0:
+                raise CompileError(f"{bundle.main} cannot be loaded; was it built for this ROOT and system?")
+            return
+        self._include_dirs.append(path.parent)
+        root.gInterpreter.AddIncludePath(str(path.parent))
+        if renamed:
+            self._forget(*bundle.own_include_guards())
+            root.gInterpreter.Declare(f"#define {bundle.class_name} {class_name}\n")
+        good = root.gInterpreter.Declare(f'#include "{path}"')
+        if renamed:
+            self._forget(bundle.class_name)
+        if not good:
+            raise CompileError(f"{bundle.main} does not compile; the messages are above")
+
+    def _forget(self, *macros: str) -> None:
+        for macro in macros:
+            self._root.gInterpreter.Declare(f"#undef {macro}\n")
+
+
+def _compile(source: Path, library: Path, flags: str, options: Sequence[str]) -> None:
+    run = subprocess.run(
+        [sys.executable, "-m", __name__, source, library, flags, *options],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        errors="replace",
+        check=False,
+    )
+    if run.returncode:
+        noise = ("Info in <TUnixSystem::ACLiC>", "Error in <ACLiC>: Executing", "Error: ")
+        lines = [line for line in (run.stdout + run.stderr).splitlines() if not line.startswith(noise)]
+        words = "\n".join(lines).replace(f"{source.parent}/", "").strip()
+        raise CompileError(f"{source.name} does not compile:\n{words}")
+
+
+def _main(source: str, library: str, flags: str, *options: str) -> int:
+    from .. import _root
+
+    root = _root.load()
+    root.gSystem.AddIncludePath(" ".join(options))
+    # Two versions of a class may live in one process: each library keeps to its own functions.
+    root.gSystem.AddLinkedLibs("-Wl,-Bsymbolic")
+    directory = Path(library).parent
+    root.gSystem.SetBuildDir(str(directory), True)
+    if not root.gSystem.CompileMacro(source, "kc" + flags, "", str(directory)):
+        return 1
+    next(directory.glob("*.so")).rename(library)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(_main(*sys.argv[1:]))

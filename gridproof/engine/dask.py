@@ -1,0 +1,242 @@
+"""The engine's messages over dask.distributed: membership, TLS and life cycles are its own.
+
+On the scheduler the master answers messages; on each worker one loop runs, started by a plugin. Packets do
+not ride on Dask tasks: a plain request is several times cheaper, and it cannot be started again behind our
+back.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import dask
+from distributed import Scheduler, Worker
+from distributed.comm.core import CommClosedError
+from distributed.core import Status, rpc
+from distributed.diagnostics.plugin import SchedulerPlugin, WorkerPlugin
+from distributed.security import Security
+
+from ..errors import SessionError
+from .code import StaleCode
+from .master import Master
+from .runner import Resolver, Runner
+from .worker import WorkerLoop
+
+_PREFIX = "gridproof_"
+_WORKER_MESSAGES = ("hello", "lease", "opened", "commit", "fail", "query", "layout", "bundle")
+_CLIENT_MESSAGES = ("workers", "load", "submit", "follow", "result", "cancel", "forget")
+_RETRIES = 5
+
+EXIT_STALE = 75
+"""A worker's exit code when only a fresh process can go on."""
+
+
+@dataclass(frozen=True)
+class Tls:
+    """A session's authority and one role's certificate and key, as PEM texts."""
+
+    ca: str
+    cert: str
+    key: str
+
+    def security(self, role: str) -> Security:
+        """For distributed; ``role``: ``scheduler``, ``worker`` or ``client``."""
+        return Security(
+            require_encryption=True,
+            tls_ca_file=self.ca,
+            **{f"tls_{role}_cert": self.cert, f"tls_{role}_key": self.key},
+        )
+
+
+def configure() -> None:
+    """Set distributed's time-outs for wide networks, in a process that is gridproof's own."""
+    dask.config.set(
+        {
+            "distributed.comm.timeouts.tcp": "180s",
+            "distributed.comm.timeouts.connect": "30s",
+            "distributed.scheduler.worker-ttl": None,
+            "distributed.worker.memory.target": False,
+            "distributed.worker.memory.spill": False,
+            "distributed.worker.memory.pause": False,
+            "distributed.worker.memory.terminate": False,
+            "distributed.worker.profile.enabled": False,
+        }
+    )
+
+
+# ---------------------------------------------------------------- on the VO-box
+
+
+class _LostWorkers(SchedulerPlugin):  # type: ignore[misc]
+    def __init__(self, master: Master) -> None:
+        self._master = master
+
+    def remove_worker(self, scheduler: Scheduler, worker: str, **kwargs: Any) -> None:
+        self._master.lost(worker)
+
+
+class MasterServer:
+    """A session's scheduler with its master, listening on the loopback of the VO-box."""
+
+    def __init__(self, tls: Tls, cache: Path) -> None:
+        self._master = Master(cache)
+        self._scheduler = Scheduler(
+            security=tls.security("scheduler"),
+            protocol="tls",
+            host="127.0.0.1",
+            port=0,
+            dashboard=False,
+            plugins=[_LostWorkers(self._master)],
+        )
+        for message in (*_WORKER_MESSAGES, *_CLIENT_MESSAGES):
+            self._scheduler.handlers[_PREFIX + message] = getattr(self._master, message)
+
+    async def start(self) -> str:
+        """Listen; returns the address, ``tls://127.0.0.1:PORT``."""
+        await self._scheduler
+        await self._master.start()
+        return str(self._scheduler.address)
+
+    async def close(self) -> None:
+        """Let everybody go."""
+        self._master.close()
+        await self._scheduler.close()
+
+
+# ---------------------------------------------------------------- on the worker node
+
+
+class _RpcChannel:
+    """The master's messages over distributed's own connections, resent when one breaks under them."""
+
+    def __init__(
+        self, call: Callable[[str], Callable[..., Awaitable[Any]]], alive: Callable[[], bool]
+    ) -> None:
+        self._call = call
+        self._alive = alive
+
+    def __getattr__(self, message: str) -> Callable[..., Awaitable[Any]]:
+        async def send(**arguments: Any) -> Any:
+            for attempt in range(_RETRIES):
+                try:
+                    return await self._call(_PREFIX + message)(**arguments)
+                except (CommClosedError, OSError):
+                    if attempt + 1 == _RETRIES or not self._alive():
+                        raise
+                    await asyncio.sleep(0.2 * 2**attempt)
+            raise AssertionError("unreachable")
+
+        return send
+
+
+class _EnginePlugin(WorkerPlugin):  # type: ignore[misc]
+    name = "gridproof-engine"
+
+    def __init__(self, cache: Path, resolve: Resolver, site: str, host: str) -> None:
+        self._cache = cache
+        self._resolve = resolve
+        self._site = site
+        self._host = host
+        self._task: asyncio.Task[None] | None = None
+        self.stale = False
+
+    def setup(self, worker: Worker) -> None:
+        self._task = asyncio.create_task(self._run(worker), name="gridproof engine")
+
+    def teardown(self, worker: Worker) -> None:
+        if self._task is not None:
+            self._task.cancel()
+
+    async def _run(self, worker: Worker) -> None:
+        channel = _RpcChannel(
+            lambda message: getattr(worker.scheduler, message), lambda: worker.status == Status.running
+        )
+        loop = WorkerLoop(
+            channel,
+            worker.contact_address or worker.address,
+            worker.name,
+            lambda: Runner(self._cache, self._resolve, self._site),
+        )
+        try:
+            await loop.run(self._site, self._host, os.getpid())
+        except StaleCode:
+            self.stale = True
+        finally:
+            # Not awaited here: closing the worker cancels this very task.
+            asyncio.get_running_loop().create_task(worker.close(reason="gridproof-engine-ended"))
+
+
+async def run_worker(
+    *,
+    scheduler: str,
+    tls: Tls,
+    name: str,
+    site: str,
+    host: str,
+    contact: str | None,
+    port: int,
+    cache: Path,
+    directory: Path,
+    resolve: Resolver,
+) -> int:
+    """Be a worker until the session ends; returns the exit code for the process."""
+    plugin = _EnginePlugin(cache, resolve, site, host)
+    worker = Worker(
+        scheduler,
+        security=tls.security("worker"),
+        protocol="tls",
+        host="127.0.0.1",
+        port=port,
+        contact_address=contact,
+        name=name,
+        nthreads=1,
+        memory_limit=0,
+        local_directory=str(directory),
+        dashboard=False,
+        death_timeout=30,
+        heartbeat_interval="5s",
+        plugins=(plugin,),
+    )
+    async with worker:
+        await worker.finished()
+    return EXIT_STALE if plugin.stale else 0
+
+
+# ---------------------------------------------------------------- at the user's
+
+
+class MasterClient:
+    """The client's messages to its session's master; see `Master` for each.
+
+    Raises (every message):
+        SessionError: the master is gone.
+    """
+
+    def __init__(self, address: str, tls: Tls) -> None:
+        self._rpc = rpc(address, connection_args=tls.security("client").get_connection_args("client"))
+        self._channel = _RpcChannel(lambda message: getattr(self._rpc, message), lambda: True)
+
+    async def send(self, message: str, **arguments: Any) -> Any:
+        """One message and its answer."""
+        if message not in _CLIENT_MESSAGES:
+            raise ValueError(f"{message} is no message of a client")
+        try:
+            return await getattr(self._channel, message)(**arguments)
+        except (CommClosedError, OSError) as error:
+            raise SessionError(
+                f"the session's master does not answer ({error}); open a new session"
+            ) from error
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._rpc.close_rpc()
+
+
+def tls_of(message: Mapping[str, str]) -> Tls:
+    """The certificate texts in a message of the ProxyServer."""
+    return Tls(message["ca"], message["cert"], message["key"])

@@ -1,0 +1,344 @@
+"""Who runs which entries next (pure: no clock, no sockets; rates come in with the reports).
+
+A worker asks for one packet at a time. It goes on with its file first, then takes a file at its own site,
+then one of the site that is furthest behind. Packets start small, grow to about a second of work at the
+worker's own measured rate and shrink towards the end.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+
+from .packets import Packet, cut
+
+FIRST_LIMIT = 500  # entries: what a packet has while no rate is known
+FIRST_SECONDS = 0.1
+LONGEST_SECONDS = 1.0
+SHORTEST_SECONDS = 0.05
+RATE_MEMORY = 0.5  # weight of the newest measurement
+
+
+@dataclass
+class _Worker:
+    site: str
+    rate: float = 0.0  # entries per second, 0 while unknown
+    packets: int = 0
+    file: int = -1
+    outstanding: dict[int, Packet] = field(default_factory=dict)  # in the order of leasing
+
+
+@dataclass
+class _File:
+    size: int
+    sites: frozenset[str]
+    entries: int = -1
+    clusters: Sequence[int] = ()
+    dropped: bool = False
+    next: int = 0
+    opener: str = ""
+    readers: int = 0
+    avoided_by: set[str] = field(default_factory=set)
+
+    @property
+    def fresh(self) -> bool:
+        return self.entries < 0
+
+    @property
+    def left(self) -> int:
+        return max(0, self.entries - self.next)
+
+
+class Packetizer:
+    """Cuts files into packets for those who ask; knows what is out, what came back and what is left.
+
+    ``files``: ``(size in bytes or -1, sites that hold a replica)`` each.
+    """
+
+    def __init__(self, files: Iterable[tuple[int, Iterable[str]]]) -> None:
+        self._files = [_File(size, frozenset(s.upper() for s in sites)) for size, sites in files]
+        self._workers: dict[str, _Worker] = {}
+        self._returned: dict[int, Packet] = {}
+        self._ids = 0
+        # Per site ("": files of no site) the fresh files, those with fewest sites first, and the opened.
+        self._fresh: dict[str, list[tuple[int, int]]] = defaultdict(list)
+        self._opened: dict[str, set[int]] = defaultdict(set)
+        for index, file in enumerate(self._files):
+            for site in file.sites or {""}:
+                heapq.heappush(self._fresh[site], (len(file.sites), index))
+        self._fresh_count = len(self._files)
+        self._fresh_bytes = sum(max(0, f.size) for f in self._files)
+        self._opened_bytes = 0
+        self._opened_entries = 0
+        self._left_entries = 0  # of opened files, not yet leased
+
+    # ------------------------------------------------------------ workers
+
+    def join(self, worker: str, site: str) -> None:
+        """A worker is there; at any moment."""
+        self._workers.setdefault(worker, _Worker(site.upper()))
+
+    def leave(self, worker: str) -> list[Packet]:
+        """A worker is gone: what it had out comes back, in the order in which it was leased."""
+        gone = self._workers.pop(worker, None)
+        if gone is None:
+            return []
+        lost = list(gone.outstanding.values())
+        for packet in lost:
+            self._put_back(packet)
+        if gone.file >= 0:
+            self._files[gone.file].readers -= 1
+        return lost
+
+    def measured(self, worker: str, entries: int, seconds: float) -> None:
+        """A worker has run ``entries`` in ``seconds``."""
+        state = self._workers.get(worker)
+        if state is None or entries <= 0 or seconds <= 0:
+            return
+        state.packets += 1
+        rate = entries / seconds
+        state.rate = rate if not state.rate else RATE_MEMORY * rate + (1 - RATE_MEMORY) * state.rate
+
+    # ------------------------------------------------------------ packets
+
+    def lease(self, worker: str) -> Packet | None:
+        """The worker's next packet, or None if there is nothing for it now."""
+        state = self._workers[worker]
+        packet = self._returned_for(worker, state) or self._fresh_or_opened(worker, state)
+        if packet is not None:
+            if state.file != packet.file:
+                if state.file >= 0:
+                    self._files[state.file].readers -= 1
+                state.file = packet.file
+                self._files[packet.file].readers += 1
+            state.outstanding[packet.id] = packet
+        return packet
+
+    def opened(self, packet_id: int, worker: str, last: int, entries: int, clusters: Sequence[int]) -> Packet:
+        """The worker that opened a file tells how many entries it has and where it cut its packet.
+
+        Raises:
+            KeyError: this packet is not out with this worker.
+        """
+        state = self._workers[worker]
+        packet = state.outstanding[packet_id]
+        if packet.last >= 0:
+            return packet
+        file = self._files[packet.file]
+        packet = replace(packet, last=min(last, entries))
+        state.outstanding[packet_id] = packet
+        file.entries, file.clusters, file.next, file.opener = entries, clusters, packet.last, ""
+        self._fresh_count -= 1
+        self._fresh_bytes -= max(0, file.size)
+        self._opened_bytes += max(0, file.size)
+        self._opened_entries += entries
+        self._left_entries += file.left
+        if file.left:
+            for site in file.sites or {""}:
+                self._opened[site].add(packet.file)
+        return packet
+
+    def done(self, worker: str, packet_ids: Iterable[int]) -> None:
+        """These packets need not be thought of any more."""
+        state = self._workers.get(worker)
+        for packet_id in packet_ids:
+            if state is not None:
+                state.outstanding.pop(packet_id, None)
+            self._returned.pop(packet_id, None)
+
+    def give_back(self, worker: str, packet_ids: Iterable[int]) -> None:
+        """These packets did not happen and go out again."""
+        state = self._workers.get(worker)
+        for packet_id in packet_ids:
+            packet = state.outstanding.pop(packet_id, None) if state else None
+            if packet is not None:
+                self._put_back(packet)
+
+    def requeue(self, packet: Packet) -> None:
+        """A packet that nobody has out any more goes out again."""
+        self._put_back(packet)
+
+    def avoid(self, file: int, storage_elements: tuple[str, ...], worker: str) -> None:
+        """A read failed: other workers come first for this file, and these SEs last."""
+        self._files[file].avoided_by.add(worker)
+        for packet_id, packet in list(self._returned.items()):
+            if packet.file == file:
+                self._returned[packet_id] = replace(packet, avoid=storage_elements)
+
+    def drop(self, file: int) -> None:
+        """Give a file up: nothing of it is leased any more, and what comes back is forgotten."""
+        entry = self._files[file]
+        entry.dropped = True
+        self._returned = {i: p for i, p in self._returned.items() if p.file != file}
+        if entry.fresh:
+            self._fresh_count -= 1
+            self._fresh_bytes -= max(0, entry.size)
+            entry.entries = 0
+        else:
+            self._left_entries -= entry.left
+            self._close(file)
+        entry.next = entry.entries
+
+    def outstanding(self, worker: str) -> list[Packet]:
+        """What is out with a worker, in the order of leasing."""
+        state = self._workers.get(worker)
+        return list(state.outstanding.values()) if state else []
+
+    @property
+    def exhausted(self) -> bool:
+        """Nothing is left to lease: all that is missing is out with workers."""
+        return not (self._returned or self._fresh_count or self._left_entries)
+
+    @property
+    def idle(self) -> bool:
+        """Nothing is left and nothing is out."""
+        return self.exhausted and not any(s.outstanding for s in self._workers.values())
+
+    def entries_by_file(self) -> list[int]:
+        """Entries of every file, −1 where nobody has opened it."""
+        return [file.entries for file in self._files]
+
+    @property
+    def expected_entries(self) -> int:
+        """Entries of the dataset: known for opened files, guessed from their sizes for the others."""
+        if not self._fresh_count:
+            return self._opened_entries
+        if not self._opened_bytes:
+            return self._opened_entries
+        return self._opened_entries + round(self._fresh_bytes * self._opened_entries / self._opened_bytes)
+
+    # ------------------------------------------------------------ inside
+
+    def _put_back(self, packet: Packet) -> None:
+        file = self._files[packet.file]
+        if file.dropped:
+            return
+        if packet.last < 0 and file.fresh:
+            file.opener = ""
+            for site in file.sites or {""}:
+                heapq.heappush(self._fresh[site], (len(file.sites), packet.file))
+        elif packet.last >= 0:
+            self._returned[packet.id] = replace(packet, solo=True)
+
+    def _returned_for(self, worker: str, state: _Worker) -> Packet | None:
+        best: Packet | None = None
+        for packet in self._returned.values():
+            file = self._files[packet.file]
+            if self._shuns(file, worker):
+                continue
+            if state.site in file.sites or not file.sites:
+                best = packet
+                break
+            best = best or packet
+        if best is not None:
+            del self._returned[best.id]
+        return best
+
+    def _shuns(self, file: _File, worker: str) -> bool:
+        return worker in file.avoided_by and any(w not in file.avoided_by for w in self._workers)
+
+    def _fresh_or_opened(self, worker: str, state: _Worker) -> Packet | None:
+        current = self._files[state.file] if state.file >= 0 else None
+        if current is not None and current.left and not self._shuns(current, worker):
+            return self._cut(state.file, state)
+        for site in (state.site, ""):
+            packet = self._at(site, worker, state)
+            if packet is not None:
+                return packet
+        for site in self._furthest_behind(state.site):
+            packet = self._at(site, worker, state)
+            if packet is not None:
+                return packet
+        return None
+
+    def _at(self, site: str, worker: str, state: _Worker) -> Packet | None:
+        index = self._fresh_at(site, worker)
+        if index is not None:
+            return self._open(index, worker, state)
+        index = self._opened_at(site, worker)
+        return self._cut(index, state) if index is not None else None
+
+    def _furthest_behind(self, own: str) -> list[str]:
+        """The other sites, first the one with most bytes left for each of its workers."""
+        manned: dict[str, int] = defaultdict(int)
+        for worker in self._workers.values():
+            manned[worker.site] += 1
+
+        def behind(site: str) -> float:
+            left = sum(self._files[i].left for i in self._opened[site]) * self._entry_bytes()
+            left += sum(max(1, self._files[i].size) for _, i in self._fresh[site] if self._waiting(i))
+            return left / (manned[site] or 0.01)
+
+        others = [s for s in {*self._fresh, *self._opened} if s not in (own, "") and self._has_work(s)]
+        return sorted(others, key=lambda site: (-behind(site), site))
+
+    def _has_work(self, site: str) -> bool:
+        return bool(self._opened.get(site)) or any(self._waiting(i) for _, i in self._fresh.get(site, ()))
+
+    def _waiting(self, index: int) -> bool:
+        return self._files[index].fresh and not self._files[index].opener
+
+    def _entry_bytes(self) -> float:
+        return self._opened_bytes / self._opened_entries if self._opened_entries else 1.0
+
+    def _fresh_at(self, site: str, worker: str) -> int | None:
+        heap = self._fresh.get(site)
+        shunned = []
+        found = None
+        while heap:
+            item = heapq.heappop(heap)
+            if not self._waiting(item[1]):
+                continue
+            if self._shuns(self._files[item[1]], worker):
+                shunned.append(item)
+                continue
+            found = item[1]
+            break
+        for item in shunned:
+            heapq.heappush(self._fresh[site], item)
+        return found
+
+    def _opened_at(self, site: str, worker: str) -> int | None:
+        candidates = [i for i in self._opened.get(site, ()) if not self._shuns(self._files[i], worker)]
+        if not candidates:
+            return None
+        return max(candidates, key=lambda i: (self._files[i].left / (1 + self._files[i].readers), -i))
+
+    def _open(self, index: int, worker: str, state: _Worker) -> Packet:
+        self._files[index].opener = worker
+        return Packet(self._new_id(), index, 0, -1, self._wanted(state), self._near_end())
+
+    def _cut(self, index: int, state: _Worker) -> Packet:
+        file = self._files[index]
+        end = cut(file.next, self._wanted(state), file.entries, file.clusters)
+        packet = Packet(self._new_id(), index, file.next, end, solo=self._near_end())
+        self._left_entries -= end - file.next
+        file.next = end
+        if not file.left:
+            self._close(index)
+        return packet
+
+    def _close(self, index: int) -> None:
+        for site in self._files[index].sites or {""}:
+            self._opened[site].discard(index)
+
+    def _new_id(self) -> int:
+        self._ids += 1
+        return self._ids
+
+    def _wanted(self, state: _Worker) -> int:
+        """Entries for the worker's next packet."""
+        if not state.rate:
+            return FIRST_LIMIT
+        seconds = min(LONGEST_SECONDS, FIRST_SECONDS * 2.0 ** min(state.packets, 10))
+        share = self._remaining() / (2 * len(self._workers))
+        return max(1, round(max(SHORTEST_SECONDS * state.rate, min(seconds * state.rate, share))))
+
+    def _remaining(self) -> float:
+        return self._left_entries + self._fresh_bytes / self._entry_bytes()
+
+    def _near_end(self) -> bool:
+        rate = sum(w.rate for w in self._workers.values())
+        return self._remaining() < SHORTEST_SECONDS * rate

@@ -1,0 +1,291 @@
+"""Packets run in this process: open trees, one selector instance, their failures. Blocking, one thread."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ..errors import GridproofError
+from . import runtime
+from .bundle import Bundle
+from .code import CodeStore
+from .packets import Packet, cut
+
+MOST_CLUSTERS = 2_000  # boundaries told to the master for one file
+TREES_KEPT_OPEN = 2
+
+
+@dataclass(frozen=True)
+class Replica:
+    """Where a file can be read: its URL, the SE and that SE's site (empty for a file on no SE)."""
+
+    url: str
+    storage_element: str = ""
+    site: str = ""
+
+
+Resolver = Callable[[Mapping[str, Any]], Sequence[Replica]]
+"""Replicas of a file as the query describes it (``name``, ``kind``, ``replicas``), nearest first."""
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why a packet was not run; as in `Query.fail`."""
+
+    kind: str
+    reason: str
+    storage_elements: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Delta:
+    """Outputs of one selector instance."""
+
+    packets: tuple[int, ...]
+    data: bytes
+    classes: tuple[str, ...]
+    bytes_read: int
+    local_bytes: int
+
+
+class PacketFailed(Exception):
+    """Carries a `Failure`."""
+
+    def __init__(self, failure: Failure) -> None:
+        super().__init__(failure.reason)
+        self.failure = failure
+
+
+@dataclass
+class _Tree:
+    source: Any  # gridproof::Source
+    replica: Replica
+    local: bool
+
+
+@dataclass
+class _Running:
+    """The open selector instance and what it has run."""
+
+    instance: Any
+    packets: list[int] = field(default_factory=list)
+    bytes_read: int = 0
+    local_bytes: int = 0
+
+
+class Runner:
+    """Runs packets of one query at a time. ``site``: where this worker is."""
+
+    def __init__(self, cache: Path, resolve: Resolver, site: str) -> None:
+        self._root = runtime.load_threaded()
+        self._code = CodeStore(self._root, cache, renames=False)
+        self._resolve = resolve
+        self._site = site.upper()
+        self._query: Mapping[str, Any] = {}
+        self._input: Any = None
+        self._running: _Running | None = None
+        self._trees: dict[tuple[str, str], _Tree] = {}  # by file and tree, the latest last
+        self._bad_urls: set[str] = set()
+        self.instance_cost = 0.0  # seconds that the last instance cost apart from its packets
+
+    # ------------------------------------------------------------ queries
+
+    def begin(self, query: Mapping[str, Any], code: Sequence[Bundle]) -> None:
+        """Take up a query; what an earlier one left open is closed.
+
+        Raises:
+            PacketFailed: the code cannot be made known here.
+            StaleCode: only a fresh process can run it.
+        """
+        self.discard()
+        self._close_trees()
+        self._bad_urls.clear()
+        try:
+            for bundle in code:
+                self._code.load(bundle)
+        except GridproofError as error:
+            raise PacketFailed(Failure("selector", str(error))) from None
+        self._query = query
+        self._input = runtime.unpack(self._root, query["input"]) if query["input"] else self._root.TList()
+
+    # ------------------------------------------------------------ packets
+
+    def count(self, file: Mapping[str, Any], avoid: Sequence[str]) -> int:
+        """Entries of a file's tree.
+
+        Raises:
+            PacketFailed: no replica can be read.
+        """
+        tree = self._open(file, file["tree"], avoid)
+        return int(tree.source.Entries())
+
+    def run(
+        self,
+        packet: Packet,
+        file: Mapping[str, Any],
+        opened: Callable[[int, int, list[int]], None],
+        layout: Sequence[Mapping[str, Any]],
+    ) -> tuple[int, float]:
+        """Run a packet in the open instance; returns entries and seconds.
+
+        ``opened(last, entries, clusters)`` is called when it was on this worker to find out; ``layout``
+        has where entries lie if there are friends.
+
+        Raises:
+            PacketFailed: and the instance with all its uncommitted packets is gone.
+        """
+        try:
+            tree = self._open(file, self._query["tree"], packet.avoid, layout, packet.file)
+            first, last = packet.first, packet.last
+            if last < 0:
+                entries = int(tree.source.Entries())
+                clusters = [int(start) for start in tree.source.Clusters(MOST_CLUSTERS)]
+                last = cut(0, packet.limit, entries, clusters)
+                opened(last, entries, clusters)
+            running = self._instance()
+            began = time.monotonic()
+            outcome = running.instance.Process(tree.source, first, last)
+            seconds = time.monotonic() - began
+            if str(outcome.kind):
+                self._close_trees()  # what is buffered of a bad read is not to be used again
+                if str(outcome.kind) == "read":
+                    self._bad_urls.add(tree.replica.url)
+                raise PacketFailed(
+                    Failure(str(outcome.kind), str(outcome.message), (tree.replica.storage_element,))
+                )
+        except PacketFailed:
+            self.discard()
+            raise
+        running.packets.append(packet.id)
+        running.bytes_read += int(outcome.bytes)
+        running.local_bytes += int(outcome.bytes) if tree.local else 0
+        return last - first, seconds
+
+    @property
+    def uncommitted(self) -> tuple[int, ...]:
+        """Packets of the open instance."""
+        return tuple(self._running.packets) if self._running else ()
+
+    def finish(self) -> Delta | None:
+        """End the open instance's life and take its outputs; None if it has run nothing.
+
+        Raises:
+            PacketFailed: SlaveTerminate failed.
+        """
+        running, self._running = self._running, None
+        if running is None or not running.packets:
+            return None
+        began = time.monotonic()
+        problem = str(running.instance.SlaveTerminate())
+        if problem:
+            raise PacketFailed(Failure("selector", problem))
+        delta = Delta(
+            tuple(running.packets),
+            runtime.to_bytes(running.instance.Output()),
+            tuple(str(name) for name in running.instance.OutputClasses()),
+            running.bytes_read,
+            running.local_bytes,
+        )
+        del running
+        self._release_trees()
+        self.instance_cost += time.monotonic() - began
+        return delta
+
+    def discard(self) -> None:
+        """Throw the open instance away."""
+        if self._running is not None:
+            self._running = None
+            self._release_trees()
+
+    # ------------------------------------------------------------ inside
+
+    def _instance(self) -> _Running:
+        if self._running is None:
+            began = time.monotonic()
+            instance = self._root.gridproof.Make(
+                self._query["class_name"], self._query["option"], self._input
+            )
+            problem = str(instance.problem) or str(instance.SlaveBegin())
+            if problem:
+                raise PacketFailed(Failure("selector", problem))
+            self._running = _Running(instance)
+            self.instance_cost = time.monotonic() - began
+        return self._running
+
+    def _open(
+        self,
+        file: Mapping[str, Any],
+        tree_name: str,
+        avoid: Sequence[str],
+        layout: Sequence[Mapping[str, Any]] = (),
+        index: int = 0,
+    ) -> _Tree:
+        key = (str(file["name"]), tree_name)
+        known = self._trees.get(key)
+        if known is not None and known.replica.storage_element not in avoid:
+            known.source.StartBytes()
+            return known
+        failed: list[str] = []
+        reason = "it has no replica"
+        for replica in self._in_order(file, avoid):
+            source = self._root.gridproof.Open(replica.url, tree_name, int(file["size"]))
+            if str(source.kind) == "tree":
+                raise PacketFailed(Failure("tree", str(source.problem)))
+            if str(source.kind):
+                failed.append(replica.storage_element)
+                reason = f"{source.problem!s} ({replica.url.partition('?')[0]})"
+                self._bad_urls.add(replica.url)
+                continue
+            tree = _Tree(source, replica, replica.site.upper() == self._site and bool(self._site))
+            if layout:
+                self._befriend(tree, layout, index)
+            self._trees.pop(key, None)
+            while len(self._trees) >= TREES_KEPT_OPEN:
+                del self._trees[next(iter(self._trees))]
+            self._trees[key] = tree
+            return tree
+        raise PacketFailed(Failure("read", reason, tuple(failed)))
+
+    def _in_order(self, file: Mapping[str, Any], avoid: Sequence[str]) -> list[Replica]:
+        try:
+            replicas = self._resolve(file)
+        except GridproofError as error:
+            known = tuple(str(se) for se, _ in file["replicas"])
+            raise PacketFailed(Failure("read", str(error), known)) from None
+        return sorted(
+            replicas,
+            key=lambda r: (r.url in self._bad_urls, r.storage_element in avoid, r.site.upper() != self._site),
+        )
+
+    def _befriend(self, tree: _Tree, layout: Sequence[Mapping[str, Any]], index: int) -> None:
+        """Attach the friends' files that lie beside this file's entries."""
+        offset = sum(layout[0]["entries"][:index])
+        end = offset + int(tree.source.Entries())
+        friends = self._root.std.vector["gridproof::FriendFiles"]()
+        for part in layout[1:]:
+            described = self._root.gridproof.FriendFiles()
+            described.tree, described.alias = part["tree"], part["alias"]
+            start = 0
+            for file, entries in zip(part["files"], part["entries"], strict=True):
+                url = ""
+                if start < end and start + entries > offset:
+                    replica = self._in_order(file, ())[0]
+                    url = replica.url
+                    tree.local = tree.local and replica.site.upper() == self._site
+                described.urls.push_back(url)
+                described.entries.push_back(entries)
+                start += entries
+            friends.push_back(described)
+        tree.source.Befriend(tree.replica.url, layout[0]["tree"], offset, friends)
+
+    def _release_trees(self) -> None:
+        for tree in self._trees.values():
+            tree.source.Release()
+
+    def _close_trees(self) -> None:
+        # A selector's readers are bound to the tree, so the instance goes first.
+        self.discard()
+        self._trees.clear()

@@ -1,0 +1,524 @@
+// What the engine does with ROOT objects, in C++ so that it runs without Python's lock:
+// the event loop over a packet, a selector instance's life, and merging of outputs.
+// Declared to Cling by gridproof.engine.runtime.
+
+#ifndef GRIDPROOF_RUNTIME_H
+#define GRIDPROOF_RUNTIME_H
+
+#include <atomic>
+#include <cstdint>
+#include <exception>
+#include <execinfo.h>
+#include <memory>
+#include <mutex>
+#include <set>
+#include <csignal>
+#include <string>
+#include <unistd.h>
+#include <vector>
+
+#include <TBufferFile.h>
+#include <TChain.h>
+#include <TClass.h>
+#include <TError.h>
+#include <TFile.h>
+#include <TFileMergeInfo.h>
+#include <TFriendElement.h>
+#include <TInterpreter.h>
+#include <TKey.h>
+#include <TList.h>
+#include <TMethodCall.h>
+#include <TROOT.h>
+#include <TSelector.h>
+#include <TSystem.h>
+#include <TTree.h>
+#include <TTreeCache.h>
+
+namespace gridproof {
+
+// ---------------------------------------------------------------- errors that ROOT only prints
+
+struct ErrorLog {
+   std::mutex mutex;
+   std::string first;              // the first error since Reset
+   std::atomic<bool> any{false};
+   std::atomic<bool> strict{false}; // every error counts, whoever reports it
+   ErrorHandlerFunc_t next{nullptr};
+
+   void Reset(bool all = false) {
+      std::lock_guard<std::mutex> lock(mutex);
+      first.clear();
+      any = false;
+      strict = all;
+   }
+   std::string First() {
+      std::lock_guard<std::mutex> lock(mutex);
+      return first;
+   }
+};
+
+inline ErrorLog &Errors() {
+   static ErrorLog log;
+   return log;
+}
+
+// Reading goes on with stale values after an error in one of these; a selector's own Error() does not count.
+inline bool SpoilsData(const char *location) {
+   static const char *const prefixes[] = {"TFile", "TNetXNG", "TBasket", "TBranch", "TTree", "TChain", "TBuffer",
+                                          "TStreamerInfo", "TKey", "TDirectoryFile", "R__unzip", "TLeaf", "TWebFile",
+                                          "TNetFile", "TStorageFactory"};
+   if (!location)
+      return false;
+   for (auto prefix : prefixes)
+      if (std::string(location).compare(0, std::string(prefix).size(), prefix) == 0)
+         return true;
+   return false;
+}
+
+inline void OnRootMessage(int level, Bool_t abort, const char *location, const char *message) {
+   auto &log = Errors();
+   if (level >= kError && level < kFatal && (log.strict || SpoilsData(location))) {
+      std::lock_guard<std::mutex> lock(log.mutex);
+      if (!log.any) {
+         log.first = std::string(location) + ": " + message;
+         log.any = true;
+      }
+   }
+   (log.next ? log.next : DefaultErrorHandler)(level, abort, location, message);
+}
+
+inline void WatchErrors() {
+   auto previous = SetErrorHandler(OnRootMessage);
+   if (previous != OnRootMessage)
+      Errors().next = previous;
+}
+
+// A crash leaves the failing frames in the worker's log and then takes its default course.
+inline void OnCrash(int signum) {
+   const char text[] = "\ngridproof: this worker crashed; the innermost frames are:\n";
+   auto ignored = write(2, text, sizeof text - 1);
+   (void)ignored;
+   void *frames[48];
+   backtrace_symbols_fd(frames, backtrace(frames, 48), 2);
+   signal(signum, SIG_DFL);
+   raise(signum);
+}
+
+inline void ReportCrashes() {
+   for (auto root_signal : {kSigSegmentationViolation, kSigBus, kSigIllegalInstruction, kSigFloatingException})
+      gSystem->ResetSignal(root_signal, kTRUE);
+   void *frame[1];
+   backtrace(frame, 1); // loads what the handler must not load
+   for (auto signum : {SIGSEGV, SIGBUS, SIGILL, SIGFPE, SIGABRT})
+      signal(signum, OnCrash);
+}
+
+// ---------------------------------------------------------------- outcomes
+
+struct Outcome {
+   std::string kind;      // "" good, "read", "tree", "selector"
+   std::string message;
+   Long64_t processed{0}; // entries
+   Long64_t bytes{0};     // read from storage
+};
+
+inline Outcome Failure(const std::string &kind, const std::string &message) {
+   Outcome outcome;
+   outcome.kind = kind;
+   outcome.message = message;
+   return outcome;
+}
+
+template <typename F>
+std::string Guarded(const char *where, F &&call) {
+   try {
+      call();
+   } catch (const std::exception &error) {
+      auto cl = TClass::GetClass(typeid(error));
+      return std::string(where) + " threw " + (cl ? cl->GetName() : "an exception") + ": " + error.what();
+   } catch (...) {
+      return std::string(where) + " threw something that is no std::exception";
+   }
+   return "";
+}
+
+// ---------------------------------------------------------------- objects to bytes and back
+
+struct Bytes {
+   std::unique_ptr<TBufferFile> buffer;
+   explicit Bytes(std::size_t size) : buffer(std::make_unique<TBufferFile>(TBuffer::kWrite, size)) {}
+   std::uintptr_t Address() const { return reinterpret_cast<std::uintptr_t>(buffer->Buffer()); }
+   Long64_t Length() const { return buffer->Length(); }
+};
+
+inline Bytes *Pack(TCollection *objects) {
+   auto bytes = new Bytes(64 * 1024);
+   bytes->buffer->WriteObjectAny(objects, objects->IsA());
+   return bytes;
+}
+
+// Null if the bytes are no list. The caller owns list and objects.
+inline TList *Unpack(std::uintptr_t address, Long64_t length) {
+   TDirectory::TContext nowhere(nullptr);
+   TBufferFile buffer(TBuffer::kRead, length, reinterpret_cast<void *>(address), kFALSE);
+   auto list = static_cast<TList *>(buffer.ReadObjectAny(TList::Class()));
+   if (list)
+      list->SetOwner();
+   return list;
+}
+
+// ---------------------------------------------------------------- a tree to read from
+
+struct FriendFiles {
+   std::string tree, alias;
+   std::vector<std::string> urls;    // "" where this packet needs nothing of the file
+   std::vector<Long64_t> entries;
+};
+
+// One file's tree, open for reading, with its friends aligned by global entry number.
+class Source {
+   std::unique_ptr<TFile> fFile;
+   std::vector<std::unique_ptr<TChain>> fFriends;
+   std::unique_ptr<TChain> fChain;
+   TTree *fTree{nullptr};
+   Long64_t fOffset{0};
+   Long64_t fEntries{0};
+   Long64_t fBytesBefore{TFile::GetFileBytesRead()};
+
+public:
+   std::string problem, kind;
+
+   // `size`: what the catalogue says, in bytes, or -1.
+   Source(const std::string &url, const std::string &tree, Long64_t size) {
+      Errors().Reset();
+      TDirectory::TContext nowhere(nullptr);
+      fFile.reset(TFile::Open(url.c_str(), "READ"));
+      kind = "read";
+      if (!fFile || fFile->IsZombie()) {
+         problem = Errors().any ? Errors().First() : "cannot be opened";
+         return;
+      }
+      if (fFile->TestBit(TFile::kRecovered)) {
+         problem = "the file was not closed properly or is truncated (ROOT had to recover it)";
+         return;
+      }
+      if (size >= 0 && fFile->GetSize() != size) {
+         problem = "the file has " + std::to_string(fFile->GetSize()) + " bytes, the catalogue says " +
+                   std::to_string(size);
+         return;
+      }
+      fTree = fFile->Get<TTree>(tree.c_str());
+      if (Errors().any) {
+         problem = Errors().First();
+         return;
+      }
+      if (!fTree) {
+         kind = "tree";
+         problem = "there is no tree \"" + tree + "\" in it; trees there: " + Trees();
+         return;
+      }
+      kind = "";
+      fEntries = fTree->GetEntries();
+   }
+
+   ~Source() {
+      fChain.reset(); // before its friends
+      fFriends.clear();
+   }
+
+   std::string Trees() const {
+      std::set<std::string> names;
+      for (auto key : *fFile->GetListOfKeys())
+         if (auto cl = TClass::GetClass(static_cast<TKey *>(key)->GetClassName()); cl && cl->InheritsFrom("TTree"))
+            names.insert(key->GetName());
+      std::string text;
+      for (auto &name : names)
+         text += (text.empty() ? "" : ", ") + name;
+      return text.empty() ? "none" : text;
+   }
+
+   std::string FileClass() const { return fFile ? fFile->ClassName() : ""; }
+   Long64_t Entries() const { return fEntries; }
+   TTree *Tree() const { return fChain ? fChain.get() : fTree; }
+   Long64_t Offset() const { return fOffset; }
+
+   // First entries of the clusters, at most `most` of them, evenly thinned.
+   std::vector<Long64_t> Clusters(std::size_t most) const {
+      std::vector<Long64_t> starts;
+      auto clusters = fTree->GetClusterIterator(0);
+      for (auto start = clusters(); start < fEntries; start = clusters()) {
+         starts.push_back(start);
+         if (clusters.GetNextEntry() <= start)
+            break;
+      }
+      if (starts.size() > most) {
+         std::vector<Long64_t> thinned;
+         for (std::size_t i = 0; i < most; ++i)
+            thinned.push_back(starts[i * starts.size() / most]);
+         starts.swap(thinned);
+      }
+      return starts;
+   }
+
+   // Makes the tree part of a chain in which it starts at `offset`, with friend chains beside it.
+   // The other files of the chains are never opened: they only shift the entry numbers.
+   void Befriend(const std::string &url, const std::string &tree, Long64_t offset,
+                 const std::vector<FriendFiles> &friends) {
+      fOffset = offset;
+      fChain = std::make_unique<TChain>(tree.c_str());
+      if (offset > 0)
+         fChain->AddFile("before", offset);
+      fChain->AddFile(url.c_str(), fEntries);
+      for (auto &described : friends) {
+         auto chain = std::make_unique<TChain>(described.tree.c_str());
+         for (std::size_t i = 0; i < described.urls.size(); ++i)
+            chain->AddFile(described.urls[i].empty() ? "elsewhere" : described.urls[i].c_str(), described.entries[i]);
+         fChain->AddFriend(chain.get(), described.alias.c_str());
+         fFriends.push_back(std::move(chain));
+      }
+   }
+
+   void Prepare(Long64_t first, Long64_t last) {
+      auto tree = Tree();
+      if (fChain)
+         fChain->LoadTree(fOffset + first);
+      if (tree->GetCacheSize() <= 0)
+         tree->SetCacheSize(32 * 1024 * 1024);
+      tree->SetCacheEntryRange(fOffset + first, fOffset + last);
+   }
+
+   // As a fresh instance expects to find it.
+   void Release() {
+      auto tree = Tree();
+      tree->ResetBranchAddresses();
+      tree->SetMakeClass(0);
+      tree->SetNotify(nullptr);
+      tree->SetBranchStatus("*", true);
+   }
+
+   // Bytes that this process has read from storage since the last call.
+   Long64_t TakeBytes() {
+      const auto now = TFile::GetFileBytesRead();
+      const auto delta = now - fBytesBefore;
+      fBytesBefore = now;
+      return delta;
+   }
+   void StartBytes() { fBytesBefore = TFile::GetFileBytesRead(); }
+};
+
+// ---------------------------------------------------------------- one life of a selector
+
+// A virtual worker: SlaveBegin, some packets, SlaveTerminate.
+class Instance {
+   std::unique_ptr<TSelector> fSelector;
+   TList *fInput; // not owned
+   Source *fSource{nullptr};
+   bool fBegun{false};
+
+public:
+   std::string problem;
+
+   Instance(const std::string &class_name, const std::string &option, TList *input) : fInput(input) {
+      TDirectory::TContext nowhere(gROOT);
+      auto cl = TClass::GetClass(class_name.c_str());
+      if (!cl || !cl->InheritsFrom(TSelector::Class())) {
+         problem = "there is no TSelector class \"" + class_name + "\"";
+         return;
+      }
+      problem = Guarded("the selector's constructor", [&] {
+         if (auto object = cl->New())
+            fSelector.reset(static_cast<TSelector *>(cl->DynamicCast(TSelector::Class(), object)));
+      });
+      if (!problem.empty())
+         return;
+      if (!fSelector) {
+         problem = "class \"" + class_name + "\" has no default constructor";
+         return;
+      }
+      fSelector->SetInputList(fInput);
+      fSelector->SetOption(option.c_str());
+   }
+
+   ~Instance() {
+      try {
+         TDirectory::TContext nowhere(gROOT);
+         fSelector.reset();
+      } catch (...) {
+      }
+   }
+
+   TSelector *Selector() const { return fSelector.get(); }
+
+   std::string Aborted(const char *where) const {
+      return fSelector->GetAbort() == TSelector::kAbortProcess
+                ? std::string(where) + " called Abort" : std::string();
+   }
+
+   std::string Begin() {
+      TDirectory::TContext nowhere(gROOT);
+      auto thrown = Guarded("Begin", [&] { fSelector->Begin(nullptr); });
+      return thrown.empty() ? Aborted("Begin") : thrown;
+   }
+
+   std::string SlaveBegin() {
+      TDirectory::TContext nowhere(gROOT);
+      auto thrown = Guarded("SlaveBegin", [&] { fSelector->SlaveBegin(nullptr); });
+      return thrown.empty() ? Aborted("SlaveBegin") : thrown;
+   }
+
+   std::string SlaveTerminate() {
+      TDirectory::TContext nowhere(gROOT);
+      return Guarded("SlaveTerminate", [&] { fSelector->SlaveTerminate(); });
+   }
+
+   std::string Terminate() {
+      TDirectory::TContext nowhere(gROOT);
+      return Guarded("Terminate", [&] { fSelector->Terminate(); });
+   }
+
+   Bytes *Output() { return Pack(fSelector->GetOutputList()); }
+
+   std::vector<std::string> OutputClasses() const {
+      std::set<std::string> names;
+      for (auto object : *fSelector->GetOutputList())
+         names.insert(object->ClassName());
+      return {names.begin(), names.end()};
+   }
+
+   // Runs entries [first, last) of the source.
+   Outcome Process(Source &source, Long64_t first, Long64_t last) {
+      Outcome outcome;
+      auto &errors = Errors();
+      errors.Reset();
+      TDirectory::TContext nowhere(gROOT);
+      source.Prepare(first, last);
+      auto tree = source.Tree();
+      const auto old_style = fSelector->Version() == 0;
+      Long64_t entry = first;
+      auto thrown = Guarded("the selector", [&] {
+         if (&source != fSource) {
+            fSource = &source;
+            if (!old_style)
+               fSelector->Init(tree);
+            else if (!fBegun)
+               fSelector->Begin(tree);
+            fBegun = true;
+            fSelector->Notify();
+         }
+         for (; entry < last; ++entry) {
+            const auto local = tree->LoadTree(source.Offset() + entry);
+            if (local < 0)
+               break;
+            if (old_style) {
+               if (fSelector->ProcessCut(local))
+                  fSelector->ProcessFill(local);
+            } else {
+               fSelector->Process(local);
+            }
+            if (fSelector->GetAbort() != TSelector::kContinue || errors.any.load(std::memory_order_relaxed))
+               break;
+         }
+      });
+      outcome.processed = entry - first;
+      outcome.bytes = source.TakeBytes();
+      const auto place = " at entry " + std::to_string(entry);
+      if (errors.any)
+         return Failure("read", errors.First() + " (" + place.substr(1) + ")");
+      if (!thrown.empty())
+         return Failure("selector", thrown + place);
+      if (fSelector->GetAbort() == TSelector::kAbortProcess)
+         return Failure("selector", "the selector called Abort" + place);
+      if (fSelector->GetAbort() == TSelector::kAbortFile) {
+         // TTree::Process leaves the rest of the file; here it is the rest of the packet.
+         fSelector->ResetAbort();
+         outcome.processed = last - first;
+         return outcome;
+      }
+      if (entry < last)
+         return Failure("read", "the tree cannot be loaded" + place);
+      return outcome;
+   }
+};
+
+inline Source *Open(const std::string &url, const std::string &tree, Long64_t size) {
+   return new Source(url, tree, size);
+}
+
+inline Instance *Make(const std::string &class_name, const std::string &option, TList *input) {
+   return new Instance(class_name, option, input);
+}
+
+// ---------------------------------------------------------------- merging
+
+class Merger {
+   std::unique_ptr<TList> fMerged{new TList};
+
+   static std::string MergeOne(TObject *into, TObject *from) {
+      TList others;
+      others.Add(from);
+      auto cl = into->IsA();
+      Errors().Reset(true);
+      Long64_t status = -1;
+      if (auto merge = cl->GetMerge()) {
+         TFileMergeInfo info(gROOT);
+         status = merge(into, &others, &info);
+      } else {
+         TMethodCall call;
+         call.InitWithPrototype(cl, "Merge", "TCollection*");
+         if (!call.IsValid())
+            return "unmergeable";
+         call.SetParam(reinterpret_cast<Longptr_t>(&others));
+         Longptr_t result = -1;
+         call.Execute(into, result);
+         status = result;
+      }
+      if (status < 0 || Errors().any)
+         return Errors().any ? Errors().First() : "its Merge reported a failure";
+      return "";
+   }
+
+public:
+   std::vector<std::string> warnings;
+
+   Merger() { fMerged->SetOwner(); }
+
+   // Takes from the list what is new and merges the rest. "" or what went wrong, and then nothing of it is worth
+   // anything.
+   std::string Merge(TList *delta) {
+      TDirectory::TContext nowhere(nullptr);
+      std::vector<TObject *> fresh;
+      for (auto object : *delta) {
+         TObject *into = nullptr;
+         for (auto known : *fMerged)
+            if (known->IsA() == object->IsA() && std::string(known->GetName()) == object->GetName()) {
+               into = known;
+               break;
+            }
+         if (!into) {
+            fresh.push_back(object);
+            continue;
+         }
+         auto problem = MergeOne(into, object);
+         if (problem == "unmergeable") {
+            auto warning = std::string("output \"") + object->GetName() + "\" of class " + object->ClassName() +
+                           " cannot be merged; the first one was kept";
+            if (std::find(warnings.begin(), warnings.end(), warning) == warnings.end())
+               warnings.push_back(warning);
+         } else if (!problem.empty()) {
+            return std::string("output \"") + object->GetName() + "\" of class " + object->ClassName() + ": " + problem;
+         }
+      }
+      for (auto object : fresh) {
+         delta->Remove(object);
+         fMerged->Add(object);
+      }
+      return "";
+   }
+
+   Bytes *Output() { return Pack(fMerged.get()); }
+   int Size() const { return fMerged->GetSize(); }
+};
+
+} // namespace gridproof
+
+#endif

@@ -1,0 +1,64 @@
+"""The bridge to ``runtime.h``: ROOT objects from and to bytes, and the calls that leave Python's lock."""
+
+from __future__ import annotations
+
+import ctypes
+from pathlib import Path
+from typing import Any
+
+from .. import _root
+
+_HEADER = Path(__file__).with_name("runtime.h")
+_UNLOCKED = {
+    "Source": ("Befriend", "Clusters", "TakeBytes"),
+    "Instance": ("Begin", "SlaveBegin", "Process", "SlaveTerminate", "Terminate", "Output"),
+    "Merger": ("Merge", "Output"),
+}
+
+
+def load() -> Any:
+    """ROOT with namespace ``gridproof`` of ``runtime.h`` in it; every later call is cheap."""
+    root = _root.load()
+    if not root.gInterpreter.Declare(f'#include "{_HEADER}"'):
+        raise ImportError(f"{_HEADER} does not compile with ROOT {root.gROOT.GetVersion()}")
+    for name, methods in _UNLOCKED.items():
+        for method in methods:
+            getattr(getattr(root.gridproof, name), method).__release_gil__ = True
+    for function in ("Open", "Make", "Pack", "Unpack"):
+        getattr(root.gridproof, function).__release_gil__ = True
+        getattr(root.gridproof, function).__creates__ = True
+    root.gridproof.Instance.Output.__creates__ = True
+    root.gridproof.Merger.Output.__creates__ = True
+    return root
+
+
+def load_threaded() -> Any:
+    """As `load`, for processes of gridproof's own that run ROOT in threads: no graphics, errors watched."""
+    root = load()
+    root.gROOT.SetBatch(True)
+    root.ROOT.EnableThreadSafety()
+    root.gridproof.WatchErrors()
+    return root
+
+
+def to_bytes(packed: Any) -> bytes:
+    """The content of a ``gridproof::Bytes``, copied."""
+    return ctypes.string_at(int(packed.Address()), int(packed.Length()))
+
+
+def pack(root: Any, objects: Any) -> bytes:
+    """A ``TCollection`` with its objects as bytes, in ROOT's own format."""
+    return to_bytes(root.gridproof.Pack(objects))
+
+
+def unpack(root: Any, data: bytes) -> Any:
+    """The ``TList`` in ``data``, owner of its objects.
+
+    Raises:
+        ValueError: the bytes hold no list.
+    """
+    buffer = (ctypes.c_char * len(data)).from_buffer_copy(data)
+    objects = root.gridproof.Unpack(ctypes.addressof(buffer), len(data))
+    if not objects:
+        raise ValueError("the bytes hold no TList")
+    return objects

@@ -1,0 +1,38 @@
+"""A session's master as a process: ``python -m gridproof.proxy.master``, started by the ProxyServer.
+
+Standard input brings one JSON line ``{session, ca, cert, key, cache_dir}``; standard output answers one,
+``{"address": "tls://127.0.0.1:PORT"}``. The process ends with its standard input.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+from pathlib import Path
+
+from setproctitle import setproctitle
+
+from ..engine.dask import MasterServer, configure, tls_of
+
+
+async def _serve(settings: dict[str, str]) -> None:
+    server = MasterServer(tls_of(settings), Path(settings["cache_dir"]))
+    address = await server.start()
+    print(json.dumps({"address": address}), flush=True)
+    owner_gone = asyncio.Event()
+    asyncio.get_running_loop().add_reader(sys.stdin, owner_gone.set)
+    await owner_gone.wait()
+    await server.close()
+
+
+def main() -> None:
+    """Run until the owner goes."""
+    settings = json.loads(sys.stdin.readline())
+    setproctitle(f"gridproof master {settings['session']}")
+    configure()
+    asyncio.run(_serve(settings))
+
+
+if __name__ == "__main__":
+    main()
