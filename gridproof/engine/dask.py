@@ -8,6 +8,7 @@ back.
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
@@ -54,7 +55,8 @@ class Tls:
 
 
 def configure() -> None:
-    """Set distributed's time-outs for wide networks, in a process that is gridproof's own."""
+    """Set distributed up for wide networks and few words, in a process that is gridproof's own."""
+    logging.getLogger("distributed").setLevel(logging.ERROR)
     dask.config.set(
         {
             "distributed.comm.timeouts.tcp": "180s",
@@ -69,7 +71,18 @@ def configure() -> None:
     )
 
 
+class _NoHttp:
+    """distributed opens an HTTP server that knows no certificates; nobody here needs it."""
+
+    def start_http_server(self, *arguments: Any, **options: Any) -> None:
+        """Do nothing."""
+
+
 # ---------------------------------------------------------------- on the VO-box
+
+
+class _Scheduler(_NoHttp, Scheduler):  # type: ignore[misc]
+    pass
 
 
 class _LostWorkers(SchedulerPlugin):  # type: ignore[misc]
@@ -85,7 +98,7 @@ class MasterServer:
 
     def __init__(self, tls: Tls, cache: Path) -> None:
         self._master = Master(cache)
-        self._scheduler = Scheduler(
+        self._scheduler = _Scheduler(
             security=tls.security("scheduler"),
             protocol="tls",
             host="127.0.0.1",
@@ -132,6 +145,10 @@ class _RpcChannel:
             raise AssertionError("unreachable")
 
         return send
+
+
+class _Worker(_NoHttp, Worker):  # type: ignore[misc]
+    pass
 
 
 class _EnginePlugin(WorkerPlugin):  # type: ignore[misc]
@@ -186,7 +203,7 @@ async def run_worker(
 ) -> int:
     """Be a worker until the session ends; returns the exit code for the process."""
     plugin = _EnginePlugin(cache, resolve, site, host)
-    worker = Worker(
+    worker = _Worker(
         scheduler,
         security=tls.security("worker"),
         protocol="tls",

@@ -214,8 +214,11 @@ class Master:
 
     # ------------------------------------------------------------ the client's messages
 
-    async def workers(self) -> list[dict[str, Any]]:
-        """The workers that are ready."""
+    async def workers(self, at_least: int, wait: float) -> list[dict[str, Any]]:
+        """The workers that are ready, once there are ``at_least`` so many or after ``wait`` s."""
+        deadline = time.monotonic() + min(wait, LONGEST_WAIT)
+        while len(self._workers) < at_least and await self._wait(deadline):
+            pass
         return [vars(w) for w in self._workers.values()]
 
     async def load(self, bundle: Mapping[str, Any]) -> None:

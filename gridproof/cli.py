@@ -1,0 +1,99 @@
+"""The ``gridproof`` command. Each subcommand imports what it needs when it runs."""
+
+from __future__ import annotations
+
+import sys
+from importlib import import_module
+from pathlib import Path
+
+import click
+
+from .errors import GridproofError
+
+_ELSEWHERE = {"grid": ("gridproof.localgrid.commands", "grid")}
+
+
+class _Commands(click.Group):
+    """Subcommands, some of them in rooms that are opened only when they are asked for."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return sorted([*super().list_commands(ctx), *_ELSEWHERE])
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name in _ELSEWHERE:
+            module, name = _ELSEWHERE[cmd_name]
+            command = getattr(import_module(module), name)
+            assert isinstance(command, click.Command)
+            return command
+        return super().get_command(ctx, cmd_name)
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="gridproof")
+def cli() -> None:
+    """Interactive ROOT analysis on the Grid, next to the data."""
+
+
+@cli.command()
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object on standard output.")
+@click.option(
+    "--output",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=Path(),
+    help="Directory for pt_spectrum.png (default: the current one).",
+)
+def demo(as_json: bool, output: Path) -> None:
+    """The main job on an embedded Grid: make data, open a session, fill a pT spectrum, check it."""
+    from . import demo as demonstration
+
+    sys.exit(demonstration.main(as_json, output))
+
+
+@cli.command()
+def proxy() -> None:
+    """Run a ProxyServer: its configuration is one line of JSON on standard input."""
+    from .proxy.__main__ import main as serve
+
+    sys.exit(serve())
+
+
+@cli.command()
+@click.argument("selector")
+@click.argument("dataset", nargs=-1, required=True)
+@click.option("--tree", required=True, help="The tree's name.")
+@click.option("--workers", type=click.IntRange(min=1), default=2, show_default=True)
+@click.option("--grid", default="local", show_default=True, help="local or alien")
+@click.option("--option", default="", help="The selector's option.")
+@click.option("--on-missing", type=click.Choice(["fail", "skip"]), default="fail", show_default=True)
+@click.option("--output", required=True, help="Local file or LFN for the outputs.")
+def run(
+    selector: str,
+    dataset: tuple[str, ...],
+    tree: str,
+    workers: int,
+    grid: str,
+    option: str,
+    on_missing: str,
+    output: str,
+) -> None:
+    """Run SELECTOR over DATASET (an LFN pattern, LFNs, root:// URLs or paths) and save its outputs."""
+    from . import session
+
+    source = dataset[0] if len(dataset) == 1 else list(dataset)
+    with session.open(grid, workers=workers) as opened:
+        result = opened.process(opened.dataset(source, tree), selector, option, on_missing=on_missing)
+        result.save(output)
+    click.echo(result.summary, err=True)
+
+
+def main() -> None:
+    """Entry point: errors of gridproof's own become one message and exit code 1."""
+    try:
+        cli(prog_name="gridproof")
+    except GridproofError as error:
+        click.echo(f"gridproof: {error}", err=True)
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,113 @@
+"""What a query leaves: its outputs by name, and what it took."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from ..errors import QueryError
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What a query took.
+
+    ``events``: entries processed; ``bytes_read`` from storage, ``local_bytes`` of them from an SE of the
+    worker's own site; ``wall``: seconds at the master; ``per_worker``: entries by worker;
+    ``missing_files``: why, by name; ``received_bytes``: what workers sent to the master.
+    """
+
+    events: int
+    bytes_read: int
+    local_bytes: int
+    wall: float
+    packets: int
+    per_worker: Mapping[str, int] = field(default_factory=dict)
+    missing_files: Mapping[str, str] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
+    merge_seconds: float = 0.0
+    received_bytes: int = 0
+
+    @property
+    def local_fraction(self) -> float:
+        """Share of the bytes that were read at the worker's own site."""
+        return self.local_bytes / self.bytes_read if self.bytes_read else 0.0
+
+    def __str__(self) -> str:
+        wall = max(self.wall, 1e-9)
+        text = (
+            f"{self.events:,} events in {self.wall:.2f} s ({self.events / wall:,.0f}/s, "
+            f"{self.bytes_read / wall / 1e6:.1f} MB/s, {self.local_fraction:.0%} read at the own site) "
+            f"by {len(self.per_worker)} workers"
+        )
+        missing = [f"missing: {name}: {why}" for name, why in self.missing_files.items()]
+        return "\n".join([text, *missing, *self.warnings])
+
+
+class Result(Mapping[str, Any]):
+    """The outputs of a query by name, as ROOT objects that belong to whoever holds them; and `summary`."""
+
+    def __init__(
+        self,
+        root: Any,
+        objects: Mapping[str, Any],
+        summary: Summary,
+        upload: Callable[[Path, str], None] | None,
+    ) -> None:
+        self._root = root
+        self._objects = dict(objects)
+        self._upload = upload
+        self.summary = summary
+
+    def __getitem__(self, name: str) -> Any:
+        try:
+            return self._objects[name]
+        except KeyError:
+            near = difflib.get_close_matches(name, self._objects, 3) or sorted(self._objects)[:8]
+            raise KeyError(f"no output {name!r}; there are {', '.join(near) or 'none'}") from None
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._objects)
+
+    def __len__(self) -> int:
+        return len(self._objects)
+
+    def __repr__(self) -> str:
+        lines = [f"{name}: {self._objects[name].ClassName()}" for name in self._objects]
+        return "\n".join([f"<Result: {self.summary}", *(f"  {line}" for line in lines)]) + ">"
+
+    def save(self, where: str | Path) -> None:
+        """Write all outputs to a ROOT file: a local path, or an LFN.
+
+        An LFN begins with ``alien://`` or with the catalogue's own top directory.
+
+        Raises:
+            QueryError: the file cannot be written.
+            AlienError: the Grid refuses it.
+        """
+        if self._upload is None or not _is_lfn(str(where)):
+            self._write(Path(where))
+            return
+        with TemporaryDirectory(prefix="gridproof-") as directory:
+            path = Path(directory) / "result.root"
+            self._write(path)
+            self._upload(path, str(where).removeprefix("alien://"))
+
+    def _write(self, path: Path) -> None:
+        file = self._root.TFile.Open(str(path), "RECREATE")
+        if not file or file.IsZombie():
+            raise QueryError(f"{path} cannot be written; is there such a directory, and room on the disk?")
+        try:
+            for name, item in self._objects.items():
+                if file.WriteTObject(item, name) <= 0:
+                    raise QueryError(f"{name} could not be written to {path}; is the disk full?")
+        finally:
+            file.Close()
+
+
+def _is_lfn(where: str) -> bool:
+    return where.startswith(("alien://", "/")) and not Path(where).parent.is_dir()

@@ -1,0 +1,131 @@
+"""Where a session's Grid and ProxyServer are: embedded in this machine, or the real ones."""
+
+from __future__ import annotations
+
+import getpass
+import json
+import math
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from . import processes
+from .config import Config
+from .errors import ConfigError, ProxyError
+
+if TYPE_CHECKING:
+    from .localgrid import LocalGrid
+
+LOCAL_TIMEOUT = 60.0  # seconds to wait for workers
+GRID_TIMEOUT = 600.0
+LOCAL_SITES = 3
+LOCAL_ORPHAN_LIMIT = 10.0
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """A ProxyServer to connect to; ``key`` is the user's private key (OpenSSH text)."""
+
+    host: str
+    port: int
+    host_key: str
+    user: str
+    key: str
+
+
+@dataclass(frozen=True)
+class Place:
+    """What a session needs to know of its Grid."""
+
+    environ: Mapping[str, str]
+    proxy: Endpoint
+    config: Config
+    timeout: float
+
+
+def enter(grid: str | LocalGrid, workers: int, config: Config, stack: ExitStack) -> Place:
+    """Have the Grid and the ProxyServer there; what is started for it ends with ``stack``.
+
+    Raises:
+        ConfigError: no such kind of Grid, or its configuration lacks something.
+        LocalGridError, ProxyError: something does not start.
+    """
+    if grid == "alien":
+        return Place(os.environ, _configured(config), config, GRID_TIMEOUT)
+    if isinstance(grid, str) and grid != "local":
+        raise ConfigError(f'grid is "local", "alien" or a LocalGrid, not {grid!r}')
+    proxy = _start_proxy(stack)
+    environ = _local_environ(grid, workers, stack)
+    pilots = replace(config.pilots, python=sys.executable, orphan_limit=LOCAL_ORPHAN_LIMIT)
+    return Place({**os.environ, **environ}, proxy(), replace(config, pilots=pilots), LOCAL_TIMEOUT)
+
+
+def _local_environ(grid: str | LocalGrid, workers: int, stack: ExitStack) -> Mapping[str, str]:
+    from .localgrid import LocalGrid, find_running
+
+    if isinstance(grid, LocalGrid):
+        return grid.environment
+    running = find_running()
+    if running is not None:
+        return running
+    slots = max(2, math.ceil(workers / LOCAL_SITES))
+    return stack.enter_context(LocalGrid(sites=LOCAL_SITES, slots=slots)).environment
+
+
+def _start_proxy(stack: ExitStack) -> _Starting:
+    """Start a ProxyServer that ends with this process; call what is returned when it must be there."""
+    import asyncssh
+
+    key = asyncssh.generate_private_key("ssh-ed25519")
+    public = key.export_public_key().decode().strip()
+    process = processes.spawn([sys.executable, "-m", "gridproof.proxy"], stdout=subprocess.PIPE)
+    stack.callback(processes.stop, process)
+    user = getpass.getuser()
+    settings = {
+        "host": "127.0.0.1",
+        "port": 0,
+        "users": {user: [public]},
+        "orphan_limit": LOCAL_ORPHAN_LIMIT,
+        "owner_pipe": True,
+    }
+    assert process.stdin is not None
+    process.stdin.write(json.dumps(settings).encode() + b"\n")
+    process.stdin.flush()
+    return _Starting(process, user, key.export_private_key().decode())
+
+
+@dataclass(frozen=True)
+class _Starting:
+    process: subprocess.Popen[bytes]
+    user: str
+    key: str
+
+    def __call__(self) -> Endpoint:
+        assert self.process.stdout is not None
+        line = self.process.stdout.readline()
+        if not line:
+            code = self.process.wait()
+            raise ProxyError(f"the ProxyServer ended at its start with exit code {code}; its words are above")
+        ready = json.loads(line)
+        return Endpoint("127.0.0.1", ready["port"], ready["host_key"], self.user, self.key)
+
+
+def _configured(config: Config) -> Endpoint:
+    proxy = config.proxy
+    missing = [name for name in ("host", "host_key") if not getattr(proxy, name)]
+    if missing:
+        raise ConfigError(
+            f"to open a session on the Grid, configure the ProxyServer: proxy.{', proxy.'.join(missing)} "
+            "in ~/.config/gridproof.yaml or the file that $GRIDPROOF_CONFIG names"
+        )
+    key_file = Path(proxy.key_file).expanduser()
+    try:
+        key = key_file.read_text()
+    except OSError as error:
+        raise ConfigError(f"the key for the ProxyServer, {key_file}, cannot be read: {error}") from None
+    return Endpoint(proxy.host, proxy.port, proxy.host_key, proxy.user or getpass.getuser(), key)

@@ -1,0 +1,346 @@
+"""What a user holds: workers near the data, datasets, and selectors run on them."""
+
+from __future__ import annotations
+
+import platform
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from importlib.metadata import version
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+from . import _root, config, grids, progress
+from .dataset import Dataset, resolve
+from .errors import ConfigError, NotEnoughWorkers, SessionError, VersionMismatch
+from .workers import WorkerRecord, Workers
+
+if TYPE_CHECKING:
+    from .alien import Alien
+    from .engine.result import Result
+    from .localgrid import LocalGrid
+
+WORKERLESS_SECONDS = 30.0  # a query without a worker so long asks whether any can still come
+ENGINES = ("auto", "dask", "proof")
+
+
+def open(
+    grid: str | LocalGrid = "local",
+    *,
+    workers: int,
+    min_workers: int | None = None,
+    timeout: float | None = None,
+    dataset: str | Sequence[str] | None = None,
+    tree: str | None = None,
+    engine: str = "auto",
+) -> Session:
+    """Open a session: pilots go out to the sites that hold ``dataset``, and workers register.
+
+    Args:
+        grid: ``"local"``, ``"alien"``, or a `LocalGrid`. ``"local"`` is the embedded Grid that runs already
+            (this process's own first, then that of ``gridproof grid start``), else one for this session.
+        workers: as many worker processes; the session is ready when all of them have registered.
+        min_workers: at ``timeout`` so many are enough (None: all).
+        timeout: seconds; None means 60 on an embedded Grid and 600 on a real one.
+        dataset: what will be processed, to send pilots where its bytes are (see `Session.dataset`).
+        tree: the tree's name in the files of ``dataset``.
+        engine: ``"dask"``, ``"proof"`` (where ROOT has TProof) or ``"auto"``.
+
+    Raises:
+        NotEnoughWorkers: too few workers in time, or the Grid has not so many slots at all.
+        VersionMismatch: pilots run other versions than this process.
+        ConfigError, DatasetError, AlienError, LocalGridError, ProxyError: what their names say.
+    """
+    if workers < 1 or (min_workers is not None and not 1 <= min_workers <= workers):
+        raise ConfigError(f"workers={workers}, min_workers={min_workers}: 1 ≤ min_workers ≤ workers")
+    if engine not in ENGINES:
+        raise ConfigError(f"engine is one of {', '.join(ENGINES)}, not {engine!r}")
+    if dataset is not None and tree is None:
+        raise ConfigError("with a dataset, say which tree: open(…, dataset=…, tree=…)")
+    if engine == "proof":
+        raise SessionError(
+            f"ROOT {_root.version()} has no TProof to open a session with; "
+            'use engine="dask", which does the same work'
+        )
+    with ExitStack() as stack:
+        session = Session(grid, config.load(), stack)
+        session._open(workers, min_workers or workers, timeout, dataset, tree)
+        session._stack = stack.pop_all()
+    return session
+
+
+class Session:
+    """An open session (see `open`); a context manager that ends everything it started."""
+
+    def __init__(self, grid: str | LocalGrid, settings: config.Config, stack: ExitStack) -> None:
+        self._stack = stack
+        self._grid = grid
+        self._settings = settings
+        self.engine = "dask"
+        self.name = ""
+        self._lost = ""
+
+    # ------------------------------------------------------------ life
+
+    def __enter__(self) -> Session:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the session: workers, pilots, and the Grid if it was started for this session."""
+        self._lost = self._lost or "the session is closed"
+        self._stack.close()
+
+    def __repr__(self) -> str:
+        if self._lost:
+            return f"<Session {self.name}: {self._lost}>"
+        return f"<Session {self.name} with {len(self.workers)} workers, engine {self.engine}>"
+
+    @property
+    def workers(self) -> Workers:
+        """The workers there are, as records; printed, a table."""
+        self._check()
+        return self._workers()
+
+    # ------------------------------------------------------------ work
+
+    def load(self, what: str) -> None:
+        """Make ``"macro.C"``, ``"macro.C+"``, ``"lib.so"`` or ``"header.h"`` known here and on all workers.
+
+        Raises:
+            CompileError: with the compiler's message.
+            ConfigError: there is no such file.
+        """
+        self._check()
+        self._queries.load(what)
+
+    def dataset(self, source: str | Sequence[str], tree: str) -> Dataset:
+        """A dataset from an LFN pattern, LFNs, ``root://`` URLs or local paths.
+
+        Raises:
+            DatasetError: a file is missing, or a pattern matches nothing.
+        """
+        self._check()
+        return resolve(source, tree, self._alien)
+
+    def process(
+        self,
+        dataset: Dataset,
+        selector: str,
+        option: str = "",
+        *,
+        inputs: Mapping[str, Any] | Sequence[Any] = (),
+        on_missing: str = "fail",
+        progress: bool | None = None,
+    ) -> Result:
+        """Run a C++ TSelector (``"Selector.C+"``) over a dataset; its outputs come back merged.
+
+        Args:
+            dataset: from `dataset`; its friends come along.
+            selector: source file as in ``TChain::Process`` (``+``, ``++``, ``+g``, ``+O``), or the name of a
+                class that `load` has made known. ``Begin`` and ``Terminate`` run in this process.
+            option: the selector's ``GetOption()``.
+            inputs: objects for ``fInput``: TObjects, or names with numbers, strings or TObjects.
+            on_missing: ``"fail"``, or ``"skip"`` to go on without files that no replica gives.
+            progress: draw a progress bar; None: if standard error is a terminal.
+
+        Raises:
+            CompileError, SelectorError: the selector does not compile, threw, aborted or crashed.
+            MissingFiles: a file cannot be read anywhere, or has no such tree.
+            QueryError: anything else that ends a query; the session stays usable.
+            SessionError: the session's master is gone.
+        """
+        self._check()
+        parts = [self._part(dataset, "")] + [self._part(f.dataset, f.alias) for f in dataset.friends]
+        with _bar(progress) as draw:
+            workerless_since = 0.0
+
+            def watch(status: Mapping[str, Any]) -> None:
+                nonlocal workerless_since
+                draw(status)
+                self._check()
+                if status["workers"]:
+                    workerless_since = 0.0
+                elif not workerless_since:
+                    workerless_since = time.monotonic()
+                elif time.monotonic() - workerless_since > WORKERLESS_SECONDS and not self._pilots.alive():
+                    self._lost = "no worker is left and no pilot can bring one"
+                    raise SessionError("\n  ".join([self._lost, *self._pilots.describe()]))
+
+            return self._queries.process(parts, selector, option, inputs, on_missing, watch)
+
+    # ------------------------------------------------------------ opening
+
+    def _open(
+        self,
+        workers: int,
+        min_workers: int,
+        timeout: float | None,
+        dataset: str | Sequence[str] | None,
+        tree: str | None,
+    ) -> None:
+        from .alien import Alien
+        from .loopthread import LoopThread
+
+        began = time.monotonic()
+        place = grids.enter(self._grid, workers, self._settings, self._stack)
+        self._settings = place.config
+        self._alien = Alien.connect(place.environ)
+        self._stack.callback(self._alien.close)
+        known = resolve(dataset, tree, self._alien) if dataset is not None and tree is not None else None
+        requests, capacity = _plan(self._alien, workers, known, place.config.pilots.cores)
+        if capacity < min_workers:
+            raise NotEnoughWorkers(
+                f"{min_workers} workers were asked for, but the Grid's sites run {capacity} at most"
+            )
+        self._loop = LoopThread("gridproof session")
+        self._stack.callback(self._loop.close)
+        self._connect(place, workers)
+        self._start_pilots(place, requests, known)
+        self._load_root(place)
+        self._wait(workers, min_workers, began + (place.timeout if timeout is None else timeout))
+
+    def _connect(self, place: grids.Place, workers: int) -> None:
+        from .engine.dask import MasterClient, Tls
+        from .proxy.client import ProxyClient, SessionLost
+        from .proxy.protocol import Versions
+
+        async def on_event(event: Any) -> None:
+            if isinstance(event, SessionLost):
+                self._lost = f"the session's master is gone ({event.reason}); open a new session"
+
+        where = place.proxy
+        self._proxy = self._loop.run(
+            ProxyClient.connect(
+                where.host, where.port, where.host_key, where.user, where.key, on_event=on_event
+            )
+        )
+        self._stack.callback(lambda: self._loop.run(self._proxy.close()))
+        versions = Versions(
+            platform.python_version(), _root.version(), version("gridproof"), version("distributed")
+        )
+        opened = self._loop.run(self._proxy.open_session(versions, workers))
+        self.name = opened.session
+        self._stack.callback(self._end_session)
+
+        async def connect() -> MasterClient:
+            return MasterClient(opened.address, Tls(opened.ca, opened.cert, opened.key))
+
+        self._master = self._loop.run(connect())
+        self._stack.callback(lambda: self._loop.run(self._master.close()))
+
+    def _start_pilots(self, place: grids.Place, requests: Sequence[Any], known: Dataset | None) -> None:
+        from .pilotjobs import PilotJobs
+
+        pilots = place.config.pilots
+        submission = self._loop.run(self._proxy.new_submission(self.name))
+        join = {
+            "host": place.proxy.host,
+            "port": place.proxy.port,
+            "host_key": place.proxy.host_key,
+            "submission": submission.submission,
+            "join_key": submission.join_key,
+            "orphan_limit": pilots.orphan_limit,
+            "cores": pilots.cores,
+            "ttl": float(pilots.ttl),
+            "cache_dir": str(place.config.cache) if self._grid != "alien" else "",
+        }
+        self._pilots = PilotJobs(self._alien, pilots, f"gridproof-{self.name}")
+        self._stack.callback(self._pilots.end)
+        self._pilots.submit(requests, join, [f.name for f in known.files if f.kind == "lfn"] if known else [])
+
+    def _load_root(self, place: grids.Place) -> None:
+        from .engine.client import Queries
+
+        self._queries = Queries(
+            self._send, place.config.cache, lambda path, lfn: self._alien.upload(path, lfn)
+        )
+
+    def _wait(self, workers: int, min_workers: int, deadline: float) -> None:
+        with progress.opening(progress.wanted(None), workers) as show:
+            while True:
+                ready = len(self._send("workers", at_least=workers, wait=0.5))
+                show(ready)
+                if ready >= workers:
+                    return
+                self._check()
+                self._refused(ready)
+                if time.monotonic() >= deadline:
+                    break
+                self._pilots.poll()
+        if ready < min_workers:
+            raise NotEnoughWorkers(
+                f"{ready} of {workers} workers have registered in time, at least {min_workers} are needed",
+                self._pilots.describe(self._registered),
+            )
+
+    def _refused(self, ready: int) -> None:
+        refused = [p for p in self._status().pilots.values() if p.state == "refused"]
+        if refused and not ready:
+            raise VersionMismatch(f"pilot {refused[0].job_id} at {refused[0].site}: {refused[0].reason}")
+
+    def _registered(self, job: Any) -> str:
+        states = [p for p in self._status().pilots.values() if p.job_id == str(job.id)]
+        return f", {states[-1].state} at the ProxyServer {states[-1].reason}".rstrip() if states else ""
+
+    # ------------------------------------------------------------ inside
+
+    def _send(self, message: str, **arguments: Any) -> Any:
+        return self._loop.run(self._master.send(message, **arguments))
+
+    def _status(self) -> Any:
+        return self._loop.run(self._proxy.status(self.name))
+
+    def _workers(self) -> Workers:
+        ready = {w["name"] for w in self._send("workers", at_least=0, wait=0)}
+        records = Workers()
+        for worker in self._status().workers.values():
+            if worker.state != "ended":
+                state = "ready" if worker.name in ready else "starting"
+                records.append(WorkerRecord(worker.name, worker.site, worker.host, worker.pid, state))
+        return records
+
+    def _end_session(self) -> None:
+        if not self._proxy.closed.done():
+            self._loop.run(self._proxy.close_session(self.name), 30)
+
+    def _check(self) -> None:
+        if not self._lost and self._proxy.closed.done():
+            self._lost = f"{self._proxy.closed.result()}; open a new session"
+        if self._lost:
+            raise SessionError(self._lost)
+
+    def _part(self, dataset: Dataset, alias: str) -> dict[str, Any]:
+        from .alien import site_of
+
+        files = [
+            {
+                "name": file.name,
+                "kind": file.kind,
+                "size": file.size,
+                "replicas": [(se.upper(), site_of(se)) for se in file.ses],
+            }
+            for file in dataset.files
+        ]
+        return {"tree": dataset.tree, "alias": alias, "files": files}
+
+
+def _bar(show: bool | None) -> Any:
+    return progress.query_bar(progress.wanted(show))
+
+
+def _plan(alien: Alien, workers: int, dataset: Dataset | None, cores: int) -> tuple[Sequence[Any], int]:
+    """Pilots for each set of SEs, and how many workers the Grid's sites can run at all."""
+    from .alien import plan_pilots, site_of
+
+    capacity: dict[str, int] = {}
+    for ce in alien.list_ces():
+        if ce.status == "open":
+            capacity[ce.site] = capacity.get(ce.site, 0) + ce.max_running
+    files = [(file.size, file.ses) for file in dataset.files] if dataset else []
+    sites = {se.name: site_of(se.name) for se in alien.list_ses()}
+    return plan_pilots(workers, files, sites, capacity, cores), sum(capacity.values()) * cores
