@@ -18,7 +18,7 @@ TRACES = 12  # failed pilots whose traces are fetched for a message
 
 
 class PilotJobs:
-    """The pilots of one submission; their sandbox lies below ``<home>/.gridproof/<tag>/`` in the catalogue."""
+    """The pilots of one submission; their sandbox is ``<home>/.gridproof/<tag>/`` in the catalogue."""
 
     def __init__(self, alien: Alien, config: PilotConfig, tag: str) -> None:
         self._alien = alien
@@ -83,7 +83,7 @@ class PilotJobs:
         self.poll()
         return any(not job.is_final for job in self.pilots)
 
-    def describe(self, progress: Callable[[Job], str] = lambda job: "") -> list[str]:
+    def describe(self, progress: Callable[[Job], str] = lambda _: "") -> list[str]:
         """One line per pilot: job, state, site and the last line of its trace."""
         self._next_poll = 0.0
         try:

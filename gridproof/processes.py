@@ -6,6 +6,7 @@ held by the owner whose end-of-file tells the child to clean up and leave.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import signal
@@ -74,12 +75,10 @@ def spawn(
 
 
 def stop(process: subprocess.Popen[bytes], grace: float = 10.0) -> int:
-    """Close the owner pipe, ask once more with SIGTERM after ``grace`` s, then SIGKILL; returns the exit code."""
+    """Close the owner pipe; after ``grace`` s SIGTERM, then SIGKILL. Returns the exit code."""
     if process.stdin and not process.stdin.closed:
-        try:
+        with contextlib.suppress(BrokenPipeError):
             process.stdin.close()
-        except BrokenPipeError:
-            pass
     for act in (process.terminate, process.kill):
         try:
             return process.wait(grace)

@@ -19,7 +19,7 @@ def wanted(progress: bool | None) -> bool:
 def query_bar(show: bool) -> Iterator[Watch]:
     """Gives a callable that draws the states of a query (see `Master.follow`)."""
     if not show:
-        yield lambda status: None
+        yield lambda _: None
         return
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
@@ -52,7 +52,7 @@ def query_bar(show: bool) -> Iterator[Watch]:
 def opening(show: bool, workers: int) -> Iterator[Callable[[int], None]]:
     """Gives a callable that draws how many workers have registered."""
     if not show:
-        yield lambda ready: None
+        yield lambda _: None
         return
     from rich.console import Console
 

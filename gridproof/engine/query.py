@@ -66,7 +66,7 @@ class Query:
         self._leased: dict[int, Packet] = {}
         self._trouble: dict[int, _Trouble] = defaultdict(_Trouble)
         self._run: dict[str, set[int]] = defaultdict(set)  # worker → packets it has run but not committed
-        self._crashes: dict[int, int] = defaultdict(int)
+        self._crashes: dict[tuple[int, int], int] = defaultdict(int)  # by file and first entry
         self._workers: set[str] = set()
 
     @property
@@ -103,11 +103,12 @@ class Query:
         begun = next((p for p in lost if p.id not in run), None)
         if begun is None:
             return
-        self._crashes[begun.id] += 1
-        if self._crashes[begun.id] > CRASHES_FORGIVEN:
+        place = (begun.file, begun.first)
+        self._crashes[place] += 1
+        if self._crashes[place] > CRASHES_FORGIVEN:
             where = self.describe(begun)
             self.error = SelectorError(
-                f"{self._crashes[begun.id]} workers died while they processed {where}; the selector crashes "
+                f"{self._crashes[place]} workers died while they processed {where}; the selector crashes "
                 "there. The last lines of the workers' logs say where in the code."
             )
 

@@ -1,0 +1,231 @@
+"""No interleaving of leases, commits, deaths and failures loses or doubles an entry."""
+
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from gridproof.engine.packets import cut
+from gridproof.engine.query import FileInfo, Query
+from gridproof.errors import MissingFiles, SelectorError
+
+SITES = ("A", "B", "C")
+
+
+def make(entries, sites=("A",), on_missing="fail"):
+    replicas = tuple((f"V::{s}::SE", s) for s in sites)
+    return Query([FileInfo(f"/f{i}", 100 * n + 1, replicas) for i, n in enumerate(entries)], on_missing)
+
+
+class Worker:
+    """What a worker does with its leases: opens, runs, commits."""
+
+    def __init__(self, query, name, site, entries):
+        self.query, self.name, self.entries = query, name, entries
+        self.sequence = 0
+        self.held = []
+        self.run_packets = []
+        query.join(name, site)
+
+    def lease(self):
+        packet = self.query.lease(self.name)
+        if packet:
+            self.held.append(packet)
+        return packet
+
+    def run(self):
+        packet = self.held.pop(0)
+        first, last = packet.first, packet.last
+        if last < 0:
+            last = cut(0, packet.limit, self.entries[packet.file], ())
+            if not self.query.opened(self.name, packet.id, last, self.entries[packet.file], ()):
+                return
+        self.query.ran(self.name, packet.id, last - first, 0.01)
+        self.run_packets.append((packet.id, packet.file, first, last))
+
+    def commit(self):
+        self.sequence += 1
+        packets, self.run_packets = self.run_packets, []
+        verdict = self.query.claim(self.name, self.name, self.sequence, [p[0] for p in packets])
+        return [p[1:] for p in packets] if verdict.accepted and not verdict.repeated else []
+
+
+class AnyInterleaving(RuleBasedStateMachine):
+    @initialize(
+        entries=st.lists(st.integers(0, 3_000), min_size=1, max_size=5),
+        sites=st.lists(st.sampled_from(SITES), min_size=1, max_size=2, unique=True),
+    )
+    def begin(self, entries, sites):
+        self.entries = entries
+        self.query = make(entries, sites)
+        self.workers = {}
+        self.born = 0
+        self.merged = []
+        self.deaths = 0
+
+    @rule(site=st.sampled_from(SITES))
+    @precondition(lambda self: len(self.workers) < 4)
+    def join(self, site):
+        self.born += 1
+        name = f"w{self.born}"
+        self.workers[name] = Worker(self.query, name, site, self.entries)
+
+    @rule(data=st.data())
+    @precondition(lambda self: self.workers)
+    def lease(self, data):
+        self.pick(data).lease()
+
+    @rule(data=st.data())
+    @precondition(lambda self: any(w.held for w in self.workers.values()))
+    def run_a_packet(self, data):
+        worker = data.draw(st.sampled_from([w for w in self.workers.values() if w.held]))
+        worker.run()
+
+    @rule(data=st.data())
+    @precondition(lambda self: any(w.run_packets for w in self.workers.values()))
+    def commit(self, data):
+        worker = data.draw(st.sampled_from([w for w in self.workers.values() if w.run_packets]))
+        self.merged += worker.commit()
+
+    @rule(data=st.data())
+    @precondition(lambda self: any(w.run_packets for w in self.workers.values()))
+    def lose_the_answer_and_commit_again(self, data):
+        worker = data.draw(st.sampled_from([w for w in self.workers.values() if w.run_packets]))
+        packets = [p[0] for p in worker.run_packets]
+        self.merged += worker.commit()
+        assert self.query.claim(worker.name, worker.name, worker.sequence, packets).repeated
+
+    @rule(data=st.data())
+    @precondition(lambda self: self.workers and self.deaths < 2)
+    def kill(self, data):
+        self.deaths += 1
+        worker = self.pick(data)
+        del self.workers[worker.name]
+        self.query.lose(worker.name)
+
+    @rule(data=st.data())
+    @precondition(lambda self: any(w.held for w in self.workers.values()))
+    def fail_to_read_once(self, data):
+        worker = data.draw(st.sampled_from([w for w in self.workers.values() if w.held]))
+        packet = worker.held.pop(0)
+        released = [p[0] for p in worker.run_packets]
+        worker.run_packets = []
+        self.query.fail(worker.name, packet.id, released, "stopped", "", ())
+
+    def pick(self, data):
+        return data.draw(st.sampled_from(sorted(self.workers.values(), key=lambda w: w.name)))
+
+    @invariant()
+    def nothing_is_merged_twice(self):
+        for file, entries in enumerate(getattr(self, "entries", ())):
+            ranges = sorted((a, b) for f, a, b in self.merged if f == file)
+            assert all(b1 <= a2 for (_, b1), (a2, _) in zip(ranges, ranges[1:], strict=False))
+            assert all(b <= entries for _, b in ranges)
+
+    def teardown(self):
+        if not hasattr(self, "query") or self.query.error:
+            return
+        worker = Worker(self.query, "last", "A", self.entries)
+        for other in self.workers.values():
+            while other.held:
+                other.run()
+            if other.run_packets:
+                self.merged += other.commit()
+        while worker.lease():
+            worker.run()
+            self.merged += worker.commit()
+        assert self.query.finished
+        for file, entries in enumerate(self.entries):
+            assert sum(b - a for f, a, b in self.merged if f == file) == entries
+        assert self.query.tally.entries == sum(self.entries)
+
+
+AnyInterleaving.TestCase.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)
+TestAnyInterleaving = AnyInterleaving.TestCase
+
+
+def test_a_worker_reads_at_its_own_site_while_there_is_something():
+    query = Query([FileInfo(f"/f{i}", 10_000, (("V::X::SE", "AB"[i % 2]),)) for i in range(10)])
+    for name, site in (("a", "A"), ("b", "B")):
+        query.join(name, site)
+    for _ in range(5):
+        for name, parity in (("a", 0), ("b", 1)):
+            packet = query.lease(name)
+            assert packet.file % 2 == parity
+            query.opened(name, packet.id, 10, 10, ())
+            query.claim(name, name, packet.id, [packet.id])
+    assert query.finished
+
+
+def test_a_worker_without_work_at_home_helps_the_site_that_is_furthest_behind():
+    files = [FileInfo("/small", 10, (("V::B::SE", "B"),)), FileInfo("/big", 1_000, (("V::C::SE", "C"),))]
+    query = Query(files)
+    query.join("a", "A")
+    query.join("b", "B")
+    query.join("c", "C")
+    assert query.lease("a").file == 1
+
+
+def test_a_file_that_no_replica_gives_fails_the_query_after_two_workers_tried_each():
+    query = make([10], sites=("A", "B"))
+    query.join("w1", "A")
+    query.join("w2", "B")
+    ses = ("V::A::SE", "V::B::SE")
+    for name in ("w1", "w2"):
+        assert query.error is None
+        packet = query.lease(name)
+        query.fail(name, packet.id, (), "read", "gone", ses)
+    assert isinstance(query.error, MissingFiles)
+    assert query.error.files == {"/f0": "gone"}
+
+
+def test_a_missing_file_may_be_skipped():
+    query = make([10, 20], on_missing="skip")
+    worker = Worker(query, "w", "A", [10, 20])
+    packet = worker.lease()
+    query.fail("w", packet.id, (), "tree", "no such tree", ())
+    worker.held.clear()
+    while worker.lease():
+        worker.run()
+        worker.commit()
+    assert query.finished
+    assert query.missing == {"/f0": "no such tree"}
+    assert query.tally.entries == 20
+
+
+def test_a_packet_that_kills_three_workers_fails_the_query():
+    query = make([10])
+    for name in ("w1", "w2", "w3"):
+        query.join(name, "A")
+        assert query.error is None
+        assert query.lease(name)
+        query.lose(name)
+    assert isinstance(query.error, SelectorError)
+    assert "3 workers died" in str(query.error)
+
+
+def test_a_selector_that_throws_fails_the_query_at_once():
+    query = make([10])
+    query.join("w", "A")
+    packet = query.lease("w")
+    query.fail("w", packet.id, (), "selector", "it threw at entry 3", ())
+    assert isinstance(query.error, SelectorError)
+    assert "/f0" in str(query.error)
+    assert query.lease("w") is None
+
+
+def test_packets_grow_with_the_measured_rate_and_shrink_towards_the_end():
+    query = make([1_000_000])
+    worker = Worker(query, "w", "A", [1_000_000])
+    sizes = []
+    while packet := query.lease("w"):
+        last = packet.last if packet.last >= 0 else packet.limit
+        if packet.last < 0:
+            query.opened("w", packet.id, last, 1_000_000, ())
+        sizes.append(last - packet.first)
+        query.ran("w", packet.id, sizes[-1], sizes[-1] / 100_000)
+        worker.sequence += 1
+        query.claim("w", "w", worker.sequence, [packet.id])
+    assert sum(sizes) == 1_000_000
+    assert sizes[0] <= 500
+    assert max(sizes) >= 80_000
+    assert sizes[-1] < max(sizes) / 4
