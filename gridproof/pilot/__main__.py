@@ -1,0 +1,47 @@
+"""``python -m gridproof.pilot CONFIG.json``: what a pilot's JDL starts.
+
+The configuration (see `gridproof.pilot.config`) is a file of mode 0600 from the job's input sandbox.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from pathlib import Path
+
+import setproctitle
+
+from gridproof.errors import GridproofError
+from gridproof.pilot.config import Job, PilotConfig, job_of, read_config
+from gridproof.proxy.children import Child
+
+
+async def pilot(config: PilotConfig, job: Job) -> str:
+    """Be a pilot until its end; returns why it ended."""
+    # Its imports take longest: it starts before this process does its own.
+    forkserver = await Child.start([sys.executable, "-m", "gridproof.pilot.forkserver"])
+    from gridproof.pilot.agent import Agent
+
+    return await Agent(config, job, forkserver).run()
+
+
+def main() -> int:
+    """Entry point; returns the exit code."""
+    if len(sys.argv) != 2:
+        print("usage: python -m gridproof.pilot CONFIG.json", file=sys.stderr)
+        return 2
+    try:
+        config = read_config(Path(sys.argv[1]))
+    except GridproofError as error:
+        print(f"gridproof pilot: {error}", file=sys.stderr)
+        return 2
+    job = job_of(os.environ)
+    setproctitle.setproctitle(f"gridproof pilot {job.site}")
+    os.environ.setdefault("LOGNAME", "gridproof")  # asyncssh asks for it, and a job may have no name
+    asyncio.run(pilot(config, job))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

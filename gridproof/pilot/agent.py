@@ -1,0 +1,269 @@
+"""The pilot's agent: one outgoing connection to the ProxyServer, and the life of what runs on the node.
+
+It imports neither ROOT nor distributed: those live in the forkserver.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import secrets
+import shutil
+import signal
+import sys
+import time
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import asyncssh
+
+from gridproof.errors import ProxyError
+from gridproof.pilot import nodexrootd
+from gridproof.pilot.config import Job, PilotConfig
+from gridproof.pilot.workers import Workers
+from gridproof.proxy.channel import ControlChannel
+from gridproof.proxy.children import Child
+from gridproof.proxy.client import dial, open_control
+from gridproof.proxy.protocol import (
+    PILOT,
+    Bye,
+    Draining,
+    Exit,
+    Heartbeat,
+    Message,
+    PilotMessage,
+    PilotOrder,
+    Ready,
+    Register,
+    StartWorker,
+    StopWorker,
+    message,
+    pilot_order,
+)
+
+
+@dataclass(frozen=True)
+class Timing:
+    """All in s; ``drain`` is how long before its end a pilot takes no more work."""
+
+    heartbeat: float = 5.0
+    dial: float = 20.0
+    backoff: float = 0.5
+    backoff_max: float = 20.0
+    drain: float = 120.0
+    drain_share: float = 0.1  # of a short TTL, where that is less
+
+
+class _Control(ControlChannel, asyncssh.SSHClientSession[bytes]):
+    def __init__(self, agent: Agent) -> None:
+        super().__init__()
+        self._agent = agent
+        self.closed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    def received(self, message: Message) -> None:
+        self._agent.ordered(pilot_order(message))
+
+    def lost(self, exc: Exception | None) -> None:  # noqa: ARG002
+        if not self.closed.done():
+            self.closed.set_result(None)
+
+
+class Agent:
+    """One pilot; `run` returns when it has ended, with nothing left behind."""
+
+    def __init__(
+        self, config: PilotConfig, job: Job, forkserver: Child, timing: Timing | None = None
+    ) -> None:
+        work = Path.cwd()
+        self._config = config
+        self._job = job
+        self._timing = timing or Timing()
+        self._nonce = secrets.token_hex(8)
+        self._ttl_end = time.time() + config.ttl if config.ttl else 0.0
+        self._ending: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        self._directory = work / f"pilot-{self._nonce}"
+        self._cache = Path(config.cache_dir) if config.cache_dir else self._directory / "cache"
+        self._forkserver = forkserver
+        self._workers = Workers(forkserver, job, self._directory / "workers", self._cache, self._tell)
+        self._xrootd: nodexrootd.NodeXrootd | None = None
+        self._ready: Ready | None = None
+        self._draining = False
+        self._conn: asyncssh.SSHClientConnection | None = None
+        self._control: _Control | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def end(self, reason: str) -> None:
+        """Begin to end; the first reason counts."""
+        if not self._ending.done():
+            self._ending.set_result(reason)
+
+    async def run(self) -> str:
+        """Serve until told to end, orphaned or out of time; returns why."""
+        loop = asyncio.get_running_loop()
+        for signum in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(signum, self.end, f"signal {signal.Signals(signum).name}")
+        self._directory.mkdir(mode=0o711)
+        self._cache.mkdir(mode=0o755, parents=True, exist_ok=True)
+        self._cache.chmod(0o755)
+        self._background(self._prepare())
+        self._background(self._stay_connected())
+        if self._ttl_end:
+            self._background(self._leave_in_time())
+        reason = await self._ending
+        await self._finish(reason)
+        return reason
+
+    def _background(self, work: Any) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._done)
+
+    def _done(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()):
+            self.end(f"{type(error).__name__}: {error}")
+
+    async def _finish(self, reason: str) -> None:
+        trace(f"ends: {reason}")
+        self._tell(Bye(reason))
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        ends = [self._forkserver.stop(2.0)]
+        if self._conn is not None:
+            self._conn.close()
+        if self._xrootd is not None:
+            await self._xrootd.stop()
+        await asyncio.gather(*ends)
+        if self._conn is not None:
+            with suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(self._conn.wait_closed(), 2.0)
+        shutil.rmtree(self._directory, ignore_errors=True)
+
+    # ---- the node
+
+    async def _prepare(self) -> None:
+        """Bring up what the node offers, then say so."""
+        xrootd = asyncio.create_task(self._start_xrootd())
+        try:
+            versions, threads = await self._workers.ready()
+            await xrootd
+        except BaseException:
+            xrootd.cancel()
+            raise
+        if threads > 1:
+            trace(f"the forkserver has {threads} threads; forking it is not safe")
+        self._ready = Ready(versions, self._xrootd.port if self._xrootd else 0)
+        self._tell(self._ready)
+        await self._workers.follow()
+        self.end(f"the forkserver ended with code {await asyncio.shield(self._forkserver.exited)}")
+
+    async def _start_xrootd(self) -> None:
+        try:
+            self._xrootd = await nodexrootd.start(self._cache, self._directory / "xrootd")
+        except (ProxyError, OSError) as error:
+            trace(f"goes on without an XRootD server: {error}")
+
+    async def _leave_in_time(self) -> None:
+        margin = min(self._timing.drain, self._timing.drain_share * self._config.ttl)
+        await asyncio.sleep(max(0.0, self._ttl_end - margin - time.time()))
+        reason = f"its time is over in {margin:.0f} s"
+        self._draining = True
+        self._tell(Draining(reason))
+        await self._workers.stop_all(grace=margin / 2)
+        self.end(reason)
+
+    # ---- the connection
+
+    async def _stay_connected(self) -> None:
+        """Dial, serve, and dial again, until the ProxyServer has stayed away for too long."""
+        orphaned = time.monotonic() + self._config.orphan_limit
+        delay = self._timing.backoff
+        while True:
+            try:
+                await asyncio.wait_for(self._connect(), self._timing.dial)
+            except asyncssh.PermissionDenied:
+                self.end("the ProxyServer refused its join key: expired, revoked, or the session is closed")
+                return
+            except (OSError, asyncssh.Error, asyncio.TimeoutError, ProxyError) as error:
+                trace(f"cannot reach the ProxyServer: {str(error) or type(error).__name__}")
+            else:
+                delay = self._timing.backoff
+                await self._serve()
+                orphaned = time.monotonic() + self._config.orphan_limit
+            left = orphaned - time.monotonic()
+            if left <= 0:
+                self.end(f"the ProxyServer stayed away for {self._config.orphan_limit:.0f} s")
+                return
+            await asyncio.sleep(min(left, delay * random.uniform(0.5, 1.5)))  # noqa: S311
+            delay = min(2 * delay, self._timing.backoff_max)
+
+    async def _connect(self) -> None:
+        config = self._config
+        conn = await dial(
+            config.host,
+            config.port,
+            config.host_key,
+            PILOT + config.submission,
+            config.join_key,
+            self._timing.dial,
+        )
+        try:
+            self._control = await open_control(conn, lambda: _Control(self))
+        except BaseException:
+            conn.abort()
+            raise
+        self._conn = conn
+
+    async def _serve(self) -> None:
+        """Register and beat until the connection is lost; its workers end with it."""
+        control, conn = self._control, self._conn
+        assert control is not None
+        assert conn is not None
+        job = self._job
+        self._tell(
+            Register(
+                job_id=job.job_id,
+                master_id=job.master_id,
+                nonce=self._nonce,
+                site=job.site,
+                host=job.host,
+                pid=os.getpid(),
+                cores=self._config.cores,
+                ttl_end=self._ttl_end,
+            )
+        )
+        if self._ready is not None:
+            self._tell(self._ready)
+        if self._draining:
+            self._tell(Draining("its time is over"))
+        try:
+            while not control.closed.done():
+                self._tell(Heartbeat(os.getloadavg()[0]))
+                await asyncio.wait([control.closed], timeout=self._timing.heartbeat)
+            trace("lost the connection to the ProxyServer")
+        finally:
+            self._control = None
+            conn.abort()
+            await self._workers.disconnected()
+
+    def _tell(self, content: PilotMessage) -> None:
+        if self._control is not None:
+            self._control.send(message(content))
+
+    def ordered(self, order: PilotOrder) -> None:
+        """Do what the ProxyServer says."""
+        if isinstance(order, Exit):
+            self.end(order.reason)
+        elif isinstance(order, StopWorker):
+            self._workers.stop(order.name)
+        elif isinstance(order, StartWorker) and self._conn is not None and not self._draining:
+            self._background(self._workers.start(self._conn, order))
+
+
+def trace(line: str) -> None:
+    """One line into the job's own output, where its trace is read."""
+    print(f"gridproof pilot: {line}", file=sys.stderr, flush=True)

@@ -1,0 +1,76 @@
+"""What a pilot finds in its input sandbox and its environment."""
+
+from __future__ import annotations
+
+import re
+import socket
+import stat
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from gridproof.errors import ConfigError, ProxyError
+from gridproof.proxy.protocol import build, decode
+
+_GRID_VARIABLES = re.compile(r"(ALIEN|ALIENPY|JALIEN|X509)_\w+")
+
+
+@dataclass(frozen=True)
+class PilotConfig:
+    """The sandbox file: where to dial, whom to trust there, and what to prove oneself with.
+
+    ``host_key`` is the ProxyServer's public, ``join_key`` the submission's private key (OpenSSH texts);
+    times are in seconds; ``ttl`` 0 means that the slot has no end; ``cache_dir`` "" the job's directory.
+    """
+
+    host: str
+    port: int
+    host_key: str
+    submission: str
+    join_key: str = field(repr=False)
+    orphan_limit: float = 300.0
+    cores: int = 1
+    ttl: float = 0.0
+    cache_dir: str = ""
+
+
+@dataclass(frozen=True)
+class Job:
+    """The job as its environment tells."""
+
+    job_id: str
+    master_id: str
+    site: str
+    host: str
+    grid_environment: Mapping[str, str]  # what the Grid's client needs in a worker
+
+
+def read_config(path: Path) -> PilotConfig:
+    """The configuration, from a file that nobody else may read (it holds the join key).
+
+    Raises:
+        ConfigError: it is missing, readable by others, or not what it should be.
+    """
+    try:
+        mode = path.stat().st_mode
+        content = path.read_bytes()
+    except OSError as error:
+        raise ConfigError(f"the pilot's configuration {path} cannot be read: {error.strerror}") from None
+    if stat.S_IMODE(mode) & 0o077:
+        raise ConfigError(f"the pilot's configuration {path} holds a key and is open to others; chmod 600 it")
+    try:
+        return build(PilotConfig, decode(content))
+    except ProxyError as error:
+        raise ConfigError(f"the pilot's configuration {path}: {error}") from None
+
+
+def job_of(environ: Mapping[str, str]) -> Job:
+    """Read the job's environment; outside of a Grid job all have a default."""
+    job_id = environ.get("ALIEN_PROC_ID", "0")
+    return Job(
+        job_id=job_id,
+        master_id=environ.get("ALIEN_MASTERJOB_ID", job_id),
+        site=environ.get("ALIEN_SITE", "unknown"),
+        host=socket.gethostname(),
+        grid_environment={name: value for name, value in environ.items() if _GRID_VARIABLES.fullmatch(name)},
+    )

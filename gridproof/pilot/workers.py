@@ -1,0 +1,174 @@
+"""The workers of a pilot: the forkserver that makes them, and the way in and out of each."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import socket
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import asyncssh
+
+from gridproof.errors import ProxyError
+from gridproof.pilot.config import Job
+from gridproof.proxy.children import Child
+from gridproof.proxy.protocol import (
+    Message,
+    PilotMessage,
+    StartWorker,
+    Versions,
+    WorkerExited,
+    WorkerStarted,
+    build,
+    check_name,
+)
+
+STOP_GRACE = 10.0
+_FORKSERVER_UP_WITHIN = 300.0  # a cold CVMFS may take minutes
+
+Tell = Callable[[PilotMessage], None]
+
+
+@dataclass
+class _Worker:
+    reserved: socket.socket
+    listener: asyncssh.SSHListener
+    contact: str
+    started: bool = False
+
+
+class Workers:
+    """Starts workers as told over one connection at a time, and tells what becomes of them."""
+
+    def __init__(self, forkserver: Child, job: Job, work: Path, cache: Path, tell: Tell) -> None:
+        self._forkserver = forkserver
+        self._job = job
+        self._work = work
+        self._cache = cache
+        self._tell = tell
+        self._workers: dict[str, _Worker] = {}
+        self._schedulers: dict[int, asyncio.Future[int]] = {}
+        self._empty = asyncio.Event()
+        self._empty.set()
+
+    async def ready(self) -> tuple[Versions, int]:
+        """Wait for the forkserver; returns the versions it runs and its number of threads.
+
+        Raises:
+            ProxyError: it did not come up.
+        """
+        hello = await self._forkserver.first("the pilot's forkserver", _FORKSERVER_UP_WITHIN)
+        return build(Versions, hello.get("versions")), int(hello.get("threads", 0))
+
+    async def follow(self) -> None:
+        """Pass on what the forkserver reports, until its end."""
+        while (report := await self._forkserver.receive()) is not None:
+            self._report(report)
+
+    def _report(self, report: Message) -> None:
+        name = str(report["name"])
+        worker = self._workers.get(name)
+        if report["event"] == "started":
+            if worker:
+                worker.started = True
+                self._tell(WorkerStarted(name, int(report["pid"]), worker.contact))
+        elif report["event"] == "exited":
+            self._forget(name)
+            log = str(report["log"])
+            self._tell(WorkerExited(name, int(report["code"]), int(report["signal"]), log))
+
+    async def start(self, conn: asyncssh.SSHClientConnection, order: StartWorker) -> None:
+        """Open the worker's ways and have it forked; a failure is told as its exit."""
+        try:
+            await self._start(conn, order)
+        except (OSError, asyncssh.Error, ProxyError) as error:
+            self._forget(order.name)
+            text = str(error) or type(error).__name__
+            self._tell(WorkerExited(order.name, -1, 0, f"the pilot could not start it: {text}"))
+
+    async def _start(self, conn: asyncssh.SSHClientConnection, order: StartWorker) -> None:
+        check_name("worker", order.name)
+        scheduler = await self._way_to(conn, order.scheduler_port)
+        reserved, port = reserve_port()
+        try:
+            listener = await conn.forward_remote_port("127.0.0.1", 0, "127.0.0.1", port)
+        except BaseException:
+            reserved.close()
+            raise
+        contact = f"tls://127.0.0.1:{listener.get_port()}"
+        self._workers[order.name] = _Worker(reserved, listener, contact)
+        self._empty.clear()
+        directory = self._work / order.name
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        spec = {
+            "name": order.name,
+            "session": order.session,
+            "scheduler": f"tls://127.0.0.1:{scheduler}",
+            "contact": contact,
+            "listen_port": port,
+            "site": self._job.site,
+            "host": self._job.host,
+            "ca": order.ca,
+            "cert": order.cert,
+            "key": order.key,
+            "cache_dir": str(self._cache),
+            "work_dir": str(directory),
+            "environment": dict(self._job.grid_environment),
+        }
+        self._forkserver.send({"do": "start", "spec": spec})
+
+    async def _way_to(self, conn: asyncssh.SSHClientConnection, port: int) -> int:
+        """The local end of the forward to a scheduler, opened once per connection."""
+        way = self._schedulers.get(port)
+        if way is None:
+            way = self._schedulers[port] = asyncio.ensure_future(_forward(conn, port))
+        try:
+            return await asyncio.shield(way)
+        except (OSError, asyncssh.Error):
+            self._schedulers.pop(port, None)
+            raise
+
+    def stop(self, name: str, grace: float = STOP_GRACE) -> None:
+        """End a worker: SIGTERM, then SIGKILL after ``grace`` s."""
+        self._forkserver.send({"do": "stop", "name": name, "grace": grace})
+
+    async def disconnected(self) -> None:
+        """The connection is gone, and every way in and out with it: no worker can go on."""
+        self._schedulers.clear()
+        await self.stop_all(grace=0.5)
+
+    async def stop_all(self, grace: float = STOP_GRACE) -> None:
+        """End all workers and wait for that."""
+        for name in list(self._workers):
+            self.stop(name, grace)
+        if not self._forkserver.exited.done():
+            with suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(self._empty.wait(), grace + 5.0)
+
+    def _forget(self, name: str) -> None:
+        worker = self._workers.pop(name, None)
+        if worker is not None:
+            worker.reserved.close()
+            worker.listener.close()
+            shutil.rmtree(self._work / name, ignore_errors=True)
+        if not self._workers:
+            self._empty.set()
+
+
+async def _forward(conn: asyncssh.SSHClientConnection, port: int) -> int:
+    listener = await conn.forward_local_port("127.0.0.1", 0, "127.0.0.1", port)
+    return listener.get_port()
+
+
+def reserve_port() -> tuple[socket.socket, int]:
+    """A loopback port that nobody else is given while the socket lives, and that a worker can listen on.
+
+    Bound but not listening, with SO_REUSEADDR: Linux lets a second socket with that option bind and listen.
+    """
+    reserved = socket.socket()
+    reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    reserved.bind(("127.0.0.1", 0))
+    return reserved, reserved.getsockname()[1]

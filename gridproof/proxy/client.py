@@ -1,0 +1,275 @@
+"""The session's side of the control channel."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import Awaitable, Callable
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import asyncssh
+
+from gridproof.errors import ProxyError
+from gridproof.proxy.channel import CIPHERS, KEEPALIVE, KEX, ControlChannel
+from gridproof.proxy.protocol import CONTROL, USER, Message, Versions, build
+from gridproof.proxy.records import PilotRecord, Status, WorkerRecord
+
+
+@dataclass(frozen=True)
+class OpenedSession:
+    """The scheduler's address on the VO-box, and the client's identity there (PEM texts)."""
+
+    session: str
+    address: str
+    ca: str
+    cert: str
+    key: str = field(repr=False)
+
+
+@dataclass(frozen=True)
+class Submission:
+    """What pilots of one submission join with."""
+
+    submission: str
+    join_key: str = field(repr=False)
+    orphan_limit: float
+
+
+@dataclass(frozen=True)
+class StatusChanged:
+    """Event: ``status`` is the whole picture of the session."""
+
+    session: str
+    status: Status
+
+
+@dataclass(frozen=True)
+class SessionLost:
+    """Event: the session's master died."""
+
+    session: str
+    reason: str
+
+
+Event = StatusChanged | SessionLost
+OnEvent = Callable[[Event], Awaitable[None]]
+
+
+class _Control(ControlChannel, asyncssh.SSHClientSession[bytes]):
+    def __init__(self, client: ProxyClient) -> None:
+        super().__init__()
+        self._client = client
+
+    def received(self, message: Message) -> None:
+        self._client._received(message)
+
+    def lost(self, exc: Exception | None) -> None:
+        self._client._lost(exc)
+
+
+class ProxyClient:
+    """A user's connection to a ProxyServer, on the event loop that made it.
+
+    ``closed`` is done, with the reason as text, when the connection is gone.
+    """
+
+    def __init__(self, where: str, on_event: OnEvent | None) -> None:
+        self.closed: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        self.conn: asyncssh.SSHClientConnection
+        self._control: _Control
+        self._where = where
+        self._on_event = on_event
+        self._numbers = 0
+        self._waiting: dict[int, asyncio.Future[Any]] = {}
+        self._statuses: dict[str, Status] = {}
+        self._events: asyncio.Queue[Event] = asyncio.Queue()
+        self._pump: asyncio.Task[None] | None = None
+
+    @classmethod
+    async def connect(
+        cls,
+        host: str,
+        port: int,
+        host_key: str,
+        user: str,
+        key: str | asyncssh.SSHKey,
+        *,
+        on_event: OnEvent | None = None,
+        timeout: float = 30.0,
+    ) -> ProxyClient:
+        """Connect as ``user``; ``key`` is the private, ``host_key`` the server's public key (OpenSSH texts).
+
+        Raises:
+            ProxyError: unreachable within ``timeout`` s, another host key, or refused.
+        """
+        where = f"the ProxyServer at {host}:{port}"
+        client = cls(where, on_event)
+        try:
+            client.conn = await dial(host, port, host_key, USER + user, key, timeout)
+        except asyncssh.PermissionDenied:
+            raise ProxyError(f"{where} does not know this key of {user}; add it to its users") from None
+        except asyncssh.HostKeyNotVerifiable:
+            raise ProxyError(
+                f"{where} has another host key than expected; something else listens there"
+            ) from None
+        except (OSError, asyncssh.Error, asyncio.TimeoutError) as error:
+            raise ProxyError(f"{where} cannot be reached: {str(error) or type(error).__name__}") from None
+        client._control = await open_control(client.conn, lambda: _Control(client))
+        client._pump = asyncio.create_task(client._pump_events())
+        return client
+
+    async def open_session(
+        self, versions: Versions, workers: int, *, session: str | None = None
+    ) -> OpenedSession:
+        """Start a session's scheduler and master; ``session`` may be chosen with `new_session_name`.
+
+        A `new_submission` for it may be asked for without waiting for this to return.
+
+        Raises:
+            ProxyError: the master did not come up, or the connection is gone.
+        """
+        name = session or new_session_name()
+        answer = await self._request("open_session", session=name, versions=asdict(versions), workers=workers)
+        return build(OpenedSession, answer)
+
+    async def new_submission(self, session: str) -> Submission:
+        """A join key for pilots of ``session``.
+
+        Raises:
+            ProxyError: there is no such session, or the connection is gone.
+        """
+        return build(Submission, await self._request("new_submission", session=session))
+
+    async def resize_session(self, session: str, workers: int) -> None:
+        """Change how many workers the session wants.
+
+        Raises:
+            ProxyError: there is no such session, or the connection is gone.
+        """
+        await self._request("resize_session", session=session, workers=workers)
+
+    async def status(self, session: str) -> Status:
+        """Pilots and workers of the session as they are now.
+
+        Raises:
+            ProxyError: there is no such session, or the connection is gone.
+        """
+        await self._request("status", session=session)
+        return self._statuses.get(session, Status())
+
+    async def close_session(self, session: str) -> None:
+        """End the session's master and pilots and revoke its join keys.
+
+        Raises:
+            ProxyError: there is no such session, or the connection is gone.
+        """
+        await self._request("close_session", session=session)
+        self._statuses.pop(session, None)
+
+    async def close(self) -> None:
+        """Close the connection; sessions go on."""
+        self.conn.close()
+        await self.conn.wait_closed()
+        if self._pump:
+            self._pump.cancel()
+
+    async def _request(self, verb: str, **arguments: Any) -> Any:
+        if self.closed.done():
+            raise ProxyError(f"{verb}: {self.closed.result()}")
+        self._numbers += 1
+        number = self._numbers
+        future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        self._waiting[number] = future
+        self._control.send({"id": number, "do": verb, **arguments})
+        try:
+            return await future
+        finally:
+            self._waiting.pop(number, None)
+
+    def _received(self, message: Message) -> None:
+        if "id" in message:
+            future = self._waiting.get(message["id"])
+            if future is None or future.done():
+                return
+            if "error" in message:
+                future.set_exception(ProxyError(str(message["error"])))
+            else:
+                future.set_result(message.get("ok"))
+        elif message.get("event") == "status":
+            self._merge(message)
+        elif message.get("event") == "session_lost":
+            self._events.put_nowait(SessionLost(str(message.get("session")), str(message.get("reason"))))
+
+    def _merge(self, message: Message) -> None:
+        session = str(message.get("session"))
+        known = self._statuses.get(session, Status())
+        pilots = [build(PilotRecord, record) for record in message.get("pilots", ())]
+        workers = [build(WorkerRecord, record) for record in message.get("workers", ())]
+        status = self._statuses[session] = Status(
+            {**known.pilots, **{p.id: p for p in pilots}},
+            {**known.workers, **{w.name: w for w in workers}},
+        )
+        self._events.put_nowait(StatusChanged(session, status))
+
+    def _lost(self, exc: Exception | None) -> None:
+        reason = f"the connection to {self._where} was lost" + (f": {exc}" if exc else "")
+        if not self.closed.done():
+            self.closed.set_result(reason)
+        for future in self._waiting.values():
+            if not future.done():
+                future.set_exception(ProxyError(reason))
+
+    async def _pump_events(self) -> None:
+        while True:
+            event = await self._events.get()
+            if self._on_event:
+                await self._on_event(event)
+
+
+def new_session_name() -> str:
+    """A name that no other session has."""
+    return f"s{secrets.token_hex(6)}"
+
+
+async def dial(
+    host: str, port: int, host_key: str, username: str, key: str | asyncssh.SSHKey, timeout: float
+) -> asyncssh.SSHClientConnection:
+    """An SSH connection that trusts only ``host_key``, offers only ``key`` and reads no file of the user's.
+
+    Raises:
+        OSError, asyncssh.Error, asyncio.TimeoutError: as asyncssh does.
+    """
+    private = asyncssh.import_private_key(key) if isinstance(key, str) else key
+    return await asyncssh.connect(
+        host,
+        port,
+        config=None,
+        known_hosts=([asyncssh.import_public_key(host_key)], [], []),
+        username=username,
+        client_keys=[private],
+        agent_path=None,
+        gss_host=None,
+        preferred_auth="publickey",
+        x509_trusted_certs=None,
+        kex_algs=KEX,
+        encryption_algs=CIPHERS,
+        compression_algs=None,
+        connect_timeout=timeout,
+        login_timeout=timeout,
+        **KEEPALIVE,
+    )
+
+
+async def open_control(conn: asyncssh.SSHClientConnection, factory: Callable[[], Any]) -> Any:
+    """Open the control channel; ``factory`` makes the session object that serves it.
+
+    Raises:
+        ProxyError: it was refused.
+    """
+    try:
+        _, session = await conn.create_session(factory, subsystem=CONTROL, encoding=None)
+    except asyncssh.Error as error:
+        conn.abort()
+        raise ProxyError(f"the ProxyServer refused the control channel: {error.reason}") from None
+    return session

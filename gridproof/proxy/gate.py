@@ -1,0 +1,230 @@
+"""The SSH side of the ProxyServer: who may come in, and what they may open.
+
+Only public keys prove anything. What has proved itself may open one control channel, dial the
+scheduler ports of its own sessions, and (pilots) listen on the loopback within the forward range.
+There are no shells, commands, agents, X11, files or other forwards.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+from typing import TYPE_CHECKING, Any
+
+import asyncssh
+
+from gridproof.errors import ProxyError
+from gridproof.proxy.channel import ControlChannel
+from gridproof.proxy.protocol import (
+    CONTROL,
+    PILOT,
+    USER,
+    Bye,
+    Draining,
+    Exit,
+    Heartbeat,
+    Message,
+    PilotOrder,
+    Ready,
+    Register,
+    WorkerExited,
+    WorkerStarted,
+    message,
+    pilot_message,
+)
+from gridproof.proxy.registry import PilotKey
+
+if TYPE_CHECKING:
+    from gridproof.proxy.server import ProxyServer
+
+_LOOPBACK = frozenset({"127.0.0.1", "localhost"})
+_CONTROL_WITHIN = 30.0  # s after authentication
+_REQUESTS_AT_ONCE = 32
+_LEAVE_WITHIN = 5.0  # s for a pilot that was told to exit
+
+
+class Gate(asyncssh.SSHServer):
+    """One connection, from its first byte on."""
+
+    def __init__(self, server: ProxyServer) -> None:
+        self._server = server
+        self._conn: asyncssh.SSHServerConnection | None = None
+        self._username = ""
+        self._control: UserControl | PilotControl | None = None
+
+    def connection_made(self, conn: asyncssh.SSHServerConnection) -> None:
+        self._conn = conn
+        self._server.stranger_came(conn)
+
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002
+        if self._conn is not None:
+            self._server.stranger_gone(self._conn)
+
+    def begin_auth(self, username: str) -> bool:
+        self._username = username
+        return True
+
+    def public_key_auth_supported(self) -> bool:
+        return True
+
+    def validate_public_key(self, username: str, key: asyncssh.SSHKey) -> bool:
+        return self._server.accepts(username, key)
+
+    def auth_completed(self) -> None:
+        if self._conn is not None:
+            self._server.stranger_gone(self._conn)
+            asyncio.get_running_loop().call_later(_CONTROL_WITHIN, self._drop_idle)
+
+    def _drop_idle(self) -> None:
+        if self._control is None and self._conn is not None:
+            self._conn.abort()
+
+    def session_requested(self) -> Any:
+        if self._control is not None or self._conn is None:
+            return False
+        if self._username.startswith(USER):
+            self._control = UserControl(self._server, self._username.removeprefix(USER))
+        else:
+            self._control = PilotControl(self._server, self._username.removeprefix(PILOT))
+        return self._conn.create_server_channel(encoding=None), self._control
+
+    def connection_requested(self, dest_host: str, dest_port: int, orig_host: str, orig_port: int) -> bool:  # noqa: ARG002
+        return dest_host in _LOOPBACK and dest_port in self._server.reachable(self._username)
+
+    def server_requested(self, listen_host: str, listen_port: int) -> Any:
+        control = self._control
+        if not isinstance(control, PilotControl) or control.key is None or listen_host not in _LOOPBACK:
+            return False
+        if listen_port and listen_port not in self._server.forward_range:
+            return False
+        return self._listen(control, listen_host, listen_port)
+
+    async def _listen(self, control: PilotControl, host: str, port: int) -> Any:
+        if self._conn is None or not control.may_listen():
+            return False
+        for candidate in (port,) if port else self._server.forward_candidates():
+            try:
+                return await self._conn.forward_local_port("127.0.0.1", candidate, host, candidate)
+            except OSError as error:
+                if error.errno not in (errno.EADDRINUSE, errno.EACCES):
+                    raise
+        return False
+
+
+class _ServerControl(ControlChannel, asyncssh.SSHServerSession[bytes]):
+    def subsystem_requested(self, subsystem: str) -> bool:
+        return subsystem == CONTROL
+
+    def shell_requested(self) -> bool:
+        return False
+
+    def exec_requested(self, command: str) -> bool:  # noqa: ARG002
+        return False
+
+    def pty_requested(self, *_: Any) -> bool:
+        return False
+
+
+class UserControl(_ServerControl):
+    """A user's control channel: answers requests, pushes events of the user's sessions."""
+
+    def __init__(self, server: ProxyServer, user: str) -> None:
+        super().__init__()
+        self.user = user
+        self.shown: dict[str, int] = {}  # per session the registry's version that was sent last
+        self._server = server
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def session_started(self) -> None:
+        self._server.user_came(self)
+
+    def received(self, message: Message) -> None:
+        if len(self._tasks) >= _REQUESTS_AT_ONCE:
+            self.abort()
+            return
+        task = asyncio.get_running_loop().create_task(self._answer(message))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _answer(self, request: Message) -> None:
+        number = request.get("id")
+        if not isinstance(number, int):
+            self.abort()
+            return
+        try:
+            self.send({"id": number, "ok": await self._server.request(self, request)})
+        except ProxyError as error:
+            self.send({"id": number, "error": str(error)})
+
+    def lost(self, exc: Exception | None) -> None:  # noqa: ARG002
+        self._server.user_gone(self)
+
+
+class PilotControl(_ServerControl):
+    """A pilot's control channel."""
+
+    def __init__(self, server: ProxyServer, submission: str) -> None:
+        super().__init__()
+        self.key: PilotKey | None = None
+        self.closed = asyncio.get_running_loop().create_future()
+        self._server = server
+        self._submission = submission
+        self._cores = 0
+        self._forwards = 0
+
+    def may_listen(self) -> bool:
+        """Count one more forward; a pilot restarts workers, but not without end within one connection."""
+        self._forwards += 1
+        return self._forwards <= 1000 + 100 * self._cores
+
+    def received(self, message: Message) -> None:
+        content = pilot_message(message)
+        server, key = self._server, self.key
+        if isinstance(content, Register):
+            if key is not None:
+                raise ProxyError("a pilot registers once per connection")
+            self._register(content)
+        elif key is None:
+            raise ProxyError("a pilot registers before all else")
+        elif isinstance(content, Heartbeat):
+            server.registry.heartbeat(key, content.load, server.now())
+        elif isinstance(content, Ready):
+            server.registry.ready(key, content, server.now())
+        elif isinstance(content, WorkerStarted):
+            server.registry.worker_started(key, content.name, content.pid, content.contact)
+        elif isinstance(content, WorkerExited):
+            server.registry.worker_exited(
+                key, content.name, content.code, content.signal, content.log, server.now()
+            )
+        elif isinstance(content, Draining):
+            server.registry.draining(key, content.reason)
+        elif isinstance(content, Bye):
+            server.registry.bye(key, content.reason, server.now())
+        server.act()
+
+    def _register(self, about: Register) -> None:
+        try:
+            self.key = self._server.registry.register(self._submission, about, self._server.now())
+        except ProxyError as error:
+            self.end(str(error))
+            return
+        self._cores = about.cores
+        self._server.pilot_came(self.key, self)
+
+    def order(self, order: PilotOrder) -> None:
+        """Tell the pilot to do something."""
+        self.send(message(order))
+
+    def end(self, reason: str) -> None:
+        """Tell the pilot to exit, and drop it if it does not."""
+        self.order(Exit(reason))
+        asyncio.get_running_loop().call_later(_LEAVE_WITHIN, self.abort)
+
+    def rubbish(self, error: ProxyError) -> None:
+        self._server.trace(f"pilot of submission {self._submission} dropped: {error}")
+        self.abort()
+
+    def lost(self, exc: Exception | None) -> None:  # noqa: ARG002
+        if not self.closed.done():
+            self.closed.set_result(None)
+        self._server.pilot_gone(self)

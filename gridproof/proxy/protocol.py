@@ -1,0 +1,290 @@
+"""The control channel: JSON lines that users, pilots and the ProxyServer exchange.
+
+Every line is one JSON object of at most `MAX_LINE` bytes. A user sends requests
+``{"id": n, "do": …}`` and gets ``{"id": n, "ok": …}`` or ``{"id": n, "error": "…"}``, and events
+``{"event": …}`` unasked. A pilot and the server send each other one-way messages ``{"do": …}``.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import MISSING, asdict, dataclass, field, fields, is_dataclass
+from typing import Any, TypeVar, cast, get_type_hints
+
+from gridproof.errors import ProxyError
+
+CONTROL = "control"
+USER = "user:"
+PILOT = "pilot:"
+MAX_LINE = 1 << 20
+MAX_TEXT = 16 * 1024
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.@:+-]{0,127}")
+
+Message = dict[str, Any]
+T = TypeVar("T")
+
+
+class LineBuffer:
+    """Cuts a byte stream into lines (sans I/O).
+
+    Raises:
+        ProxyError: from `feed`, when a line grows beyond ``limit`` bytes.
+    """
+
+    def __init__(self, limit: int = MAX_LINE) -> None:
+        self._limit = limit
+        self._rest = bytearray()
+
+    def feed(self, data: bytes) -> list[bytes]:
+        """Take in ``data``; returns the lines completed by it, without their ends."""
+        start = len(self._rest)
+        self._rest += data
+        end = self._rest.rfind(b"\n", start)
+        lines: list[bytes] = []
+        if end >= 0:
+            lines = bytes(self._rest[:end]).split(b"\n")
+            del self._rest[: end + 1]
+        if len(self._rest) > self._limit or any(len(line) > self._limit for line in lines):
+            self._rest.clear()
+            raise ProxyError(f"the control channel carried a line of more than {self._limit} bytes")
+        return lines
+
+
+def encode(message: Mapping[str, Any]) -> bytes:
+    """One line with its end.
+
+    Raises:
+        ProxyError: the message does not fit into a line.
+    """
+    line = json.dumps(message, separators=(",", ":")).encode() + b"\n"
+    if len(line) > MAX_LINE + 1:
+        raise ProxyError(f"a control message of {len(line)} bytes does not fit into {MAX_LINE}")
+    return line
+
+
+def decode(line: bytes) -> Message:
+    """The JSON object of one line.
+
+    Raises:
+        ProxyError: it is not a JSON object.
+    """
+    try:
+        message = json.loads(line, parse_constant=_no_constant)
+    except (ValueError, RecursionError):
+        raise ProxyError("the control channel carried something that is not JSON") from None
+    if not isinstance(message, dict):
+        raise ProxyError("the control channel carried JSON that is not an object")
+    return message
+
+
+def _no_constant(name: str) -> None:
+    raise ValueError(f"{name} is not JSON")
+
+
+@dataclass(frozen=True)
+class Versions:
+    """What pilot and session must share; Python is compared by its minor version."""
+
+    python: str
+    root: str
+    gridproof: str
+    distributed: str
+
+    def difference(self, other: Versions) -> tuple[str, ...]:
+        """Names of what differs between the two."""
+        mine, theirs = asdict(self), asdict(other)
+        mine["python"], theirs["python"] = (v.python.split(".")[:2] for v in (self, other))
+        return tuple(name for name in mine if mine[name] != theirs[name])
+
+    def __str__(self) -> str:
+        return ", ".join(f"{name} {value}" for name, value in asdict(self).items())
+
+
+# ---- pilot to server
+
+
+@dataclass(frozen=True)
+class Register:
+    """A pilot's first message; ``nonce`` tells payloads of the same job apart.
+
+    ``ttl_end`` is in epoch seconds, 0 when the slot has no end.
+    """
+
+    job_id: str
+    master_id: str
+    nonce: str
+    site: str
+    host: str
+    pid: int
+    cores: int
+    ttl_end: float = 0.0
+
+
+@dataclass(frozen=True)
+class Ready:
+    """The forkserver has everything imported; ``xrootd_port`` is 0 when the node has no XRootD."""
+
+    versions: Versions
+    xrootd_port: int = 0
+
+
+@dataclass(frozen=True)
+class Heartbeat:
+    """Every few seconds; ``load`` is the node's one-minute load average."""
+
+    load: float
+
+
+@dataclass(frozen=True)
+class Draining:
+    """The pilot takes no further workers and leaves when its present ones have ended."""
+
+    reason: str
+
+
+@dataclass(frozen=True)
+class WorkerStarted:
+    """A worker process runs; ``contact`` is its address on the VO-box."""
+
+    name: str
+    pid: int
+    contact: str = ""
+
+
+@dataclass(frozen=True)
+class WorkerExited:
+    """A worker process ended, or could not be started (``code`` -1); ``log`` is the tail of its log."""
+
+    name: str
+    code: int
+    signal: int = 0
+    log: str = ""
+
+
+@dataclass(frozen=True)
+class Bye:
+    """The pilot leaves now."""
+
+    reason: str
+
+
+# ---- server to pilot
+
+
+@dataclass(frozen=True)
+class StartWorker:
+    """Start a worker of a session whose scheduler listens on ``scheduler_port`` of the VO-box's loopback."""
+
+    name: str
+    session: str
+    scheduler_port: int
+    ca: str = field(repr=False)
+    cert: str = field(repr=False)
+    key: str = field(repr=False)
+
+
+@dataclass(frozen=True)
+class StopWorker:
+    """End a worker: SIGTERM, then SIGKILL."""
+
+    name: str
+
+
+@dataclass(frozen=True)
+class Exit:
+    """End the pilot with everything below it."""
+
+    reason: str
+
+
+_FROM_PILOT: dict[str, type] = {
+    "register": Register,
+    "ready": Ready,
+    "heartbeat": Heartbeat,
+    "draining": Draining,
+    "worker_started": WorkerStarted,
+    "worker_exited": WorkerExited,
+    "bye": Bye,
+}
+_TO_PILOT: dict[str, type] = {"start_worker": StartWorker, "stop_worker": StopWorker, "exit": Exit}
+_VERBS = {kind: verb for verb, kind in (_FROM_PILOT | _TO_PILOT).items()}
+
+PilotMessage = Register | Ready | Heartbeat | Draining | WorkerStarted | WorkerExited | Bye
+PilotOrder = StartWorker | StopWorker | Exit
+
+
+def message(content: PilotMessage | PilotOrder) -> Message:
+    """The wire form of a pilot's message or of an order to it."""
+    return {"do": _VERBS[type(content)], **asdict(content)}
+
+
+def pilot_message(received: Message) -> PilotMessage:
+    """Check and build what a pilot sent.
+
+    Raises:
+        ProxyError: unknown verb, or fields that are missing, unknown or of a wrong type.
+    """
+    return cast(PilotMessage, _content(received, _FROM_PILOT))
+
+
+def pilot_order(received: Message) -> PilotOrder:
+    """Check and build what the server told a pilot.
+
+    Raises:
+        ProxyError: as `pilot_message`.
+    """
+    return cast(PilotOrder, _content(received, _TO_PILOT))
+
+
+def _content(received: Message, kinds: Mapping[str, type]) -> object:
+    verb = received.get("do")
+    kind = kinds.get(verb) if isinstance(verb, str) else None
+    if kind is None:
+        raise ProxyError(f"unknown control message {str(verb)[:40]!r}; known are {', '.join(kinds)}")
+    return build(kind, {k: v for k, v in received.items() if k != "do"})
+
+
+def build(kind: type[T], values: object) -> T:
+    """A frozen dataclass from JSON values, types and text lengths checked.
+
+    Raises:
+        ProxyError: fields are missing, unknown or of a wrong type.
+    """
+    if not isinstance(values, dict):
+        raise ProxyError(f"{kind.__name__} must be a JSON object")
+    hints = get_type_hints(kind)
+    known = {f.name: f for f in fields(cast(Any, kind))}
+    if unknown := [str(k)[:40] for k in values if k not in known]:
+        raise ProxyError(f"{kind.__name__} has no field {', '.join(unknown)}")
+    checked: dict[str, Any] = {}
+    for name, f in known.items():
+        if name in values:
+            checked[name] = _checked(f"{kind.__name__}.{name}", hints[name], values[name])
+        elif f.default is MISSING:
+            raise ProxyError(f"{kind.__name__} lacks its field {name}")
+    return kind(**checked)
+
+
+def _checked(where: str, hint: Any, value: object) -> object:
+    if isinstance(hint, type) and is_dataclass(hint):
+        return build(hint, value)
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        value = float(value)
+    if isinstance(value, bool) or not isinstance(value, hint):
+        raise ProxyError(f"{where} has the wrong type {type(value).__name__}")
+    if isinstance(value, str) and len(value) > MAX_TEXT:
+        raise ProxyError(f"{where} is longer than {MAX_TEXT} characters")
+    return value
+
+
+def check_name(what: str, name: str) -> str:
+    """``name`` itself if it may serve in logs, process titles and file names.
+
+    Raises:
+        ProxyError: it may not.
+    """
+    if not _NAME.fullmatch(name):
+        raise ProxyError(f"{what} {name[:40]!r} is not a name: letters, digits and _.@:+- only, at most 128")
+    return name

@@ -1,0 +1,55 @@
+"""What the registry tells about pilots and workers; shared by server and client."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True)
+class PilotRecord:
+    """A pilot as the ProxyServer sees it.
+
+    ``state``: joining (connected, still importing), ready, silent (no heartbeats), draining (leaves
+    before its time is over), lost (connection gone), left (said goodbye or was told to go), refused
+    (its versions differ from the session's: ``reason`` names both). ``ttl_end`` is in epoch seconds.
+    """
+
+    id: str
+    session: str
+    submission: str
+    job_id: str
+    master_id: str
+    state: str
+    site: str
+    host: str
+    pid: int
+    cores: int
+    load: float
+    ttl_end: float
+    xrootd_port: int
+    reason: str
+
+
+@dataclass(frozen=True)
+class WorkerRecord:
+    """One incarnation of a worker; ``state``: starting, running, ended. ``contact``: on the VO-box."""
+
+    name: str
+    session: str
+    site: str
+    host: str
+    pid: int
+    state: str
+    job_id: str
+    pilot: str
+    contact: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Status:
+    """All pilots (by id) and workers (by name) of a session."""
+
+    pilots: Mapping[str, PilotRecord] = field(default_factory=dict)
+    workers: Mapping[str, WorkerRecord] = field(default_factory=dict)

@@ -1,0 +1,486 @@
+"""Which pilots and workers there are, and what is to be done with them (pure: no I/O, no clock).
+
+The server reports what happens (`register`, `ready`, `heartbeat`, `worker_exited`, …), with the time
+``now`` in seconds of any steady clock, and then carries out what `decide` returns.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from gridproof.errors import ProxyError
+from gridproof.proxy.protocol import Ready, Register, Versions, check_name
+from gridproof.proxy.records import PilotRecord, WorkerRecord
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Times in seconds."""
+
+    silent_after: float = 15.0
+    lost_after: float = 60.0
+    young: float = 10.0  # a worker that dies earlier died young
+    young_deaths: int = 5  # so many in a row, and the slot is given up
+    backoff: float = 0.5
+    backoff_max: float = 30.0
+    forget_after: float = 3600.0
+    ended_kept: int = 64
+
+
+# A pilot's payload: two with the same job id (kill + resubmit) differ in their nonce.
+PilotKey = tuple[str, str, str]  # submission, job id, nonce
+
+
+@dataclass(frozen=True)
+class Start:
+    """Start a worker of ``session`` on ``pilot``."""
+
+    pilot: PilotKey
+    name: str
+    session: str
+
+
+@dataclass(frozen=True)
+class Stop:
+    """End a worker."""
+
+    pilot: PilotKey
+    name: str
+
+
+@dataclass(frozen=True)
+class End:
+    """Tell a pilot to exit."""
+
+    pilot: PilotKey
+    reason: str
+
+
+Action = Start | Stop | End
+
+
+@dataclass
+class _Worker:
+    name: str
+    started: float
+    state: str = "starting"
+    pid: int = 0
+    contact: str = ""
+    stopping: bool = False
+    reason: str = ""
+    version: int = 0
+
+
+@dataclass
+class _Slot:
+    number: int
+    worker: _Worker | None = None
+    young_deaths: int = 0
+    not_before: float = 0.0
+    given_up: bool = False
+
+
+@dataclass
+class _Pilot:
+    key: PilotKey
+    about: Register
+    session: str
+    last_seen: float
+    state: str = "joining"
+    load: float = 0.0
+    xrootd_port: int = 0
+    reason: str = ""
+    version: int = 0
+    slots: list[_Slot] = field(default_factory=list)
+
+    def workers(self) -> Iterator[_Worker]:
+        return (slot.worker for slot in self.slots if slot.worker)
+
+
+@dataclass
+class _Session:
+    name: str
+    user: str
+    versions: Versions
+    wanted: int
+    scheduler_port: int = 0
+    pilots: dict[PilotKey, _Pilot] = field(default_factory=dict)
+    incarnations: Counter[str] = field(default_factory=Counter)
+    ended: deque[tuple[_Pilot, _Worker]] = field(default_factory=deque)
+
+
+@dataclass
+class _Submission:
+    user: str
+    session: str
+    expires: float
+
+
+_CONNECTED = frozenset({"joining", "ready", "silent", "draining"})
+
+
+class Registry:
+    """Sessions, submissions, pilots and workers.
+
+    ``version`` grows with every change that `records` shows. Methods that are given an unknown pilot
+    (one that was told to go meanwhile) do nothing.
+    """
+
+    def __init__(self, limits: Limits | None = None) -> None:
+        self.version = 0
+        self._limits = limits or Limits()
+        self._sessions: dict[str, _Session] = {}
+        self._submissions: dict[str, _Submission] = {}
+        self._pilots: dict[PilotKey, _Pilot] = {}
+        self._superseded: set[PilotKey] = set()
+        self._newest: dict[tuple[str, str], PilotKey] = {}
+        self._dirty: set[str] = set()
+        self._out: list[Action] = []
+
+    # ---- sessions and submissions
+
+    def open_session(self, name: str, user: str, versions: Versions, workers: int) -> None:
+        """A session that wants ``workers`` workers; none start before `session_ready`.
+
+        Raises:
+            ProxyError: the name is in use or no name.
+        """
+        check_name("session", name)
+        if name in self._sessions:
+            raise ProxyError(f"session {name} is open already; choose another name")
+        if workers < 1:
+            raise ProxyError(f"a session of {workers} workers was asked for; ask for one at least")
+        self._sessions[name] = _Session(name, user, versions, workers)
+
+    def session_ready(self, name: str, scheduler_port: int) -> None:
+        """The session's scheduler listens: its workers may start."""
+        self._sessions[name].scheduler_port = scheduler_port
+        self._dirty.add(name)
+
+    def resize_session(self, name: str, workers: int) -> None:
+        """Change how many workers the session wants."""
+        self._sessions[name].wanted = workers
+        self._dirty.add(name)
+
+    def close_session(self, name: str, reason: str) -> tuple[str, ...]:
+        """Forget the session and end its pilots; returns its submissions, whose keys are now void."""
+        session = self._sessions.pop(name, None)
+        if session is None:
+            return ()
+        self._dirty.discard(name)
+        for pilot in session.pilots.values():
+            if pilot.state in _CONNECTED:
+                self._out.append(End(pilot.key, reason))
+            self._pilots.pop(pilot.key, None)
+        gone = tuple(s for s, submission in self._submissions.items() if submission.session == name)
+        for submission in gone:
+            del self._submissions[submission]
+        self._superseded = {key for key in self._superseded if key[0] not in gone}
+        self._newest = {job: key for job, key in self._newest.items() if job[0] not in gone}
+        return gone
+
+    def sessions(self, user: str) -> tuple[str, ...]:
+        """Names of a user's sessions."""
+        return tuple(s.name for s in self._sessions.values() if s.user == user)
+
+    def check_owner(self, name: str, user: str) -> None:
+        """Raises:
+        ProxyError: the user has no such session.
+        """
+        session = self._sessions.get(name)
+        if session is None or session.user != user:
+            own = ", ".join(self.sessions(user)) or "none"
+            raise ProxyError(f"{user} has no session {name[:40]!r}; there are: {own}")
+
+    def owner(self, name: str) -> str | None:
+        """The user of a session, None when it is closed."""
+        session = self._sessions.get(name)
+        return session.user if session else None
+
+    def add_submission(self, submission: str, user: str, session: str, expires: float) -> None:
+        """Pilots of ``submission`` may join ``session`` until ``expires``."""
+        self._submissions[submission] = _Submission(user, session, expires)
+
+    def may_join(self, submission: str, now: float) -> bool:
+        """Whether the submission is known, neither revoked nor expired."""
+        known = self._submissions.get(submission)
+        return known is not None and now < known.expires
+
+    def scheduler_ports(self, submission: str) -> tuple[int, ...]:
+        """The ports that pilots of a submission may reach."""
+        known = self._submissions.get(submission)
+        session = self._sessions.get(known.session) if known else None
+        return (session.scheduler_port,) if session and session.scheduler_port else ()
+
+    def scheduler_port(self, session: str) -> int:
+        """The session's scheduler port, 0 before it is ready."""
+        return self._sessions[session].scheduler_port
+
+    # ---- pilots
+
+    def register(self, submission: str, about: Register, now: float) -> PilotKey:
+        """A pilot's payload joins, or comes back after its connection was lost.
+
+        Of two payloads with the same job id the one that came first is told to exit.
+
+        Raises:
+            ProxyError: it must not join: its submission is void, it was superseded, or it sent nonsense.
+        """
+        known = self._submissions.get(submission)
+        if known is None or known.session not in self._sessions:
+            raise ProxyError(f"submission {submission} is no longer served: its session is closed")
+        for what in ("job_id", "nonce", "site", "host"):
+            check_name(what, getattr(about, what))
+        if not 1 <= about.cores <= 1024:
+            raise ProxyError(f"a pilot must have 1 to 1024 cores, not {about.cores}")
+        key = (submission, about.job_id, about.nonce)
+        if key in self._superseded:
+            raise ProxyError(f"a newer payload of job {about.job_id} has taken this one's place")
+        older = self._newest.get(key[:2])
+        if older is not None and older != key:
+            self._supersede(older, now)
+        self._newest[key[:2]] = key
+        session = self._sessions[known.session]
+        returning = self._pilots.get(key)
+        if returning is not None:
+            self._end_workers(returning, "the pilot's connection was replaced")
+        pilot = _Pilot(key, about, session.name, now)
+        pilot.slots = [_Slot(number) for number in range(about.cores)]
+        self._pilots[key] = session.pilots[key] = pilot
+        self._touch(pilot)
+        return key
+
+    def _supersede(self, key: PilotKey, now: float) -> None:
+        self._superseded.add(key)
+        older = self._pilots.get(key)
+        if older is None:
+            return
+        reason = f"a newer payload of job {key[1]} has taken its place"
+        if older.state in _CONNECTED:
+            self._out.append(End(key, reason))
+        self._leave(older, "left", reason, now)
+
+    def ready(self, key: PilotKey, ready: Ready, now: float) -> None:
+        """The pilot can start workers, if its versions are the session's; else it is refused."""
+        pilot = self._pilots.get(key)
+        if pilot is None or pilot.state not in _CONNECTED:
+            return
+        pilot.last_seen = now
+        pilot.xrootd_port = ready.xrootd_port
+        wanted = self._sessions[pilot.session].versions
+        if different := ready.versions.difference(wanted):
+            reason = (
+                f"{' and '.join(different)} differ: the session has {wanted}; "
+                f"the pilot at {pilot.about.site} ({pilot.about.host}) has {ready.versions}"
+            )
+            self._out.append(End(key, reason))
+            self._leave(pilot, "refused", reason, now)
+        elif pilot.state != "draining":
+            pilot.state = "ready"
+            self._touch(pilot)
+
+    def heartbeat(self, key: PilotKey, load: float, now: float) -> None:
+        """The pilot is alive."""
+        pilot = self._pilots.get(key)
+        if pilot is None or pilot.state not in _CONNECTED:
+            return
+        pilot.last_seen = now
+        pilot.load = load
+        if pilot.state == "silent":
+            pilot.state, pilot.reason = "ready", ""
+            self._touch(pilot)
+
+    def draining(self, key: PilotKey, reason: str) -> None:
+        """The pilot leaves soon: nothing further starts there."""
+        pilot = self._pilots.get(key)
+        if pilot is not None and pilot.state in _CONNECTED:
+            pilot.state, pilot.reason = "draining", reason
+            self._touch(pilot)
+
+    def disconnected(self, key: PilotKey, now: float, reason: str = "its connection was lost") -> None:
+        """The pilot's connection is gone, and its workers, which were reached through it, with it."""
+        pilot = self._pilots.get(key)
+        if pilot is not None and pilot.state in _CONNECTED:
+            self._leave(pilot, "lost", reason, now)
+
+    def bye(self, key: PilotKey, reason: str, now: float) -> None:
+        """The pilot ends itself."""
+        pilot = self._pilots.get(key)
+        if pilot is not None and pilot.state in _CONNECTED:
+            self._leave(pilot, "left", reason, now)
+
+    def _leave(self, pilot: _Pilot, state: str, reason: str, now: float) -> None:
+        pilot.state, pilot.reason, pilot.last_seen = state, reason, now
+        self._end_workers(pilot, f"its pilot {state}: {reason}")
+        self._touch(pilot)
+
+    def _end_workers(self, pilot: _Pilot, reason: str) -> None:
+        for slot in pilot.slots:
+            if slot.worker:
+                self._end_worker(pilot, slot, reason)
+
+    # ---- workers
+
+    def worker_started(self, key: PilotKey, name: str, pid: int, contact: str) -> None:
+        """The worker's process runs."""
+        pilot = self._pilots.get(key)
+        for worker in pilot.workers() if pilot else ():
+            if worker.name == name:
+                worker.state, worker.pid, worker.contact = "running", pid, contact
+                worker.version = self._changed()
+
+    def worker_exited(self, key: PilotKey, name: str, code: int, signal: int, log: str, now: float) -> None:
+        """The worker's process ended; unless it ended well, another one takes its place after a while."""
+        pilot = self._pilots.get(key)
+        slot = next((s for s in pilot.slots if s.worker and s.worker.name == name), None) if pilot else None
+        if pilot is None or slot is None or slot.worker is None:
+            return
+        how = f"signal {signal}" if signal else f"exit code {code}"
+        lived = now - slot.worker.started
+        if slot.worker.stopping:
+            how = f"told to end, {how}"
+        elif code == 0 and signal == 0:
+            slot.given_up = True
+        else:
+            slot.young_deaths = slot.young_deaths + 1 if lived < self._limits.young else 0
+            slot.given_up = slot.young_deaths >= self._limits.young_deaths
+            doublings = slot.young_deaths - 2
+            delay = (
+                min(self._limits.backoff * 2**doublings, self._limits.backoff_max) if doublings >= 0 else 0
+            )
+            slot.not_before = now + delay
+        given_up = (
+            f", {slot.young_deaths} times in a row: given up" if slot.young_deaths and slot.given_up else ""
+        )
+        tail = f": {log.strip()}" if log.strip() else ""
+        self._end_worker(pilot, slot, f"{how} after {lived:.1f} s{given_up}{tail}")
+        self._dirty.add(pilot.session)
+
+    def _end_worker(self, pilot: _Pilot, slot: _Slot, reason: str) -> None:
+        worker, slot.worker = slot.worker, None
+        if worker is None:
+            return
+        worker.state, worker.reason, worker.version = "ended", reason, self._changed()
+        session = self._sessions.get(pilot.session)
+        if session:
+            session.ended.append((pilot, worker))
+            while len(session.ended) > self._limits.ended_kept:
+                session.ended.popleft()
+            self._dirty.add(session.name)
+
+    # ---- decisions
+
+    def tick(self, now: float) -> None:
+        """Time has passed: pilots may have fallen silent, workers be due again."""
+        limits = self._limits
+        for pilot in list(self._pilots.values()):
+            age = now - pilot.last_seen
+            if pilot.state in _CONNECTED and age > limits.lost_after:
+                reason = f"no heartbeat for {age:.0f} s"
+                self._out.append(End(pilot.key, reason))
+                self._leave(pilot, "lost", reason, now)
+            elif pilot.state == "ready" and age > limits.silent_after:
+                pilot.state, pilot.reason = "silent", f"no heartbeat for {age:.0f} s"
+                self._touch(pilot)
+            elif pilot.state not in _CONNECTED and age > limits.forget_after:
+                del self._pilots[pilot.key]
+                self._sessions[pilot.session].pilots.pop(pilot.key, None)
+            if any(slot.not_before and slot.not_before <= now for slot in pilot.slots):
+                self._dirty.add(pilot.session)
+
+    def decide(self, now: float) -> list[Action]:
+        """What is to be done now; each action is returned once."""
+        for name in sorted(self._dirty):
+            if session := self._sessions.get(name):
+                self._assign(session, now)
+        self._dirty.clear()
+        actions, self._out = self._out, []
+        return actions
+
+    def _assign(self, session: _Session, now: float) -> None:
+        """Start workers on the least used pilots until the session has what it wants, or end the surplus."""
+        if not session.scheduler_port:
+            return
+        live = [(p, w) for p in session.pilots.values() for w in p.workers()]
+        staying = [(p, w) for p, w in live if not w.stopping]
+        for pilot, worker in staying[session.wanted :]:
+            worker.stopping = True
+            self._out.append(Stop(pilot.key, worker.name))
+        usable = [p for p in session.pilots.values() if p.state == "ready"]
+        used = {p.key: sum(1 for _ in p.workers()) for p in usable}
+        free = {
+            p.key: deque(s for s in p.slots if not s.worker and not s.given_up and s.not_before <= now)
+            for p in usable
+        }
+        for _ in range(session.wanted - len(live)):
+            candidates = [p for p in usable if free[p.key]]
+            if not candidates:
+                return
+            pilot = min(candidates, key=lambda p: used[p.key] / p.about.cores)
+            used[pilot.key] += 1
+            self._start(session, pilot, free[pilot.key].popleft(), now)
+
+    def _start(self, session: _Session, pilot: _Pilot, slot: _Slot, now: float) -> None:
+        base = f"{pilot.about.site}-{pilot.about.job_id}-{slot.number}"
+        session.incarnations[base] += 1
+        incarnation = session.incarnations[base]
+        name = base if incarnation == 1 else f"{base}.{incarnation}"
+        slot.not_before = 0.0
+        slot.worker = _Worker(name, now, version=self._changed())
+        self._out.append(Start(pilot.key, name, session.name))
+
+    # ---- what there is
+
+    def _changed(self) -> int:
+        self.version += 1
+        return self.version
+
+    def _touch(self, pilot: _Pilot) -> None:
+        pilot.version = self._changed()
+        self._dirty.add(pilot.session)
+
+    def records(self, session: str, since: int = 0) -> tuple[list[PilotRecord], list[WorkerRecord]]:
+        """Pilots and workers of a session that changed after ``since`` (a former ``version``)."""
+        known = self._sessions.get(session)
+        if known is None:
+            return [], []
+        pilots = [_pilot_record(p) for p in known.pilots.values() if p.version > since]
+        workers = [(p, w) for p in known.pilots.values() for w in p.workers()]
+        return pilots, [_worker_record(p, w) for p, w in [*known.ended, *workers] if w.version > since]
+
+
+def _pilot_record(pilot: _Pilot) -> PilotRecord:
+    about = pilot.about
+    return PilotRecord(
+        id=f"{about.job_id}/{about.nonce}",
+        session=pilot.session,
+        submission=pilot.key[0],
+        job_id=about.job_id,
+        master_id=about.master_id,
+        state=pilot.state,
+        site=about.site,
+        host=about.host,
+        pid=about.pid,
+        cores=about.cores,
+        load=pilot.load,
+        ttl_end=about.ttl_end,
+        xrootd_port=pilot.xrootd_port,
+        reason=pilot.reason,
+    )
+
+
+def _worker_record(pilot: _Pilot, worker: _Worker) -> WorkerRecord:
+    return WorkerRecord(
+        name=worker.name,
+        session=pilot.session,
+        site=pilot.about.site,
+        host=pilot.about.host,
+        pid=worker.pid,
+        state=worker.state,
+        job_id=pilot.about.job_id,
+        pilot=f"{pilot.about.job_id}/{pilot.about.nonce}",
+        contact=worker.contact,
+        reason=worker.reason,
+    )

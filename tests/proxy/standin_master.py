@@ -1,0 +1,27 @@
+"""Stands in for a session's master: one line in, an address out, echoes what it is sent, ends at EOF."""
+
+import asyncio
+import json
+import os
+import sys
+
+
+async def echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    while data := await reader.read(4096):
+        writer.write(data)
+    writer.close()
+
+
+async def main() -> None:
+    settings = json.loads(sys.stdin.readline())
+    assert settings["session"]
+    assert "PRIVATE KEY" in settings["key"]
+    server = await asyncio.start_server(echo, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    print(json.dumps({"address": f"tls://127.0.0.1:{port}"}), flush=True)
+    ended = asyncio.Event()
+    asyncio.get_running_loop().add_reader(0, lambda: os.read(0, 1) or ended.set())
+    await ended.wait()
+
+
+asyncio.run(main())
