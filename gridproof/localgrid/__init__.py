@@ -1,0 +1,8 @@
+"""The embedded Grid: a small real one, with JAliEn's wire, task queue and catalogue and XRootD storage."""
+
+from __future__ import annotations
+
+from gridproof.localgrid.discovery import find_running
+from gridproof.localgrid.grid import LocalGrid
+
+__all__ = ["LocalGrid", "find_running"]

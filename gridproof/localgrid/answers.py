@@ -1,0 +1,101 @@
+"""Answers in the shape of JAliEn's, and the options of its commands."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+EPERM, ENOENT, EIO, EACCES, EEXIST, EINVAL = 1, 2, 5, 13, 17, 22
+ENOSYS, EBADR, ENODATA, EREMOTEIO = 38, 53, 61, 121
+
+Row = dict[str, Any]
+
+
+@dataclass
+class Answer:
+    """Rows of results (``message`` among the keys is for people), an errno and its text."""
+
+    rows: list[Row] = field(default_factory=list)
+    exitcode: int = 0
+    error: str = ""
+
+    def render(self, directory: str, user: str, *, keys: bool = True, messages: bool = True) -> Row:
+        """The object that goes over the wire."""
+        rows = [{k: v for k, v in row.items() if (messages if k == "message" else keys)} for row in self.rows]
+        metadata = {
+            "currentdir": directory,
+            "exitcode": str(self.exitcode),
+            "error": self.error,
+            "user": user,
+        }
+        return {"metadata": metadata, "results": [row for row in rows if row]}
+
+
+class CommandFailed(Exception):
+    """A command ends with this errno; ``rows`` are shown all the same."""
+
+    def __init__(self, code: int, text: str = "", rows: Sequence[Row] = ()) -> None:
+        super().__init__(text)
+        self.code = code
+        self.rows = list(rows)
+
+    def answer(self) -> Answer:
+        """The failure as JAliEn words it."""
+        what = os.strerror(self.code)
+        return Answer(self.rows, self.code, f"{what} : {self}" if str(self) else what)
+
+
+def text(message: str) -> Answer:
+    """An answer for people only."""
+    return Answer([{"message": message}])
+
+
+@dataclass(frozen=True)
+class Options:
+    """A command's options: single letters and words in ``flags``, those with a value in ``values``."""
+
+    flags: frozenset[str]
+    values: dict[str, str]
+    rest: tuple[str, ...]
+
+
+def read_options(
+    arguments: Sequence[str], *, valued: Collection[str] = (), words: Collection[str] = ()
+) -> Options:
+    """Sort arguments: ``-la`` is two flags unless it is one of ``words``; ``valued`` take the next argument.
+
+    Raises CommandFailed when a value is missing.
+    """
+    flags: set[str] = set()
+    values: dict[str, str] = {}
+    rest: list[str] = []
+    left = list(arguments)
+    while left:
+        argument = left.pop(0)
+        name = argument.lstrip("-")
+        if not argument.startswith("-") or not name:
+            rest.append(argument)
+        elif name in valued:
+            if not left:
+                raise CommandFailed(EINVAL, f"Option {argument} requires an argument")
+            values[name] = left.pop(0)
+        elif name in words or argument.startswith("--"):
+            flags.add(name)
+        else:
+            flags.update(name)
+    return Options(frozenset(flags), values, tuple(rest))
+
+
+def human_size(size: int) -> str:
+    """Bytes as JAliEn prints them: ``51 B``, ``2.861 MB``."""
+    value, unit = float(size), "B"
+    for unit in ("B", "KB", "MB", "GB", "TB", "PB"):
+        if value < 1024 or unit == "PB":
+            break
+        value /= 1024
+    if unit == "B":
+        return f"{size} B"
+    digits = 3 if value < 10 else 2 if value < 100 else 1
+    return f"{value:.{digits}f}".rstrip("0").rstrip(".") + f" {unit}"

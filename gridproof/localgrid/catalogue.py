@@ -1,0 +1,322 @@
+"""The file catalogue: LFNs, who owns them, and the SEs that hold a replica. In SQLite, safe for threads."""
+
+from __future__ import annotations
+
+import posixpath
+import uuid
+import zlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from sqlite3 import Connection
+
+from gridproof.localgrid.database import Database
+
+READ, WRITE = 4, 2
+ADMIN = "admin"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A file or directory; ``perm`` like "644", ``ctime`` in ms; directories have no ``guid``."""
+
+    lfn: str
+    type: str
+    owner: str
+    gowner: str
+    perm: str
+    size: int
+    md5: str
+    guid: str
+    ctime: int
+
+    @property
+    def is_dir(self) -> bool:
+        return self.type == "d"
+
+    @property
+    def path(self) -> str:
+        """The LFN as answers show it: directories end in a slash."""
+        return self.lfn.rstrip("/") + "/" if self.is_dir else self.lfn
+
+    def allows(self, user: str, right: int) -> bool:
+        """Whether ``user`` has READ or WRITE here; a user's only group is named like the user."""
+        if user == ADMIN:
+            return True
+        digit = self.perm[0] if user == self.owner else self.perm[1] if user == self.gowner else self.perm[2]
+        return bool(int(digit) & right)
+
+
+class CatalogueError(Exception):
+    """A change or a look-up that cannot be: ``code`` is the errno that AliEn answers."""
+
+    def __init__(self, code: int, text: str) -> None:
+        super().__init__(text)
+        self.code = code
+
+
+ENOENT, EIO, EACCES, EEXIST, ENOTDIR, EISDIR = 2, 5, 13, 17, 20, 21
+
+_COLUMNS = ", ".join(field.name for field in fields(Entry))
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS lfns (
+    lfn TEXT PRIMARY KEY, parent TEXT, type TEXT, owner TEXT, gowner TEXT, perm TEXT,
+    size INTEGER, md5 TEXT, guid TEXT, ctime INTEGER) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS children ON lfns (parent, lfn);
+CREATE TABLE IF NOT EXISTS replicas (
+    guid TEXT, se TEXT, position INTEGER, PRIMARY KEY (guid, se)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS bookings (
+    ticket TEXT PRIMARY KEY, lfn TEXT, guid TEXT, se TEXT, user TEXT, at INTEGER) WITHOUT ROWID;
+"""
+
+
+@dataclass(frozen=True)
+class Booking:
+    """Leave to write one replica of a file that is not in the catalogue yet."""
+
+    ticket: str
+    lfn: str
+    guid: str
+    se: str
+    user: str
+
+
+def pfn_path(guid: str) -> str:
+    """Where a GUID lies on an SE: ``/NN/NNNNN/guid``."""
+    code = zlib.crc32(guid.encode())
+    return f"/{code % 100:02d}/{code // 100 % 100_000:05d}/{guid}"
+
+
+class Catalogue:
+    """All LFNs below ``/``; paths given here are absolute and normal."""
+
+    def __init__(self, path: Path) -> None:
+        self._database = Database(path, _SCHEMA)
+
+    def close(self) -> None:
+        """Close the file."""
+        self._database.close()
+
+    # Look-ups
+
+    def get(self, lfn: str) -> Entry | None:
+        """The entry of this LFN."""
+        rows = self._database.rows(f"SELECT {_COLUMNS} FROM lfns WHERE lfn = ?", normal(lfn))  # noqa: S608
+        return Entry(*rows[0]) if rows else None  # type: ignore[arg-type]
+
+    def children(self, directory: str) -> list[Entry]:
+        """What lies directly in a directory, by name."""
+        query = f"SELECT {_COLUMNS} FROM lfns WHERE parent = ? ORDER BY lfn"  # noqa: S608
+        return [Entry(*row) for row in self._database.rows(query, normal(directory))]  # type: ignore[arg-type]
+
+    def find(self, directory: str, pattern: str, types: str = "f") -> list[Entry]:
+        """What lies below ``directory`` with ``pattern`` in its path from there (``*``, ``%``: anything)."""
+        top = normal(directory)
+        first = top.rstrip("/") + "/"
+        glob = _glob_literal(first) + "*" + _glob(pattern.lstrip("*%")).rstrip("*") + "*"
+        query = f"SELECT {_COLUMNS} FROM lfns WHERE lfn > ? AND lfn < ? AND lfn GLOB ? ORDER BY lfn"  # noqa: S608
+        rows = self._database.rows(query, first, first[:-1] + "0", glob)
+        return [e for e in (Entry(*row) for row in rows) if e.type in types]  # type: ignore[arg-type]
+
+    def match(self, pattern: str) -> list[Entry]:
+        """The entries that an LFN with ``*`` or ``?`` means, names by names as a shell does."""
+        head, *rest = normal(pattern).lstrip("/").split("/")
+        found = self._named("/", head)
+        for name in rest:
+            found = [e for d in found if d.is_dir for e in self._named(d.lfn, name)]
+        return found
+
+    def _named(self, directory: str, name: str) -> list[Entry]:
+        if not is_pattern(name):
+            entry = self.get(posixpath.join(directory, name))
+            return [entry] if entry else []
+        glob = _glob_literal(directory.rstrip("/") + "/") + _glob(name)
+        query = f"SELECT {_COLUMNS} FROM lfns WHERE parent = ? AND lfn GLOB ? ORDER BY lfn"  # noqa: S608
+        return [Entry(*row) for row in self._database.rows(query, directory, glob)]  # type: ignore[arg-type]
+
+    def replicas(self, guid: str) -> list[str]:
+        """The SEs that hold a file, in the order in which they got it."""
+        rows = self._database.rows("SELECT se FROM replicas WHERE guid = ? ORDER BY position", guid)
+        return [str(se) for (se,) in rows]
+
+    def usage(self) -> dict[str, tuple[int, int]]:
+        """For each SE that holds anything: files, bytes."""
+        rows = self._database.rows(
+            "SELECT se, count(*), coalesce(sum(size), 0) FROM replicas JOIN lfns USING (guid) GROUP BY se"
+        )
+        return {str(se): (int(str(count)), int(str(size))) for se, count, size in rows}
+
+    # Changes
+
+    def mkdir(self, lfn: str, user: str, now_ms: int, *, parents: bool = False, perm: str = "755") -> None:
+        """Make a directory; one that exists already is well. Raises CatalogueError."""
+        with self._database.change() as connection:
+            path = normal(lfn)
+            missing = []
+            while (entry := self.get(path)) is None:
+                missing.append(path)
+                path = posixpath.dirname(path)
+            if not entry.is_dir:
+                raise CatalogueError(ENOTDIR, f"Not a directory: {entry.lfn}")
+            if len(missing) > 1 and not parents:
+                raise CatalogueError(ENOENT, f"Could not create directory: {lfn}")
+            if missing and not entry.allows(user, WRITE):
+                raise CatalogueError(EACCES, f"Could not create directory: {lfn}")
+            for path in reversed(missing):
+                _insert(connection, Entry(path, "d", user, user, perm, 0, "", "", now_ms))
+
+    def check_new(self, lfn: str, user: str) -> None:
+        """Raises CatalogueError unless ``user`` may make the file ``lfn`` and it does not exist."""
+        if self.get(lfn):
+            raise CatalogueError(EEXIST, f"{lfn} exists already")
+        parent = self._nearest_dir(posixpath.dirname(normal(lfn)))
+        if not parent.allows(user, WRITE):
+            raise CatalogueError(EACCES, f"You are not allowed to write to {parent.path}")
+
+    def _nearest_dir(self, path: str) -> Entry:
+        while (entry := self.get(path)) is None:
+            path = posixpath.dirname(path)
+        if not entry.is_dir:
+            raise CatalogueError(ENOTDIR, f"Not a directory: {entry.lfn}")
+        return entry
+
+    def book(self, bookings: Iterable[Booking], now_ms: int) -> None:
+        """Remember who may commit what."""
+        with self._database.change() as connection:
+            rows = [(b.ticket, b.lfn, b.guid, b.se, b.user, now_ms) for b in bookings]
+            connection.executemany("INSERT INTO bookings VALUES (?, ?, ?, ?, ?, ?)", rows)
+
+    def booking(self, ticket: str) -> Booking | None:
+        """What a ticket was given for."""
+        rows = self._database.rows(
+            "SELECT ticket, lfn, guid, se, user FROM bookings WHERE ticket = ?", ticket
+        )
+        return Booking(*rows[0]) if rows else None  # type: ignore[arg-type]
+
+    def commit(self, booking: Booking, *, size: int, md5: str, perm: str, now_ms: int) -> None:
+        """Enter a booked replica, with the first one the file and its directories. Raises CatalogueError."""
+        with self._database.change() as connection:
+            entry = self.get(booking.lfn)
+            if entry is None:
+                self.check_new(booking.lfn, booking.user)
+                self.mkdir(posixpath.dirname(booking.lfn), booking.user, now_ms, parents=True)
+            elif entry.guid != booking.guid:
+                raise CatalogueError(EEXIST, f"{booking.lfn} exists already")
+            elif (entry.size, entry.md5 or md5) != (size, md5 or entry.md5):
+                raise CatalogueError(
+                    EIO, f"{booking.lfn}: this replica differs from the one registered before"
+                )
+            if entry is None:
+                owner, guid = booking.user, booking.guid
+                _insert(connection, Entry(booking.lfn, "f", owner, owner, perm, size, md5, guid, now_ms))
+            connection.execute(
+                "INSERT OR IGNORE INTO replicas"
+                " SELECT ?, ?, coalesce(max(position), 0) + 1 FROM replicas WHERE guid = ?",
+                (booking.guid, booking.se, booking.guid),
+            )
+            connection.execute("DELETE FROM bookings WHERE ticket = ?", (booking.ticket,))
+
+    def touch(self, lfn: str, user: str, now_ms: int) -> None:
+        """Make an empty file without replicas. Raises CatalogueError."""
+        with self._database.change() as connection:
+            self.check_new(lfn, user)
+            if self.get(posixpath.dirname(normal(lfn))) is None:
+                raise CatalogueError(ENOENT, f"No such directory for {lfn}")
+            guid, md5 = str(uuid.uuid1()), "d41d8cd98f00b204e9800998ecf8427e"
+            _insert(connection, Entry(normal(lfn), "f", user, user, "644", 0, md5, guid, now_ms))
+
+    def chmod(self, lfn: str, perm: str, user: str) -> None:
+        """Only the owner may. Raises CatalogueError."""
+        with self._database.change() as connection:
+            entry = self._owned(lfn, user)
+            connection.execute("UPDATE lfns SET perm = ? WHERE lfn = ?", (perm, entry.lfn))
+
+    def remove(self, lfn: str, user: str, *, recursive: bool = False) -> list[tuple[str, str]]:
+        """Forget a file or a directory, empty or ``recursive``; (SE, GUID) of the replicas to be deleted."""
+        with self._database.change() as connection:
+            entry = self._owned(lfn, user)
+            below = self.find(entry.lfn, "*", "fd") if entry.is_dir else []
+            if below and not recursive:
+                raise CatalogueError(EIO, f"{lfn} is not empty")
+            gone = [e for e in [entry, *below] if not e.is_dir]
+            replicas = [(se, e.guid) for e in gone for se in self.replicas(e.guid)]
+            connection.executemany("DELETE FROM lfns WHERE lfn = ?", [(e.lfn,) for e in [entry, *below]])
+            connection.executemany("DELETE FROM replicas WHERE guid = ?", [(e.guid,) for e in gone])
+            return replicas
+
+    def move(self, source: str, target: str, user: str) -> None:
+        """Rename a file or a directory with all in it; into a directory if ``target`` is one."""
+        with self._database.change() as connection:
+            entry = self._owned(source, user)
+            there = self.get(target)
+            new = normal(
+                posixpath.join(target, posixpath.basename(entry.lfn)) if there and there.is_dir else target
+            )
+            if new.startswith(entry.lfn + "/"):
+                raise CatalogueError(EIO, f"{source} cannot be moved into itself")
+            self.check_new(new, user)
+            if self.get(posixpath.dirname(new)) is None:
+                raise CatalogueError(ENOENT, f"No such directory for {target}")
+            moved = [entry, *(self.find(entry.lfn, "*", "fd") if entry.is_dir else [])]
+            for e in moved:
+                path = new + e.lfn[len(entry.lfn) :]
+                connection.execute(
+                    "UPDATE lfns SET lfn = ?, parent = ? WHERE lfn = ?",
+                    (path, posixpath.dirname(path), e.lfn),
+                )
+
+    def _owned(self, lfn: str, user: str) -> Entry:
+        entry = self.get(lfn)
+        if entry is None:
+            raise CatalogueError(ENOENT, lfn)
+        if user not in (entry.owner, ADMIN) or entry.lfn == "/":
+            raise CatalogueError(EACCES, f"{lfn} belongs to {entry.owner}")
+        return entry
+
+    def make_root(self, homes: Sequence[tuple[str, str]], now_ms: int) -> None:
+        """``/``, ``/local`` where everybody may write, and the home directories, where missing."""
+        with self._database.change() as connection:
+            _insert(connection, Entry("/", "d", ADMIN, ADMIN, "755", 0, "", "", now_ms))
+        self.mkdir("/local", ADMIN, now_ms, perm="777")
+        for user, home in homes:
+            self.mkdir(posixpath.dirname(normal(home)), ADMIN, now_ms, parents=True)
+            with self._database.change() as connection:
+                _insert(connection, Entry(normal(home), "d", user, user, "755", 0, "", "", now_ms))
+
+
+def normal(lfn: str) -> str:
+    """An absolute LFN without ``.``, ``..``, doubled or trailing slashes."""
+    return "/" + posixpath.normpath("/" + lfn).strip("/")
+
+
+def is_pattern(lfn: str) -> bool:
+    """Whether an LFN has wildcards."""
+    return "*" in lfn or "?" in lfn
+
+
+def _glob(pattern: str) -> str:
+    return pattern.replace("[", "[[]").replace("%", "*")
+
+
+def _glob_literal(text: str) -> str:
+    return text.replace("[", "[[]").replace("*", "[*]").replace("?", "[?]")
+
+
+def _insert(connection: Connection, entry: Entry) -> None:
+    parent = posixpath.dirname(entry.lfn) if entry.lfn != "/" else ""
+    connection.execute(
+        "INSERT OR IGNORE INTO lfns (lfn, parent, type, owner, gowner, perm, size, md5, guid, ctime)"
+        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        (
+            entry.lfn,
+            parent,
+            entry.type,
+            entry.owner,
+            entry.gowner,
+            entry.perm,
+            entry.size,
+            entry.md5,
+            entry.guid,
+            entry.ctime,
+        ),
+    )

@@ -1,0 +1,193 @@
+"""JAliEn's websocket service: JSON commands over TLS, callers known by their client certificate."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import datetime
+import http
+import json
+import ssl
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from websockets.asyncio.server import Server, ServerConnection, serve
+from websockets.exceptions import ConnectionClosed
+from websockets.http11 import Request, Response
+
+from gridproof.localgrid.answers import EIO, ENOENT, EREMOTEIO, Answer, CommandFailed
+from gridproof.localgrid.caller import Caller
+from gridproof.localgrid.catalogue import READ, CatalogueError
+from gridproof.localgrid.certificates import Identity, identify, write_private
+from gridproof.localgrid.core import USERS, Core, utc_now
+from gridproof.localgrid.sites import find_se
+from gridproof.localgrid.transfer import CopyFailed, Source, fetch
+from gridproof.localgrid.verbs_files import FILE_VERBS
+from gridproof.localgrid.verbs_info import INFO_VERBS
+from gridproof.localgrid.verbs_jobs import JOB_VERBS, submit_text
+
+PATH = "/websocket/json"
+MESSAGE_LIMIT = 130 * 1024
+IDLE_LIMIT = 900.0
+CAT_LIMIT = 10 << 20
+TRY_AGAIN_LATER = 1013
+COMMANDS = sorted({"commandlist", "cat", "submit", *FILE_VERBS, *INFO_VERBS, *JOB_VERBS} - {"gridStatus"})
+
+
+class CentralService:
+    """Serves one :class:`Core` on the loopback interface."""
+
+    def __init__(self, core: Core, private: Path, idle_limit: float = IDLE_LIMIT) -> None:
+        self._core = core
+        self._private = private
+        self._idle_limit = idle_limit
+        self._server: Server | None = None
+
+    async def start(self) -> int:
+        """Listen on a free port and return it."""
+        self._server = await serve(
+            self._connection,
+            "127.0.0.1",
+            self._core.port,
+            ssl=self._tls(),
+            process_request=self._admit,
+            max_size=MESSAGE_LIMIT,
+            ping_interval=None,
+            server_header=None,
+        )
+        self._core.port = int(next(iter(self._server.sockets)).getsockname()[1])
+        return self._core.port
+
+    async def stop(self) -> None:
+        """Close all connections."""
+        if self._server:
+            self._server.close()
+            await self._server.wait_closed()
+
+    def _tls(self) -> ssl.SSLContext:
+        core = self._core
+        subject = (("C", "ch"), ("O", "AliEn2"), ("CN", "localhost"))
+        host = core.authority.issue(subject, utc_now(), datetime.timedelta(days=365), server=True)
+        write_private(self._private / "hostcert.pem", host.cert)
+        write_private(self._private / "hostkey.pem", host.key)
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        context.load_cert_chain(self._private / "hostcert.pem", self._private / "hostkey.pem")
+        context.load_verify_locations(core.authority.cert_path)
+        context.verify_mode = ssl.CERT_REQUIRED
+        return context
+
+    def _admit(self, connection: ServerConnection, request: Request) -> Response | None:
+        if request.path != PATH:
+            return connection.respond(http.HTTPStatus.NOT_FOUND, f"There is only {PATH} here\n")
+        identity, _ = _peer(connection)
+        if identity is None or identity.user not in USERS:
+            return connection.respond(
+                http.HTTPStatus.UNAUTHORIZED, "This certificate's subject is not known\n"
+            )
+        return None
+
+    async def _connection(self, connection: ServerConnection) -> None:
+        identity, expires = _peer(connection)
+        assert identity
+        job = self._core.queue.get(identity.job)
+        caller = Caller(identity, USERS[identity.user], job.site if job else "", expires)
+        with contextlib.suppress(ConnectionClosed):
+            while True:
+                patience = min(self._idle_limit, expires - time.time())
+                try:
+                    message = await asyncio.wait_for(connection.recv(), max(0.0, patience))
+                except asyncio.TimeoutError:
+                    await connection.close(TRY_AGAIN_LATER, "idle for too long, or certificate expired")
+                    return
+                await connection.send(json.dumps(await self.answer(caller, message)))
+
+    async def answer(self, caller: Caller, message: str | bytes) -> dict[str, Any]:
+        """One request's answer, whatever the request is."""
+        keys = messages = True
+        try:
+            request = json.loads(message)
+            name, options = request["command"], [str(option) for option in request.get("options", [])]
+            keys, messages = "-nokeys" not in options, "-nomsg" not in options
+            answer = await self._run(
+                caller, str(name), [o for o in options if o not in ("-nokeys", "-nomsg")]
+            )
+        except CommandFailed as failure:
+            answer = failure.answer()
+        except CatalogueError as error:
+            answer = CommandFailed(error.code, str(error)).answer()
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            answer = CommandFailed(22, f"The request cannot be read: {error}").answer()
+        except Exception as error:  # a connection outlives what goes wrong in one command
+            answer = CommandFailed(EIO, f"{type(error).__name__}: {error}").answer()
+        return answer.render(caller.directory, caller.user, keys=keys, messages=messages)
+
+    async def _run(self, caller: Caller, name: str, arguments: Sequence[str]) -> Answer:
+        if name in FILE_VERBS:
+            return await asyncio.to_thread(FILE_VERBS[name], self._core, caller, arguments)
+        verb: Callable[[Core, Caller, Sequence[str]], Answer] | None = JOB_VERBS.get(name) or INFO_VERBS.get(
+            name
+        )
+        if verb:
+            return verb(self._core, caller, arguments)
+        if name == "commandlist":
+            return Answer([{"commandlist": command, "message": command} for command in COMMANDS])
+        if name == "gridRestartSE":
+            return await self._restart_se(arguments)
+        if name == "cat":
+            return await self._cat(caller, arguments)
+        if name == "submit":
+            return await self._submit(caller, arguments)
+        raise CommandFailed(ENOENT, f"Command [{name}] not found!")
+
+    async def _restart_se(self, arguments: Sequence[str]) -> Answer:
+        found = find_se(self._core.sites, " ".join(arguments))
+        if found is None:
+            raise CommandFailed(ENOENT, f"There is no SE {' '.join(arguments)}")
+        await self._core.storage[found.se].start()
+        return Answer()
+
+    async def _cat(self, caller: Caller, arguments: Sequence[str]) -> Answer:
+        if not arguments:
+            raise CommandFailed(22, "Command requires an argument")
+        content = await self._content(caller, arguments[-1], "Not able to get the file: ")
+        lines = content.decode(errors="replace").rstrip("\n")
+        return Answer([{"value": lines.rpartition("\n")[2], "message": lines}])
+
+    async def _submit(self, caller: Caller, arguments: Sequence[str]) -> Answer:
+        if not arguments:
+            raise CommandFailed(22, "Command requires an argument", [{"message": "\nusage: submit   <URL>"}])
+        first, *rest = arguments
+        if "=" in first:
+            return submit_text(self._core, caller, first, rest)
+        rows = [{"message": f"Submitting {first}"}]
+        content = await self._content(caller, first, "Not able to get the file ", rows)
+        return submit_text(self._core, caller, content.decode(errors="replace"), rest, caller.path(first))
+
+    async def _content(
+        self, caller: Caller, path: str, complaint: str, rows: Sequence[dict[str, Any]] = ()
+    ) -> bytes:
+        """A small file of the catalogue, read from its storage element. Raises CommandFailed."""
+        entry = self._core.catalogue.get(caller.path(path))
+        if entry is None or entry.is_dir or not entry.allows(caller.user, READ) or entry.size > CAT_LIMIT:
+            raise CommandFailed(EREMOTEIO, complaint + path, rows)
+        urls = tuple(url for _, url in self._core.replica_urls(entry, caller.site))
+        with tempfile.TemporaryDirectory(dir=self._private) as scratch:
+            target = Path(scratch) / "file"
+            try:
+                await fetch([Source(entry.lfn, urls, entry.size, entry.md5, target)], Path(scratch) / "in")
+            except CopyFailed as failure:
+                raise CommandFailed(EREMOTEIO, f"{complaint}{path}: {failure}", rows) from failure
+            return await asyncio.to_thread(target.read_bytes)
+
+
+def _peer(connection: ServerConnection) -> tuple[Identity | None, float]:
+    """Who the client's certificate says it is, and until when."""
+    tls = connection.transport.get_extra_info("ssl_object")
+    certificate = tls.getpeercert() if tls else None
+    if not certificate:
+        return None, 0.0
+    return identify(certificate["subject"]), float(ssl.cert_time_to_seconds(certificate["notAfter"]))

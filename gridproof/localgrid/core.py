@@ -1,0 +1,185 @@
+"""What the central services share: catalogue, task queue, storage, certificates; and the broker."""
+
+from __future__ import annotations
+
+import asyncio
+import datetime
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from gridproof.alien.jdl import Jdl
+from gridproof.localgrid.catalogue import Catalogue, Entry
+from gridproof.localgrid.certificates import Authority
+from gridproof.localgrid.jobstore import JobStore
+from gridproof.localgrid.sites import JOB_TTL_LIMIT, Site, by_distance
+from gridproof.localgrid.storage import StorageElement
+from gridproof.localgrid.taskqueue import IllegalTransition, Job, TaskQueue
+
+USERS = {"gridproof": "/local/user/g/gproof/", "guest": "/local/user/g/guest/"}
+
+
+def utc_now() -> datetime.datetime:
+    """The time that certificates are made with."""
+    return datetime.datetime.now(datetime.timezone.utc)
+
+
+@dataclass
+class _Idle:
+    site: Site
+    node: str
+    job: asyncio.Future[Job]
+
+
+@dataclass
+class Core:
+    """The state of the Grid; everything about jobs happens in the event loop's thread."""
+
+    root: Path
+    sites: tuple[Site, ...]
+    storage: dict[str, StorageElement]
+    authority: Authority
+    catalogue: Catalogue
+    store: JobStore
+    queue: TaskQueue
+    port: int = 0
+    enders: dict[int, Callable[[], None]] = field(default_factory=dict)
+    _idle: list[_Idle] = field(default_factory=list)
+    _timer: asyncio.TimerHandle | None = None
+
+    # Jobs
+
+    def submit(self, jdl: Jdl, owner: str) -> Job:
+        """Insert a job and let the optimizer have it next. Raises JdlError."""
+        job = self.queue.submit(jdl, owner, time.time())
+        self.save()
+        asyncio.get_running_loop().call_soon(self._optimise, job.id)
+        return job
+
+    def _optimise(self, job_id: int) -> None:
+        self.queue.optimise(job_id, self.locate, time.time())
+        self.changed()
+
+    def locate(self, lfn: str) -> tuple[int, tuple[str, ...]] | None:
+        """Size and SEs of a file."""
+        entry = self.catalogue.get(lfn)
+        if entry is None or entry.is_dir:
+            return None
+        return entry.size, tuple(self.catalogue.replicas(entry.guid))
+
+    def holds(self, job: Job) -> bool:
+        """Whether the agent that was given this job still has it: nobody killed it or ran it anew."""
+        current = self.queue.get(job.id)
+        return current is not None and current.run == job.run and not current.final
+
+    def move(self, job: Job, state: str) -> None:
+        """One step in the life of a job that an agent was given. Raises IllegalTransition if it lost it."""
+        if not self.holds(job):
+            raise IllegalTransition(f"job {job.id} was taken away from its agent")
+        self.queue.move(job.id, state, time.time())
+        self.changed()
+
+    def trace(self, job_id: int, text: str, tag: str = "trace") -> None:
+        """Add to a job's trace."""
+        self.queue.trace(job_id, time.time(), tag, text)
+
+    def kill(self, job_id: int) -> None:
+        """Kill a job: its state changes at once, a payload is told to end."""
+        for held in self.queue.kill(job_id, time.time()):
+            if ender := self.enders.get(held):
+                ender()
+        self.changed()
+
+    def resubmit(self, job_id: int) -> None:
+        """A final job back to WAITING. Raises IllegalTransition."""
+        self.queue.resubmit(job_id, time.time())
+        self.changed()
+
+    def tick(self) -> None:
+        """Once in a while: the agents are alive, and what time alone brings about."""
+        now = time.time()
+        for job in self.queue.active():
+            self.queue.heartbeat(job.id, now)
+        self.queue.tick(now)
+        self.changed()
+
+    def recover(self) -> None:
+        """Take up the jobs of a service that has died."""
+        self.queue.recover(time.time())
+        for job in self.queue.jobs():
+            self.queue.optimise(job.id, self.locate, time.time())
+        self.changed()
+
+    def changed(self) -> None:
+        """Store what changed and give free slots what they can run now."""
+        self.save()
+        self._dispatch()
+
+    def save(self) -> None:
+        """Store what changed in the queue; kept for the next time if that fails."""
+        changes = self.queue.take_changes()
+        try:
+            self.store.save(changes)
+        except Exception:
+            self.queue.put_back(changes)
+            raise
+
+    # The broker
+
+    async def next_job(self, site: Site, node: str) -> Job:
+        """Wait for a job that matches a free slot; it comes ASSIGNED."""
+        idle = _Idle(site, node, asyncio.get_running_loop().create_future())
+        self._idle.append(idle)
+        self._dispatch()
+        try:
+            return await idle.job
+        finally:
+            if idle in self._idle:
+                self._idle.remove(idle)
+
+    def _dispatch(self) -> None:
+        now = time.time()
+        assigned = True
+        while assigned:
+            assigned = False
+            for idle in self._emptiest_sites_first():
+                job = self.queue.match(idle.site, now, JOB_TTL_LIMIT)
+                if job is None:
+                    continue
+                self._idle.remove(idle)
+                idle.job.set_result(self.queue.assign(job.id, idle.site, idle.node, now))
+                assigned = True
+                break
+        self.save()
+        if self._timer:
+            self._timer.cancel()
+        due = self.queue.next_due()
+        if due is not None:
+            loop = asyncio.get_running_loop()
+            self._timer = loop.call_later(max(0.0, due - now) + 0.01, self._dispatch)
+
+    def _emptiest_sites_first(self) -> list[_Idle]:
+        free = {site.name: 0 for site in self.sites}
+        for idle in self._idle:
+            free[idle.site.name] += 1
+        busy = {site.name: site.slots - free[site.name] for site in self.sites}
+        return sorted((i for i in self._idle if not i.job.done()), key=lambda i: busy[i.site.name])
+
+    # Files
+
+    def replica_urls(self, entry: Entry, site: str) -> list[tuple[StorageElement, str]]:
+        """The replicas of a file, nearest to ``site`` first."""
+        ses = by_distance(site, self.catalogue.replicas(entry.guid))
+        return [(self.storage[se], self.storage[se].url(entry.guid)) for se in ses if se in self.storage]
+
+    def live_first(self, ses: Sequence[str]) -> list[str]:
+        """SEs whose server runs before those whose does not."""
+        return sorted(ses, key=lambda se: not self.storage[se].pid)
+
+    def close(self) -> None:
+        """Close the databases."""
+        if self._timer:
+            self._timer.cancel()
+        self.catalogue.close()
+        self.store.close()

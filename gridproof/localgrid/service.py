@@ -1,0 +1,254 @@
+"""The embedded Grid as one process: central service, broker, agents, and the storage elements it owns."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import datetime
+import fcntl
+import json
+import os
+import shutil
+import signal
+import socket
+import sqlite3
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from gridproof.errors import LocalGridError
+from gridproof.localgrid import discovery
+from gridproof.localgrid.agent import SlotAgent
+from gridproof.localgrid.catalogue import Catalogue
+from gridproof.localgrid.central import CentralService
+from gridproof.localgrid.certificates import Authority, user_subject, write_private
+from gridproof.localgrid.core import USERS, Core, utc_now
+from gridproof.localgrid.jobstore import JobStore
+from gridproof.localgrid.sites import make_sites
+from gridproof.localgrid.storage import ServerUser, StorageElement, check_programs
+from gridproof.localgrid.taskqueue import TaskQueue
+
+HEARTBEAT = 60.0
+USER = "gridproof"
+Announce = Callable[[dict[str, Any]], None]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a Grid shall be; ``root`` empty: a temporary directory; ``owner`` the pid it lives for, 0: nobody."""
+
+    sites: int = 3
+    slots: int = 2
+    cores: int = 1
+    root: str = ""
+    owner: int = 0
+
+    def to_json(self) -> str:
+        """One line."""
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def from_json(cls, line: str | bytes) -> Settings:
+        """What :meth:`to_json` wrote."""
+        return cls(**json.loads(line))
+
+
+async def run(settings: Settings, announce: Announce) -> int:
+    """Be the Grid until SIGTERM, SIGINT or the owner's end; returns the exit code."""
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        loop.add_signal_handler(number, stop.set)
+    if settings.owner:
+        loop.add_reader(0, _owner_spoke, loop, stop)
+    running: Grid | None = None
+    try:
+        running = Grid(settings, announce)
+        starting = asyncio.ensure_future(running.start())
+        stopping = asyncio.ensure_future(stop.wait())
+        await asyncio.wait({starting, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        if not starting.done():
+            starting.cancel()
+            await asyncio.wait({starting})
+        else:
+            starting.result()
+            await stopping
+    except LocalGridError as error:
+        announce({"error": str(error)})
+        return 1
+    except (OSError, sqlite3.Error) as error:
+        where = running.root if running else settings.root or tempfile.gettempdir()
+        announce(
+            {"error": f"The embedded Grid cannot use {where}: {error}. Give it another root with free space"}
+        )
+        return 1
+    finally:
+        if running:
+            await running.stop()
+    return 0
+
+
+def _owner_spoke(loop: asyncio.AbstractEventLoop, stop: asyncio.Event) -> None:
+    if not os.read(0, 4096):
+        loop.remove_reader(0)
+        stop.set()
+
+
+class Grid:
+    """All parts of the Grid below one root directory."""
+
+    def __init__(self, settings: Settings, announce: Announce) -> None:
+        check_programs()
+        self._settings = settings
+        self._announce = announce
+        self._user = ServerUser.find()
+        self._temporary = not settings.root
+        self.root = self._make_root()
+        self._lock: int | None = None
+        self._core: Core | None = None
+        self._central: CentralService | None = None
+        self._tasks: list[asyncio.Task[None]] = []
+        self._state_file: Path | None = None
+        self._storage: list[StorageElement] = []
+
+    def _make_root(self) -> Path:
+        if self._temporary:
+            return Path(tempfile.mkdtemp(prefix="gridproof-", dir=self._temporary_directory()))
+        root = Path(self._settings.root).absolute()
+        root.mkdir(mode=0o711, parents=True, exist_ok=True)
+        return root
+
+    def _temporary_directory(self) -> Path:
+        preferred = Path(tempfile.gettempdir())
+        if self._user and self._user.can_reach(preferred):
+            return Path("/tmp")  # noqa: S108
+        return preferred
+
+    async def start(self) -> None:
+        """Start everything and announce how it is reached. Raises LocalGridError, OSError, sqlite3.Error."""
+        self._announce({"root": str(self.root), "temporary": self._temporary})
+        self.root.chmod(0o711)
+        if self._user and (closed := self._user.can_reach(self.root)):
+            raise LocalGridError(
+                f"The root {self.root} of the embedded Grid lies below {closed}, which XRootD's account (uid"
+                f" {self._user.uid}) cannot enter: choose a root below directories with mode 711 or more"
+            )
+        self._lock_root()
+        settings, private = self._settings, self.root / "private"
+        for directory in (private, self.root / "wn"):
+            directory.mkdir(mode=0o700, exist_ok=True)
+            directory.chmod(0o700)
+        shutil.rmtree(self.root / "wn", ignore_errors=True)
+        (self.root / "wn").mkdir(mode=0o700)
+        sites = make_sites(settings.sites, settings.slots, settings.cores)
+        self._storage = [StorageElement(site, self.root / "se" / site.name, self._user) for site in sites]
+        (self.root / "se").mkdir(mode=0o711, exist_ok=True)
+        starting = asyncio.gather(*(se.start() for se in self._storage))
+        try:
+            await asyncio.sleep(0)  # the servers start while we make the rest
+            self._core = core = self._make_core(private, starting_sites=sites)
+            self._central = CentralService(core, private)
+            await self._central.start()
+        finally:
+            await starting
+        core.recover()
+        node = socket.gethostname()
+        for number in range(settings.slots):
+            for site in sites:
+                agent = SlotAgent(core, site, node)
+                self._tasks.append(asyncio.create_task(agent.run(), name=f"{site.name} slot {number}"))
+        self._tasks.append(asyncio.create_task(self._tick(core)))
+        environment = self._environment(core)
+        self._state_file = discovery.publish(
+            discovery.Running(os.getpid(), settings.owner, str(self.root), self._temporary, environment)
+        )
+        self._announce({"ready": True, "environment": environment, "sites": [asdict(site) for site in sites]})
+
+    def _lock_root(self) -> None:
+        self._lock = os.open(self.root / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise LocalGridError(
+                f"Another embedded Grid is running in {self.root}: stop it or choose another root"
+            ) from None
+
+    def _make_core(self, private: Path, starting_sites: tuple[Any, ...]) -> Core:
+        authority = Authority(private, utc_now())
+        authority.publish(self.root / "certificates")
+        for user in USERS:
+            (private / user).mkdir(mode=0o700, exist_ok=True)
+            issued = authority.issue(user_subject(user), utc_now(), datetime.timedelta(days=365))
+            write_private(private / user / "usercert.pem", issued.cert)
+            write_private(private / user / "userkey.pem", issued.key)
+        catalogue = Catalogue(private / "catalogue.db")
+        catalogue.make_root(list(USERS.items()), int(time.time() * 1000))
+        store = JobStore(private / "jobs.db")
+        storage = {se.name: se for se in self._storage}
+        return Core(self.root, starting_sites, storage, authority, catalogue, store, TaskQueue(store.load()))
+
+    def _environment(self, core: Core) -> dict[str, str]:
+        user = self.root / "private" / USER
+        return {
+            "ALIENPY_JCENTRAL": "127.0.0.1",
+            "ALIENPY_JCENTRAL_PORT": str(core.port),
+            "X509_USER_CERT": str(user / "usercert.pem"),
+            "X509_USER_KEY": str(user / "userkey.pem"),
+            "X509_CERT_DIR": str(self.root / "certificates"),
+        }
+
+    async def _tick(self, core: Core) -> None:
+        while True:
+            await asyncio.sleep(HEARTBEAT)
+            core.tick()
+
+    async def stop(self) -> None:
+        """End everything that was started and, when temporary, remove the root."""
+        if self._state_file:
+            self._state_file.unlink(missing_ok=True)
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self._central:
+            await self._central.stop()
+        for se in self._storage:
+            se.stop()
+        if self._core:
+            self._core.close()
+        if self._lock is not None:
+            os.close(self._lock)
+        if self._temporary:
+            shutil.rmtree(self.root, ignore_errors=True)
+
+
+def main() -> int:
+    """``python -m gridproof.localgrid``: settings come as a JSON line on standard input, events go out as such."""
+    settings = Settings.from_json(_first_line())
+
+    def announce(event: dict[str, Any]) -> None:
+        with contextlib.suppress(BrokenPipeError):
+            os.write(1, json.dumps(event).encode() + b"\n")
+        if "root" in event:
+            log = os.open(Path(event["root"]) / "service.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+            os.dup2(log, 2)
+            os.close(log)
+        if "ready" in event:
+            nothing = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nothing, 1)
+            os.close(nothing)
+
+    return asyncio.run(run(settings, announce))
+
+
+def _first_line() -> bytes:
+    line = b""
+    while not line.endswith(b"\n"):
+        byte = os.read(0, 1)  # not one more: end-of-file on what follows means something
+        if not byte:
+            sys.exit("No settings on standard input: this is started by gridproof.localgrid.LocalGrid")
+        line += byte
+    return line

@@ -1,0 +1,65 @@
+"""Which sites there are, what they are called, and how far they are from each other."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+VO = "Local"
+JOB_TTL_LIMIT = 87_000  # s a slot lasts, as CEs publish it
+
+
+@dataclass(frozen=True)
+class Site:
+    """A site: ``number`` from 1, ``slots`` jobs at once with ``cores`` CPU cores each."""
+
+    number: int
+    slots: int
+    cores: int
+
+    @property
+    def name(self) -> str:
+        return f"Site{self.number}"
+
+    @property
+    def ce(self) -> str:
+        return f"{VO}::{self.name}::CE"
+
+    @property
+    def se(self) -> str:
+        return f"{VO}::{self.name}::SE"
+
+    @property
+    def close_ses(self) -> tuple[str, ...]:
+        return (self.se,)
+
+
+def make_sites(count: int, slots: int, cores: int) -> tuple[Site, ...]:
+    """``count`` sites alike."""
+    return tuple(Site(number, slots, cores) for number in range(1, count + 1))
+
+
+def site_of(name: str) -> str:
+    """The site in ``VO::SITE::NAME``; anything else is taken for a site's name itself."""
+    parts = name.split("::")
+    return parts[1] if len(parts) == 3 else name
+
+
+def distance(site: str, se: str) -> float:
+    """0 at home, 0.5 elsewhere; without a site everything is equally near."""
+    return 0.0 if not site or site_of(se).casefold() == site.casefold() else 0.5
+
+
+def by_distance(site: str, ses: Iterable[str]) -> list[str]:
+    """SEs, nearest first; those equally near stay in their order."""
+    return sorted(ses, key=lambda se: distance(site, se))
+
+
+def find_se(sites: Sequence[Site], name: str) -> Site | None:
+    """The site whose SE has this name, in whatever case."""
+    return next((s for s in sites if s.se.casefold() == name.casefold()), None)
+
+
+def find_site(sites: Sequence[Site], name: str) -> Site | None:
+    """The site of this name or the one of this CE or SE, in whatever case."""
+    return next((s for s in sites if s.name.casefold() == site_of(name).casefold()), None)

@@ -1,0 +1,196 @@
+"""Storage elements: one real XRootD server process for each site, each with a directory of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import pwd
+import shutil
+import socket
+import stat
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+from gridproof import processes
+from gridproof.errors import LocalGridError
+from gridproof.localgrid.catalogue import pfn_path
+from gridproof.localgrid.sites import Site
+
+START_TIMEOUT = 15.0
+_PORT_TRIES = 5
+
+# XRootD's admin socket has a path limit of about 100 characters: it is reached through the server's
+# working directory, however deep that lies. Nobody but this machine may connect.
+_CONFIG = """\
+all.export /
+oss.localroot {data}
+all.adminpath /proc/self/cwd/admin
+all.pidpath /proc/self/cwd/admin
+xrd.allow host 127.0.0.1
+xrd.network nodnr
+"""
+
+
+@dataclass(frozen=True)
+class ServerUser:
+    """The account that XRootD runs as (it refuses root); None for the one we are."""
+
+    uid: int
+    gid: int
+
+    @classmethod
+    def find(cls) -> ServerUser | None:
+        """``xrootd``, else ``nobody``, if we are root."""
+        if os.geteuid() != 0:
+            return None
+        for name in ("xrootd", "nobody"):
+            try:
+                entry = pwd.getpwnam(name)
+            except KeyError:
+                continue
+            return cls(entry.pw_uid, entry.pw_gid)
+        raise LocalGridError(
+            "XRootD refuses to run as root, and there is neither a user 'xrootd' nor 'nobody'"
+        )
+
+    def can_reach(self, directory: Path) -> Path | None:
+        """The first directory on the way to ``directory`` that this account cannot enter, if any."""
+        for step in [*reversed(directory.parents), directory]:
+            info = step.stat()
+            if info.st_uid == self.uid:
+                allowed = info.st_mode & stat.S_IXUSR
+            elif info.st_gid == self.gid:
+                allowed = info.st_mode & stat.S_IXGRP
+            else:
+                allowed = info.st_mode & stat.S_IXOTH
+            if not allowed:
+                return step
+        return None
+
+
+def check_programs() -> None:
+    """Raises LocalGridError naming what is missing and how it is installed."""
+    packages = {"xrootd": "xrootd-server", "xrdcp": "xrootd-client", "setpriv": "util-linux"}
+    missing = [name for name in packages if shutil.which(name) is None]
+    if missing:
+        needed = " ".join(packages[name] for name in missing)
+        raise LocalGridError(
+            f"The embedded Grid needs {', '.join(missing)}, not found in PATH:"
+            f" on Debian or Ubuntu, apt-get install {needed}"
+        )
+
+
+class StorageElement:
+    """The SE of one site; a server that dies stays dead until :meth:`start` is called again."""
+
+    def __init__(self, site: Site, directory: Path, user: ServerUser | None) -> None:
+        self.site = site
+        self.name = site.se
+        self.port = 0
+        self._directory = directory
+        self._user = user
+        self._process: subprocess.Popen[bytes] | None = None
+        self.data = directory / "data"
+
+    @property
+    def pid(self) -> int:
+        """The server's process, 0 when it is not running."""
+        return self._process.pid if self._process and self._process.poll() is None else 0
+
+    @property
+    def endpoint(self) -> str:
+        return f"root://127.0.0.1:{self.port}//"
+
+    def url(self, guid: str) -> str:
+        """The PFN of a file."""
+        return f"root://127.0.0.1:{self.port}/{pfn_path(guid)}"
+
+    def file(self, guid: str) -> Path:
+        """Where the server keeps a file."""
+        return self.data / pfn_path(guid).lstrip("/")
+
+    async def start(self) -> None:
+        """Start the server and wait until it takes connections. Raises LocalGridError."""
+        self._prepare()
+        for _ in range(_PORT_TRIES):
+            port = self._free_port()
+            self._launch(port)
+            if await self._answers(port):
+                self.port = port
+                (self._directory / "port").write_text(str(port))
+                return
+        log = (self._directory / "xrootd.log").read_text(errors="replace").splitlines()
+        raise LocalGridError(
+            f"XRootD for {self.name} does not start; the end of its log:\n" + "\n".join(log[-15:])
+        )
+
+    def stop(self) -> None:
+        """End the server at once."""
+        if self._process:
+            self._process.kill()
+            self._process.wait()
+            if self._process.stdin:
+                self._process.stdin.close()
+            self._process = None
+
+    def _prepare(self) -> None:
+        admin = self._directory / "admin"
+        shutil.rmtree(admin, ignore_errors=True)
+        for directory in (self._directory, self.data, admin):
+            directory.mkdir(mode=0o711, parents=True, exist_ok=True)
+            directory.chmod(0o711)
+        for directory in (self.data, admin):
+            if self._user:
+                os.chown(directory, self._user.uid, self._user.gid)
+            directory.chmod(0o700)
+        (self._directory / "xrootd.cfg").write_text(_CONFIG.format(data=self.data))
+
+    def _free_port(self) -> int:
+        kept = self._directory / "port"  # the same one as before, if it can be had
+        for port in (int(kept.read_text()) if kept.exists() else 0, 0):
+            with socket.socket(socket.AF_INET6 if socket.has_ipv6 else socket.AF_INET) as probe:
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                try:
+                    probe.bind(("", port))
+                except OSError:
+                    continue
+                return int(probe.getsockname()[1])
+        raise LocalGridError(f"No free TCP port for {self.name}")
+
+    def _launch(self, port: int) -> None:
+        self.stop()
+        change = ["setpriv"]
+        if self._user:
+            change += [f"--reuid={self._user.uid}", f"--regid={self._user.gid}", "--clear-groups"]
+        argv = [
+            *change,
+            "--pdeathsig",
+            "KILL",
+            "xrootd",
+            "-c",
+            "xrootd.cfg",
+            "-p",
+            str(port),
+            "-n",
+            self.site.name,
+        ]
+        with (self._directory / "xrootd.log").open("ab") as log:
+            environ = {"PATH": os.environ.get("PATH", os.defpath), "HOME": "/"}
+            self._process = processes.spawn(
+                argv, env=environ, cwd=self._directory, stdout=log, stderr=log, death_signal=9
+            )
+
+    async def _answers(self, port: int) -> bool:
+        """Connect until it works, or the server has ended."""
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + START_TIMEOUT
+        while self.pid and loop.time() < deadline:
+            try:
+                _, writer = await asyncio.open_connection("127.0.0.1", port)
+            except OSError:
+                await asyncio.sleep(0.005)
+                continue
+            writer.close()
+            return bool(self.pid)
+        return False

@@ -1,0 +1,345 @@
+"""The central task queue: what jobs there are, what may become of them, who gets which. Pure.
+
+Nothing here waits, writes or knows the time: it comes as an argument (seconds since the epoch), and what
+has changed is handed to whoever stores it by :meth:`TaskQueue.take_changes`.
+"""
+
+from __future__ import annotations
+
+import posixpath
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+
+from gridproof.alien.jdl import Jdl, parse, render
+from gridproof.errors import JdlError
+from gridproof.localgrid import jobstates as state
+from gridproof.localgrid.requirements import Requirements, read_requirements
+from gridproof.localgrid.sites import Site
+from gridproof.localgrid.splitting import Locate, bind_to_data, is_split, locate_inputs, split
+
+FIRST_ID = 1_000_000_001
+RETRIES = 10
+RETRY_DELAY = 1.0  # s a job that failed before its payload ran waits for its next try
+ZOMBIE_AFTER = 3600.0  # s without a heartbeat, and again until it expires
+TTL_GRACE = 300.0
+
+
+class IllegalTransition(Exception):
+    """A job cannot go from its state to the one asked for: somebody else changed it meanwhile."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """A job as the queue keeps it; times are seconds since the epoch, 0 for what has not happened."""
+
+    id: int
+    owner: str
+    jdl: str
+    status: str
+    name: str
+    master: int = 0
+    priority: int = 0
+    site: str = ""
+    ce: str = ""
+    node: str = ""
+    submitted: float = 0.0
+    started: float = 0.0
+    finished: float = 0.0
+    heartbeat: float = 0.0
+    tries: int = 0
+    run: int = 0  # how often it has been assigned: tells an agent of a former run from the present one
+    not_before: float = 0.0
+
+    @property
+    def final(self) -> bool:
+        return state.is_final(self.status)
+
+
+@dataclass(frozen=True)
+class TraceLine:
+    """One line of a job's trace, as ``ps -trace`` shows it."""
+
+    job: int
+    at: float
+    tag: str
+    text: str
+
+    def __str__(self) -> str:
+        stamp = time.strftime("%Y%m%d %H:%M:%S", time.gmtime(self.at))
+        return f"{stamp} [{self.tag:<10}]: {self.text}"
+
+
+@dataclass(frozen=True)
+class Changes:
+    """Jobs in their new state and trace lines not yet stored."""
+
+    jobs: tuple[Job, ...]
+    trace: tuple[TraceLine, ...]
+
+
+class TaskQueue:
+    """All jobs of the Grid; every method leaves them in a legal state."""
+
+    def __init__(self, jobs: Iterable[Job] = ()) -> None:
+        self._jobs: dict[int, Job] = {job.id: job for job in jobs}
+        self._subjobs: dict[int, dict[int, None]] = {}
+        self._waiting: set[int] = set()
+        self._parsed: dict[int, tuple[Jdl, Requirements]] = {}
+        self._changed: dict[int, Job] = {}
+        self._trace: list[TraceLine] = []
+        for job in self._jobs.values():
+            self._index(job)
+        self._next = max(self._jobs, default=FIRST_ID - 1) + 1
+
+    # What there is
+
+    def get(self, job_id: int) -> Job | None:
+        """The job of this id."""
+        return self._jobs.get(job_id)
+
+    def jobs(self) -> list[Job]:
+        """All jobs, oldest first."""
+        return sorted(self._jobs.values(), key=lambda job: job.id)
+
+    def subjobs(self, master: int) -> list[Job]:
+        """The subjobs of a master, oldest first."""
+        return [self._jobs[i] for i in self._subjobs.get(master, ())]
+
+    def jdl(self, job_id: int) -> Jdl:
+        """The complete JDL of a job."""
+        return self._parse(job_id)[0]
+
+    def active(self) -> list[Job]:
+        """Jobs that hold a slot."""
+        return [job for job in self.jobs() if job.status in state.ON_NODE]
+
+    def take_changes(self) -> Changes:
+        """What is to be stored now; :meth:`put_back` if that failed."""
+        changes = Changes(tuple(self._changed.values()), tuple(self._trace))
+        self._changed.clear()
+        self._trace.clear()
+        return changes
+
+    def put_back(self, changes: Changes) -> None:
+        """Take back what could not be stored."""
+        self._changed = {job.id: job for job in changes.jobs} | self._changed
+        self._trace[:0] = changes.trace
+
+    # What happens
+
+    def submit(self, jdl: Jdl, owner: str, now: float, host: str = "localhost") -> Job:
+        """Insert a validated JDL; the job is INSERTING until :meth:`optimise`. Raises JdlError."""
+        complete = _complete(jdl, owner)
+        parse(render(complete))  # what a restart will have to read
+        job = self._insert(complete, owner, 0, now)
+        self.trace(job.id, now, "trace", f"Job inserted by {host}, request came from {host}")
+        self.trace(job.id, now, "state", "Job state transition to INSERTING")
+        return job
+
+    def optimise(self, job_id: int, locate: Locate, now: float) -> None:
+        """INSERTING to WAITING, or SPLITTING and SPLIT with its subjobs WAITING, or an error state."""
+        if self._jobs[job_id].status not in (state.INSERTING, state.SPLITTING):
+            return
+        jdl = self.jdl(job_id)
+        if is_split(jdl):
+            self._split(job_id, jdl, locate, now)
+            return
+        try:
+            bound = bind_to_data(jdl, locate_inputs(jdl, locate))
+            if bound != jdl:
+                self._parsed[job_id] = (bound, read_requirements(bound))
+                self._put(replace(self._jobs[job_id], jdl=render(bound)))
+        except JdlError as error:
+            self.trace(job_id, now, "error", str(error))
+            self.move(job_id, state.ERROR_I, now)
+            return
+        self.move(job_id, state.WAITING, now)
+
+    def match(self, site: Site, now: float, ttl_limit: float) -> Job | None:
+        """What a free slot of ``site`` shall run: highest priority, then lowest price, then oldest."""
+        fit = [
+            job
+            for job in (self._jobs[i] for i in self._waiting)
+            if job.not_before <= now and self._parse(job.id)[1].allow(site, ttl_limit)
+        ]
+        return min(fit, key=lambda job: (-job.priority, self._parse(job.id)[1].price, job.id), default=None)
+
+    def assign(self, job_id: int, site: Site, node: str, now: float) -> Job:
+        """WAITING to ASSIGNED at a slot of ``site``."""
+        self._check(job_id, state.ASSIGNED)
+        old = self._jobs[job_id]
+        job = replace(
+            old, status=state.ASSIGNED, site=site.name, ce=site.ce, node=node, heartbeat=now, run=old.run + 1
+        )
+        self._put(job)
+        self.trace(job_id, now, "state", f"Job ASSIGNED to: {site.ce}")
+        return job
+
+    def move(self, job_id: int, new: str, now: float) -> Job:
+        """One step; raises IllegalTransition. A master is DONE when its last subjob is final."""
+        old = self._check(job_id, new)
+        job = replace(self._jobs[job_id], status=new, heartbeat=now)
+        if new == state.STARTED:
+            job = replace(job, started=now)
+        if new == state.WAITING:
+            job = replace(job, site="", ce="", node="", started=0.0, finished=0.0)
+        if job.final:
+            job = replace(job, finished=now)
+        self._put(job)
+        self.trace(job_id, now, "state", f"Job state transition from {old} to {new}")
+        if new in state.RETRIED and job.tries < RETRIES:
+            self._put(replace(job, tries=job.tries + 1, not_before=now + RETRY_DELAY))
+            self.trace(job_id, now, "trace", f"Going to be tried again ({job.tries + 1} of {RETRIES})")
+            return self.move(job_id, state.WAITING, now)
+        if job.final and job.master:
+            self._settle(job.master, now)
+        return job
+
+    def heartbeat(self, job_id: int, now: float) -> None:
+        """The agent of this job is alive."""
+        job = self._jobs[job_id]
+        if not job.final:
+            self._put(replace(job, heartbeat=now))
+
+    def tick(self, now: float) -> None:
+        """What time alone brings about: ZOMBIE and EXPIRED, MaxWaitingTime."""
+        for job in self.active():
+            if now - job.heartbeat <= ZOMBIE_AFTER:
+                continue
+            self.move(job.id, state.EXPIRED if job.status == state.ZOMBIE else state.ZOMBIE, now)
+        for job_id in sorted(self._waiting):
+            limit = self._parse(job_id)[1].max_waiting
+            if limit and now - self._jobs[job_id].submitted > limit:
+                self.trace(job_id, now, "trace", f"Waited for more than MaxWaitingTime = {limit:g} s")
+                self.move(job_id, state.ERROR_W, now)
+
+    def kill(self, job_id: int, now: float) -> tuple[int, ...]:
+        """Kill a job, a master with its subjobs; ids of those that held a slot."""
+        held = []
+        for job in [self._jobs[job_id], *self.subjobs(job_id)]:
+            current = self._jobs[job.id]
+            if current.final:
+                continue
+            if current.status in state.ON_NODE:
+                held.append(job.id)
+            self.move(job.id, state.KILLED, now)
+        return tuple(held)
+
+    def resubmit(self, job_id: int, now: float) -> Job:
+        """A final job that is no master back to WAITING; raises IllegalTransition."""
+        if self._subjobs.get(job_id):
+            raise IllegalTransition(f"job {job_id} is a master")
+        self._check(job_id, state.WAITING)
+        self._put(replace(self._jobs[job_id], tries=0, not_before=0.0))
+        job = self.move(job_id, state.WAITING, now)
+        master = self._jobs.get(job.master)
+        if master and master.status == state.DONE:
+            self._put(replace(master, status=state.SPLIT, finished=0.0))
+            self.trace(
+                master.id, now, "state", f"Job state transition from DONE to SPLIT, {job_id} runs again"
+            )
+        return job
+
+    def recover(self, now: float) -> None:
+        """After a restart of the service: no slot holds anything, payloads are gone."""
+        for job in self.active():
+            lost = job.status in (state.RUNNING, state.SAVING, state.ZOMBIE)
+            self.trace(job.id, now, "trace", "The service was started anew, the job's agent is gone")
+            self.move(job.id, state.ERROR_E if lost else state.WAITING, now)
+
+    def trace(self, job_id: int, now: float, tag: str, text: str) -> None:
+        """Add to a job's trace, one line for each of ``text``."""
+        self._trace.extend(TraceLine(job_id, now, tag, line) for line in text.splitlines())
+
+    def next_due(self) -> float | None:
+        """When the next job that waits for its retry may be matched."""
+        return min(
+            (self._jobs[i].not_before for i in self._waiting if self._jobs[i].not_before), default=None
+        )
+
+    # Inside
+
+    def _split(self, job_id: int, jdl: Jdl, locate: Locate, now: float) -> None:
+        if self._jobs[job_id].status == state.INSERTING:
+            self.move(job_id, state.SPLITTING, now)
+        try:
+            subjobs = split(jdl, locate)
+            for sub in subjobs:
+                read_requirements(sub)
+        except JdlError as error:
+            self.trace(job_id, now, "error", str(error))
+            self.move(job_id, state.ERROR_SPLT, now)
+            return
+        owner = self._jobs[job_id].owner
+        for sub in subjobs:
+            sub["MasterJobId"] = str(job_id)
+            job = self._insert(sub, owner, job_id, now)
+            self.trace(job.id, now, "state", f"Job state transition to INSERTING, subjob of {job_id}")
+            self.move(job.id, state.WAITING, now)
+        self.trace(job_id, now, "trace", f"Split into {len(subjobs)} subjobs")
+        self.move(job_id, state.SPLIT, now)
+
+    def _settle(self, master: int, now: float) -> None:
+        job = self._jobs[master]
+        if job.status == state.SPLIT and all(sub.final for sub in self.subjobs(master)):
+            self.move(master, state.DONE, now)
+
+    def _insert(self, jdl: Jdl, owner: str, master: int, now: float) -> Job:
+        needs = read_requirements(jdl)
+        self._parsed[self._next] = (jdl, needs)
+        job = Job(
+            id=self._next,
+            owner=owner,
+            jdl=render(jdl),
+            status=state.INSERTING,
+            name=posixpath.basename(jdl.text("Executable")),
+            master=master,
+            priority=needs.priority,
+            submitted=now,
+        )
+        self._next += 1
+        self._put(job)
+        return job
+
+    def _put(self, job: Job) -> None:
+        self._jobs[job.id] = job
+        self._changed[job.id] = job
+        self._index(job)
+
+    def _index(self, job: Job) -> None:
+        (self._waiting.add if job.status == state.WAITING else self._waiting.discard)(job.id)
+        if job.master:
+            self._subjobs.setdefault(job.master, {})[job.id] = None
+
+    def _parse(self, job_id: int) -> tuple[Jdl, Requirements]:
+        if job_id not in self._parsed:
+            jdl = parse(self._jobs[job_id].jdl)
+            self._parsed[job_id] = (jdl, read_requirements(jdl))
+        return self._parsed[job_id]
+
+    def _check(self, job_id: int, new: str) -> str:
+        old = self._jobs[job_id].status
+        if not state.may_follow(old, new):
+            raise IllegalTransition(f"job {job_id} cannot go from {old} to {new}")
+        return old
+
+
+def _complete(jdl: Jdl, owner: str) -> Jdl:
+    complete = Jdl({"User": owner})
+    complete.update(jdl)
+    complete["User"] = owner
+    for key, value in _defaults().items():
+        complete.setdefault(key, value)
+    return complete
+
+
+def _defaults() -> dict[str, str | int | float | tuple[str, ...]]:
+    return {
+        "TTL": 21_600,
+        "Price": 1.0,
+        "MemorySize": "8GB",
+        "JDLVariables": ("CPUCores",),
+        "CPUCores": "1",
+        "Type": "Job",
+    }

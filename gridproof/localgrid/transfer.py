@@ -1,0 +1,125 @@
+"""Copies between sandboxes and storage elements, by ``xrdcp``."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import os
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+# A dead server is given up quickly: there are other replicas.
+_LIMITS = {
+    "XRD_CONNECTIONWINDOW": "2",
+    "XRD_CONNECTIONRETRY": "1",
+    "XRD_STREAMERRORWINDOW": "2",
+    "XRD_REQUESTTIMEOUT": "60",
+    "XRD_LOGLEVEL": "Error",
+}
+
+
+@dataclass(frozen=True)
+class Source:
+    """A file to fetch: one URL for each replica, what it must be, and where it goes."""
+
+    lfn: str
+    urls: tuple[str, ...]
+    size: int
+    md5: str
+    target: Path
+
+
+class CopyFailed(Exception):
+    """A file could not be copied; the text says which and why."""
+
+
+def transfer_environment() -> dict[str, str]:
+    """The environment for XRootD's clients."""
+    return {"PATH": os.environ.get("PATH", os.defpath), "HOME": "/", **_LIMITS}
+
+
+def copy_argv(*arguments: str) -> list[str]:
+    """An ``xrdcp`` that dies with us."""
+    return ["setpriv", "--pdeathsig", "KILL", "xrdcp", "--silent", "--nopbar", *arguments]
+
+
+async def fetch(sources: Sequence[Source], staging: Path) -> None:
+    """Bring files in with as few processes as possible; ``staging`` is on the targets' file system.
+
+    The first replicas of all come in one go; what that did not bring is tried replica by replica.
+    Raises CopyFailed.
+    """
+    wanted = _prepare(sources, staging)
+    try:
+        if wanted:
+            await run_copy(*dict.fromkeys(s.urls[0] for s in wanted if s.urls), f"{staging}/")
+        for source in wanted:
+            await _settle(source, staging)
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+
+
+def _prepare(sources: Sequence[Source], staging: Path) -> list[Source]:
+    staging.mkdir(mode=0o700, exist_ok=True)
+    for source in sources:
+        if source.size == 0:
+            source.target.touch()
+    return [source for source in sources if source.size > 0]
+
+
+async def _settle(source: Source, staging: Path) -> None:
+    why = f"{source.lfn} has no replica on any storage element"
+    for number, url in enumerate(source.urls):
+        here = staging / url.rsplit("/", 1)[-1]
+        if number:
+            here.unlink(missing_ok=True)
+            code, output = await run_copy(url, str(here))
+            why = output or f"xrdcp exited with {code}"
+        problem = await asyncio.to_thread(_problem, source, here)
+        if not problem:
+            here.replace(source.target)
+            return
+        why = f"{url}: {problem}" if not why or not number else f"{url}: {why}"
+    raise CopyFailed(f"{source.lfn}: {why}")
+
+
+def _problem(source: Source, path: Path) -> str:
+    if not path.exists():
+        return "could not be read from there"
+    if path.stat().st_size != source.size:
+        return f"has {path.stat().st_size} bytes, the catalogue says {source.size}"
+    if source.md5 and md5_of(path) != source.md5:
+        return "its MD5 is not the one in the catalogue"
+    return ""
+
+
+async def run_copy(*arguments: str, timeout: float = 600.0) -> tuple[int, str]:
+    """Run ``xrdcp``: its exit code and the last line it said."""
+    process = await asyncio.create_subprocess_exec(
+        *copy_argv(*arguments),
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.DEVNULL,
+        stderr=asyncio.subprocess.PIPE,
+        env=transfer_environment(),
+        start_new_session=True,
+    )
+    try:
+        _, said = await asyncio.wait_for(process.communicate(), timeout)
+    except BaseException:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+        raise
+    lines = said.decode(errors="replace").strip().splitlines()
+    return process.returncode or 0, lines[-1] if lines else ""
+
+
+def md5_of(path: Path) -> str:
+    """The MD5 of a file, as the catalogue keeps it."""
+    digest = hashlib.md5(usedforsecurity=False)
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
