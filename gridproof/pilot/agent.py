@@ -85,9 +85,10 @@ class Agent:
         self._ttl_end = time.time() + config.ttl if config.ttl else 0.0
         self._ending: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self._directory = work / f"pilot-{self._nonce}"
-        self._cache = Path(config.cache_dir) if config.cache_dir else self._directory / "cache"
+        self._exported = self._directory / "cache"
         self._forkserver = forkserver
-        self._workers = Workers(forkserver, job, self._directory / "workers", self._cache, self._tell)
+        cache = Path(config.cache_dir) if config.cache_dir else self._exported
+        self._workers = Workers(forkserver, job, self._directory / "workers", cache, self._tell)
         self._xrootd: nodexrootd.NodeXrootd | None = None
         self._ready: Ready | None = None
         self._draining = False
@@ -106,8 +107,8 @@ class Agent:
         for signum in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(signum, self.end, f"signal {signal.Signals(signum).name}")
         self._directory.mkdir(mode=0o711)
-        self._cache.mkdir(mode=0o755, parents=True, exist_ok=True)
-        self._cache.chmod(0o755)
+        self._exported.mkdir()
+        self._exported.chmod(0o755)
         self._background(self._prepare())
         self._background(self._stay_connected())
         if self._ttl_end:
@@ -163,7 +164,7 @@ class Agent:
 
     async def _start_xrootd(self) -> None:
         try:
-            self._xrootd = await nodexrootd.start(self._cache, self._directory / "xrootd")
+            self._xrootd = await nodexrootd.start(self._exported, self._directory / "xrootd")
         except (ProxyError, OSError) as error:
             trace(f"goes on without an XRootD server: {error}")
 
@@ -248,7 +249,8 @@ class Agent:
         finally:
             self._control = None
             conn.abort()
-            await self._workers.disconnected()
+            if not self._ending.done():
+                await self._workers.disconnected()
 
     def _tell(self, content: PilotMessage) -> None:
         if self._control is not None:

@@ -20,7 +20,8 @@ class PilotConfig:
     """The sandbox file: where to dial, whom to trust there, and what to prove oneself with.
 
     ``host_key`` is the ProxyServer's public, ``join_key`` the submission's private key (OpenSSH texts);
-    times are in seconds; ``ttl`` 0 means that the slot has no end; ``cache_dir`` "" the job's directory.
+    times are in seconds; ``ttl`` 0 means that the slot has no end. ``cache_dir`` is where workers keep
+    compiled code ("": in the job's directory); what the node's XRootD exports is always the pilot's own.
     """
 
     host: str
@@ -46,18 +47,19 @@ class Job:
 
 
 def read_config(path: Path) -> PilotConfig:
-    """The configuration, from a file that nobody else may read (it holds the join key).
+    """The configuration; the file holds the join key, and is closed to others if the sandbox left it open.
 
     Raises:
-        ConfigError: it is missing, readable by others, or not what it should be.
+        ConfigError: it is missing, open to others and not ours to close, or not what it should be.
     """
     try:
-        mode = path.stat().st_mode
+        if stat.S_IMODE(path.stat().st_mode) & 0o077:
+            path.chmod(0o600)
         content = path.read_bytes()
     except OSError as error:
-        raise ConfigError(f"the pilot's configuration {path} cannot be read: {error.strerror}") from None
-    if stat.S_IMODE(mode) & 0o077:
-        raise ConfigError(f"the pilot's configuration {path} holds a key and is open to others; chmod 600 it")
+        raise ConfigError(
+            f"the pilot's configuration {path} cannot be read or closed to others: {error.strerror}"
+        ) from None
     try:
         return build(PilotConfig, decode(content))
     except ProxyError as error:

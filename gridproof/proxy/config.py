@@ -10,7 +10,7 @@ from typing import Any
 
 from gridproof.errors import ConfigError
 from gridproof.proxy.protocol import check_name
-from gridproof.proxy.registry import Limits
+from gridproof.proxy.state import Limits
 
 MASTER = (sys.executable, "-m", "gridproof.proxy.master")
 

@@ -32,7 +32,7 @@ from gridproof.proxy.protocol import (
     message,
     pilot_message,
 )
-from gridproof.proxy.registry import PilotKey
+from gridproof.proxy.state import PilotKey
 
 if TYPE_CHECKING:
     from gridproof.proxy.server import ProxyServer

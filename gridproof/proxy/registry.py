@@ -6,119 +6,27 @@ The server reports what happens (`register`, `ready`, `heartbeat`, `worker_exite
 
 from __future__ import annotations
 
-from collections import Counter, deque
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections import deque
 
 from gridproof.errors import ProxyError
 from gridproof.proxy.protocol import Ready, Register, Versions, check_name
 from gridproof.proxy.records import PilotRecord, WorkerRecord
-
-
-@dataclass(frozen=True)
-class Limits:
-    """Times in seconds."""
-
-    silent_after: float = 15.0
-    lost_after: float = 60.0
-    young: float = 10.0  # a worker that dies earlier died young
-    young_deaths: int = 5  # so many in a row, and the slot is given up
-    backoff: float = 0.5
-    backoff_max: float = 30.0
-    forget_after: float = 3600.0
-    ended_kept: int = 64
-
-
-# A pilot's payload: two with the same job id (kill + resubmit) differ in their nonce.
-PilotKey = tuple[str, str, str]  # submission, job id, nonce
-
-
-@dataclass(frozen=True)
-class Start:
-    """Start a worker of ``session`` on ``pilot``."""
-
-    pilot: PilotKey
-    name: str
-    session: str
-
-
-@dataclass(frozen=True)
-class Stop:
-    """End a worker."""
-
-    pilot: PilotKey
-    name: str
-
-
-@dataclass(frozen=True)
-class End:
-    """Tell a pilot to exit."""
-
-    pilot: PilotKey
-    reason: str
-
-
-Action = Start | Stop | End
-
-
-@dataclass
-class _Worker:
-    name: str
-    started: float
-    state: str = "starting"
-    pid: int = 0
-    contact: str = ""
-    stopping: bool = False
-    reason: str = ""
-    version: int = 0
-
-
-@dataclass
-class _Slot:
-    number: int
-    worker: _Worker | None = None
-    young_deaths: int = 0
-    not_before: float = 0.0
-    given_up: bool = False
-
-
-@dataclass
-class _Pilot:
-    key: PilotKey
-    about: Register
-    session: str
-    last_seen: float
-    state: str = "joining"
-    load: float = 0.0
-    xrootd_port: int = 0
-    reason: str = ""
-    version: int = 0
-    slots: list[_Slot] = field(default_factory=list)
-
-    def workers(self) -> Iterator[_Worker]:
-        return (slot.worker for slot in self.slots if slot.worker)
-
-
-@dataclass
-class _Session:
-    name: str
-    user: str
-    versions: Versions
-    wanted: int
-    scheduler_port: int = 0
-    pilots: dict[PilotKey, _Pilot] = field(default_factory=dict)
-    incarnations: Counter[str] = field(default_factory=Counter)
-    ended: deque[tuple[_Pilot, _Worker]] = field(default_factory=deque)
-
-
-@dataclass
-class _Submission:
-    user: str
-    session: str
-    expires: float
-
-
-_CONNECTED = frozenset({"joining", "ready", "silent", "draining"})
+from gridproof.proxy.state import (
+    CONNECTED,
+    Action,
+    End,
+    Limits,
+    Pilot,
+    PilotKey,
+    Session,
+    Slot,
+    Start,
+    Stop,
+    Submission,
+    Worker,
+    pilot_record,
+    worker_record,
+)
 
 
 class Registry:
@@ -131,9 +39,9 @@ class Registry:
     def __init__(self, limits: Limits | None = None) -> None:
         self.version = 0
         self._limits = limits or Limits()
-        self._sessions: dict[str, _Session] = {}
-        self._submissions: dict[str, _Submission] = {}
-        self._pilots: dict[PilotKey, _Pilot] = {}
+        self._sessions: dict[str, Session] = {}
+        self._submissions: dict[str, Submission] = {}
+        self._pilots: dict[PilotKey, Pilot] = {}
         self._superseded: set[PilotKey] = set()
         self._newest: dict[tuple[str, str], PilotKey] = {}
         self._dirty: set[str] = set()
@@ -152,7 +60,7 @@ class Registry:
             raise ProxyError(f"session {name} is open already; choose another name")
         if workers < 1:
             raise ProxyError(f"a session of {workers} workers was asked for; ask for one at least")
-        self._sessions[name] = _Session(name, user, versions, workers)
+        self._sessions[name] = Session(name, user, versions, workers)
 
     def session_ready(self, name: str, scheduler_port: int) -> None:
         """The session's scheduler listens: its workers may start."""
@@ -171,7 +79,7 @@ class Registry:
             return ()
         self._dirty.discard(name)
         for pilot in session.pilots.values():
-            if pilot.state in _CONNECTED:
+            if pilot.state in CONNECTED:
                 self._out.append(End(pilot.key, reason))
             self._pilots.pop(pilot.key, None)
         gone = tuple(s for s, submission in self._submissions.items() if submission.session == name)
@@ -201,7 +109,7 @@ class Registry:
 
     def add_submission(self, submission: str, user: str, session: str, expires: float) -> None:
         """Pilots of ``submission`` may join ``session`` until ``expires``."""
-        self._submissions[submission] = _Submission(user, session, expires)
+        self._submissions[submission] = Submission(user, session, expires)
 
     def may_join(self, submission: str, now: float) -> bool:
         """Whether the submission is known, neither revoked nor expired."""
@@ -246,8 +154,8 @@ class Registry:
         returning = self._pilots.get(key)
         if returning is not None:
             self._end_workers(returning, "the pilot's connection was replaced")
-        pilot = _Pilot(key, about, session.name, now)
-        pilot.slots = [_Slot(number) for number in range(about.cores)]
+        pilot = Pilot(key, about, session.name, now)
+        pilot.slots = [Slot(number) for number in range(about.cores)]
         self._pilots[key] = session.pilots[key] = pilot
         self._touch(pilot)
         return key
@@ -258,14 +166,14 @@ class Registry:
         if older is None:
             return
         reason = f"a newer payload of job {key[1]} has taken its place"
-        if older.state in _CONNECTED:
+        if older.state in CONNECTED:
             self._out.append(End(key, reason))
         self._leave(older, "left", reason, now)
 
     def ready(self, key: PilotKey, ready: Ready, now: float) -> None:
         """The pilot can start workers, if its versions are the session's; else it is refused."""
         pilot = self._pilots.get(key)
-        if pilot is None or pilot.state not in _CONNECTED:
+        if pilot is None or pilot.state not in CONNECTED:
             return
         pilot.last_seen = now
         pilot.xrootd_port = ready.xrootd_port
@@ -284,7 +192,7 @@ class Registry:
     def heartbeat(self, key: PilotKey, load: float, now: float) -> None:
         """The pilot is alive."""
         pilot = self._pilots.get(key)
-        if pilot is None or pilot.state not in _CONNECTED:
+        if pilot is None or pilot.state not in CONNECTED:
             return
         pilot.last_seen = now
         pilot.load = load
@@ -295,28 +203,28 @@ class Registry:
     def draining(self, key: PilotKey, reason: str) -> None:
         """The pilot leaves soon: nothing further starts there."""
         pilot = self._pilots.get(key)
-        if pilot is not None and pilot.state in _CONNECTED:
+        if pilot is not None and pilot.state in CONNECTED:
             pilot.state, pilot.reason = "draining", reason
             self._touch(pilot)
 
     def disconnected(self, key: PilotKey, now: float, reason: str = "its connection was lost") -> None:
         """The pilot's connection is gone, and its workers, which were reached through it, with it."""
         pilot = self._pilots.get(key)
-        if pilot is not None and pilot.state in _CONNECTED:
+        if pilot is not None and pilot.state in CONNECTED:
             self._leave(pilot, "lost", reason, now)
 
     def bye(self, key: PilotKey, reason: str, now: float) -> None:
         """The pilot ends itself."""
         pilot = self._pilots.get(key)
-        if pilot is not None and pilot.state in _CONNECTED:
+        if pilot is not None and pilot.state in CONNECTED:
             self._leave(pilot, "left", reason, now)
 
-    def _leave(self, pilot: _Pilot, state: str, reason: str, now: float) -> None:
+    def _leave(self, pilot: Pilot, state: str, reason: str, now: float) -> None:
         pilot.state, pilot.reason, pilot.last_seen = state, reason, now
         self._end_workers(pilot, f"its pilot {state}: {reason}")
         self._touch(pilot)
 
-    def _end_workers(self, pilot: _Pilot, reason: str) -> None:
+    def _end_workers(self, pilot: Pilot, reason: str) -> None:
         for slot in pilot.slots:
             if slot.worker:
                 self._end_worker(pilot, slot, reason)
@@ -358,7 +266,7 @@ class Registry:
         self._end_worker(pilot, slot, f"{how} after {lived:.1f} s{given_up}{tail}")
         self._dirty.add(pilot.session)
 
-    def _end_worker(self, pilot: _Pilot, slot: _Slot, reason: str) -> None:
+    def _end_worker(self, pilot: Pilot, slot: Slot, reason: str) -> None:
         worker, slot.worker = slot.worker, None
         if worker is None:
             return
@@ -377,14 +285,14 @@ class Registry:
         limits = self._limits
         for pilot in list(self._pilots.values()):
             age = now - pilot.last_seen
-            if pilot.state in _CONNECTED and age > limits.lost_after:
+            if pilot.state in CONNECTED and age > limits.lost_after:
                 reason = f"no heartbeat for {age:.0f} s"
                 self._out.append(End(pilot.key, reason))
                 self._leave(pilot, "lost", reason, now)
             elif pilot.state == "ready" and age > limits.silent_after:
                 pilot.state, pilot.reason = "silent", f"no heartbeat for {age:.0f} s"
                 self._touch(pilot)
-            elif pilot.state not in _CONNECTED and age > limits.forget_after:
+            elif pilot.state not in CONNECTED and age > limits.forget_after:
                 del self._pilots[pilot.key]
                 self._sessions[pilot.session].pilots.pop(pilot.key, None)
             if any(slot.not_before and slot.not_before <= now for slot in pilot.slots):
@@ -399,7 +307,7 @@ class Registry:
         actions, self._out = self._out, []
         return actions
 
-    def _assign(self, session: _Session, now: float) -> None:
+    def _assign(self, session: Session, now: float) -> None:
         """Start workers on the least used pilots until the session has what it wants, or end the surplus."""
         if not session.scheduler_port:
             return
@@ -422,13 +330,13 @@ class Registry:
             used[pilot.key] += 1
             self._start(session, pilot, free[pilot.key].popleft(), now)
 
-    def _start(self, session: _Session, pilot: _Pilot, slot: _Slot, now: float) -> None:
+    def _start(self, session: Session, pilot: Pilot, slot: Slot, now: float) -> None:
         base = f"{pilot.about.site}-{pilot.about.job_id}-{slot.number}"
         session.incarnations[base] += 1
         incarnation = session.incarnations[base]
         name = base if incarnation == 1 else f"{base}.{incarnation}"
         slot.not_before = 0.0
-        slot.worker = _Worker(name, now, version=self._changed())
+        slot.worker = Worker(name, now, version=self._changed())
         self._out.append(Start(pilot.key, name, session.name))
 
     # ---- what there is
@@ -437,7 +345,7 @@ class Registry:
         self.version += 1
         return self.version
 
-    def _touch(self, pilot: _Pilot) -> None:
+    def _touch(self, pilot: Pilot) -> None:
         pilot.version = self._changed()
         self._dirty.add(pilot.session)
 
@@ -446,41 +354,6 @@ class Registry:
         known = self._sessions.get(session)
         if known is None:
             return [], []
-        pilots = [_pilot_record(p) for p in known.pilots.values() if p.version > since]
+        pilots = [pilot_record(p) for p in known.pilots.values() if p.version > since]
         workers = [(p, w) for p in known.pilots.values() for w in p.workers()]
-        return pilots, [_worker_record(p, w) for p, w in [*known.ended, *workers] if w.version > since]
-
-
-def _pilot_record(pilot: _Pilot) -> PilotRecord:
-    about = pilot.about
-    return PilotRecord(
-        id=f"{about.job_id}/{about.nonce}",
-        session=pilot.session,
-        submission=pilot.key[0],
-        job_id=about.job_id,
-        master_id=about.master_id,
-        state=pilot.state,
-        site=about.site,
-        host=about.host,
-        pid=about.pid,
-        cores=about.cores,
-        load=pilot.load,
-        ttl_end=about.ttl_end,
-        xrootd_port=pilot.xrootd_port,
-        reason=pilot.reason,
-    )
-
-
-def _worker_record(pilot: _Pilot, worker: _Worker) -> WorkerRecord:
-    return WorkerRecord(
-        name=worker.name,
-        session=pilot.session,
-        site=pilot.about.site,
-        host=pilot.about.host,
-        pid=worker.pid,
-        state=worker.state,
-        job_id=pilot.about.job_id,
-        pilot=f"{pilot.about.job_id}/{pilot.about.nonce}",
-        contact=worker.contact,
-        reason=worker.reason,
-    )
+        return pilots, [worker_record(p, w) for p, w in [*known.ended, *workers] if w.version > since]

@@ -10,21 +10,19 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import asyncssh
 
 from gridproof.errors import ProxyError
-from gridproof.proxy.certificates import SessionIdentities, make_identities
+from gridproof.proxy.certificates import make_identities
 from gridproof.proxy.channel import CIPHERS, KEEPALIVE, KEX
-from gridproof.proxy.children import Child
 from gridproof.proxy.config import ServerConfig
 from gridproof.proxy.gate import Gate, PilotControl, UserControl
+from gridproof.proxy.masters import Master
 from gridproof.proxy.protocol import (
     PILOT,
     USER,
@@ -35,22 +33,13 @@ from gridproof.proxy.protocol import (
     build,
     check_name,
 )
-from gridproof.proxy.registry import End, PilotKey, Registry, Start
+from gridproof.proxy.registry import Registry
+from gridproof.proxy.state import End, PilotKey, Start
 
 _JOIN_LIFETIME = 86400.0
 _PUSH_DELAY = 0.05  # changes within it travel together
 _RECORDS_PER_LINE = 1000
 _STOP_GRACE = 3.0
-
-
-@dataclass
-class _Master:
-    """A session's master process; ``identities`` are those of its session."""
-
-    identities: SessionIdentities
-    child: Child | None = None
-    cache: Path | None = None
-    closing: bool = False
 
 
 class ProxyServer:
@@ -72,7 +61,7 @@ class ProxyServer:
         self._strangers: dict[asyncssh.SSHServerConnection, None] = {}
         self._users: set[UserControl] = set()
         self._pilots: dict[PilotKey, PilotControl] = {}
-        self._masters: dict[str, _Master] = {}
+        self._masters: dict[str, Master] = {}
         self._push: asyncio.TimerHandle | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._acceptor: asyncssh.SSHAcceptor | None = None
@@ -137,13 +126,10 @@ class ProxyServer:
         for task in self._tasks:
             task.cancel()
         pilots = list(self._pilots.values())
-        masters = [m.child for m in self._masters.values() if m.child]
-        for master in self._masters.values():
-            master.closing = True
         for pilot in pilots:
             pilot.end(reason)
         await asyncio.gather(
-            *(child.stop(_STOP_GRACE) for child in masters),
+            *(master.stop() for master in self._masters.values()),
             asyncio.wait([pilot.closed for pilot in pilots], timeout=_STOP_GRACE)
             if pilots
             else asyncio.sleep(0),
@@ -156,9 +142,6 @@ class ProxyServer:
             await self._acceptor.wait_closed()
         if self._push:
             self._push.cancel()
-        for master in self._masters.values():
-            if master.cache is not None:
-                shutil.rmtree(master.cache, ignore_errors=True)
         if self.config.state_dir is None:
             shutil.rmtree(self._directory, ignore_errors=True)
 
@@ -295,40 +278,29 @@ class ProxyServer:
         name = check_name("session", _get(request, "session", str))
         versions = build(Versions, request.get("versions"))
         self.registry.open_session(name, control.user, versions, _get(request, "workers", int))
-        master = self._masters[name] = _Master(make_identities(name, datetime.now(timezone.utc)))
+        identities = make_identities(name, datetime.now(timezone.utc))
+        master = self._masters[name] = Master(name, identities, self._directory / f"session-{name}")
         try:
-            address = await self._start_master(name, master)
+            port = await master.start(self.config.master, self.config.master_timeout)
         except ProxyError as error:
             await self._end_session(name, str(error))
             raise
-        if name not in self._masters:
+        if self._masters.get(name) is not master:
             raise ProxyError(f"session {name} was closed while it opened")
-        self.registry.session_ready(name, _port(address))
+        self._background(self._watch(name, master))
+        self.registry.session_ready(name, port)
         self.act()
-        return {"session": name, "address": address, **asdict(master.identities.client)}
+        return {"session": name, "address": master.address, **asdict(identities.client)}
 
-    async def _start_master(self, name: str, master: _Master) -> str:
-        try:
-            child = master.child = await Child.start(self.config.master)
-        except OSError as error:
-            raise ProxyError(f"the master of session {name} cannot be started: {error}") from None
-        master.cache = self._directory / f"session-{name}"
-        master.cache.mkdir(mode=0o700, exist_ok=True)
-        settings = {"session": name, "cache_dir": str(master.cache), **asdict(master.identities.scheduler)}
-        child.send(settings)
-        self._background(self._watch(name, master, child))
-        answer = await child.first(f"the master of session {name}", self.config.master_timeout)
-        return str(_get(answer, "address", str))
-
-    async def _watch(self, name: str, master: _Master, child: Child) -> None:
-        code = await asyncio.shield(child.exited)
-        if master.closing:
+    async def _watch(self, name: str, master: Master) -> None:
+        how = await master.ended()
+        if master.stopping:
             return
-        how = f"signal {-code}" if code < 0 else f"exit code {code}"
         reason = f"the master of session {name} died ({how})"
         self.trace(reason)
+        owner = self.registry.owner(name)
         for control in self._users:
-            if control.user == self.registry.owner(name):
+            if control.user == owner:
                 control.send({"event": "session_lost", "session": name, "reason": reason})
         await self._end_session(name, reason)
 
@@ -369,11 +341,8 @@ class ProxyServer:
         for control in self._users:
             control.shown.pop(name, None)
         master = self._masters.pop(name, None)
-        if master is not None and master.child is not None:
-            master.closing = True
-            await master.child.stop(_STOP_GRACE)
-        if master is not None and master.cache is not None:
-            shutil.rmtree(master.cache, ignore_errors=True)
+        if master is not None:
+            await master.stop()
 
 
 def _get(request: Message, name: str, kind: type) -> Any:
@@ -381,13 +350,6 @@ def _get(request: Message, name: str, kind: type) -> Any:
     if not isinstance(value, kind) or isinstance(value, bool):
         raise ProxyError(f"the request needs {name!r} as {kind.__name__}")
     return value
-
-
-def _port(address: str) -> int:
-    with suppress(ValueError):
-        if port := urlsplit(address).port:
-            return port
-    raise ProxyError(f"the master gave {address[:80]!r}, which is no address of the form tls://host:port")
 
 
 def _host_key(state_dir: Path | None) -> asyncssh.SSHKey:

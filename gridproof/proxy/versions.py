@@ -9,17 +9,15 @@ from gridproof.proxy.protocol import Versions
 
 
 def here() -> Versions:
-    """What pilot and session compare; imports ROOT and distributed.
+    """What pilot and session compare; imports ROOT.
 
     Raises:
-        ImportError: one of them is not installed.
+        ImportError: ROOT or distributed is not installed.
     """
-    import distributed
-
     from gridproof import _root
 
     try:
         own = metadata.version("gridproof")
     except metadata.PackageNotFoundError:  # run from a source tree
         own = "source"
-    return Versions(platform.python_version(), _root.version(), own, str(distributed.__version__))
+    return Versions(platform.python_version(), _root.version(), own, metadata.version("distributed"))

@@ -7,7 +7,7 @@ import sys
 
 
 async def echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    while data := await reader.read(4096):
+    while data := await reader.read(4096):  # until the peer is done
         writer.write(data)
     writer.close()
 

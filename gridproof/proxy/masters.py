@@ -1,0 +1,64 @@
+"""A session's master process, seen from the ProxyServer that owns it."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from gridproof.errors import ProxyError
+from gridproof.proxy.certificates import SessionIdentities
+from gridproof.proxy.children import Child
+
+_STOP_GRACE = 3.0
+
+
+class Master:
+    """Scheduler and engine master of one session; ``directory`` is its own and goes with it."""
+
+    def __init__(self, session: str, identities: SessionIdentities, directory: Path) -> None:
+        self.identities = identities
+        self.address = ""
+        self.stopping = False
+        self._session = session
+        self._directory = directory
+        self._child: Child | None = None
+
+    async def start(self, argv: Sequence[str], timeout: float) -> int:
+        """Start it and wait, at most ``timeout`` s; returns the port that its scheduler listens on.
+
+        Raises:
+            ProxyError: it does not come up.
+        """
+        what = f"the master of session {self._session}"
+        self._directory.mkdir(mode=0o700, exist_ok=True)
+        try:
+            self._child = await Child.start(argv)
+        except OSError as error:
+            raise ProxyError(f"{what} cannot be started: {error}") from None
+        settings = {"session": self._session, "cache_dir": str(self._directory)}
+        self._child.send({**settings, **asdict(self.identities.scheduler)})
+        self.address = str((await self._child.first(what, timeout)).get("address"))
+        try:
+            port = urlsplit(self.address).port
+        except ValueError:
+            port = None
+        if not port:
+            raise ProxyError(f"{what} gave {self.address[:80]!r}, not an address of the form tls://host:port")
+        return port
+
+    async def ended(self) -> str:
+        """Wait for its end; returns how it ended."""
+        assert self._child is not None
+        code = await asyncio.shield(self._child.exited)
+        return f"signal {-code}" if code < 0 else f"exit code {code}"
+
+    async def stop(self) -> None:
+        """End it and remove its directory."""
+        self.stopping = True
+        if self._child is not None:
+            await self._child.stop(_STOP_GRACE)
+        shutil.rmtree(self._directory, ignore_errors=True)

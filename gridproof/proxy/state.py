@@ -1,0 +1,164 @@
+"""What the registry keeps, and the actions that it decides on."""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from gridproof.proxy.protocol import Register, Versions
+from gridproof.proxy.records import PilotRecord, WorkerRecord
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Times in seconds."""
+
+    silent_after: float = 15.0
+    lost_after: float = 60.0
+    young: float = 10.0  # a worker that dies earlier died young
+    young_deaths: int = 5  # so many in a row, and the slot is given up
+    backoff: float = 0.5
+    backoff_max: float = 30.0
+    forget_after: float = 3600.0
+    ended_kept: int = 64
+
+
+# A pilot's payload: two with the same job id (kill + resubmit) differ in their nonce.
+PilotKey = tuple[str, str, str]  # submission, job id, nonce
+
+
+@dataclass(frozen=True)
+class Start:
+    """Start a worker of ``session`` on ``pilot``."""
+
+    pilot: PilotKey
+    name: str
+    session: str
+
+
+@dataclass(frozen=True)
+class Stop:
+    """End a worker."""
+
+    pilot: PilotKey
+    name: str
+
+
+@dataclass(frozen=True)
+class End:
+    """Tell a pilot to exit."""
+
+    pilot: PilotKey
+    reason: str
+
+
+Action = Start | Stop | End
+
+
+@dataclass
+class Worker:
+    """One incarnation of a worker."""
+
+    name: str
+    started: float
+    state: str = "starting"
+    pid: int = 0
+    contact: str = ""
+    stopping: bool = False
+    reason: str = ""
+    version: int = 0
+
+
+@dataclass
+class Slot:
+    """A core of a pilot: at most one worker at a time, and how its predecessors fared."""
+
+    number: int
+    worker: Worker | None = None
+    young_deaths: int = 0
+    not_before: float = 0.0
+    given_up: bool = False
+
+
+@dataclass
+class Pilot:
+    """A pilot's payload and its slots."""
+
+    key: PilotKey
+    about: Register
+    session: str
+    last_seen: float
+    state: str = "joining"
+    load: float = 0.0
+    xrootd_port: int = 0
+    reason: str = ""
+    version: int = 0
+    slots: list[Slot] = field(default_factory=list)
+
+    def workers(self) -> Iterator[Worker]:
+        """Those that live."""
+        return (slot.worker for slot in self.slots if slot.worker)
+
+
+@dataclass
+class Session:
+    """A session, and what became of its workers."""
+
+    name: str
+    user: str
+    versions: Versions
+    wanted: int
+    scheduler_port: int = 0
+    pilots: dict[PilotKey, Pilot] = field(default_factory=dict)
+    incarnations: Counter[str] = field(default_factory=Counter)
+    ended: deque[tuple[Pilot, Worker]] = field(default_factory=deque)
+
+
+@dataclass
+class Submission:
+    """Whose pilots may join what, and until when."""
+
+    user: str
+    session: str
+    expires: float
+
+
+CONNECTED = frozenset({"joining", "ready", "silent", "draining"})
+
+
+def pilot_record(pilot: Pilot) -> PilotRecord:
+    """How the registry shows a pilot."""
+    about = pilot.about
+    return PilotRecord(
+        id=f"{about.job_id}/{about.nonce}",
+        session=pilot.session,
+        submission=pilot.key[0],
+        job_id=about.job_id,
+        master_id=about.master_id,
+        state=pilot.state,
+        site=about.site,
+        host=about.host,
+        pid=about.pid,
+        cores=about.cores,
+        load=pilot.load,
+        ttl_end=about.ttl_end,
+        xrootd_port=pilot.xrootd_port,
+        reason=pilot.reason,
+    )
+
+
+def worker_record(pilot: Pilot, worker: Worker) -> WorkerRecord:
+    """How the registry shows a worker."""
+    return WorkerRecord(
+        name=worker.name,
+        session=pilot.session,
+        site=pilot.about.site,
+        host=pilot.about.host,
+        pid=worker.pid,
+        state=worker.state,
+        job_id=pilot.about.job_id,
+        pilot=f"{pilot.about.job_id}/{pilot.about.nonce}",
+        contact=worker.contact,
+        reason=worker.reason,
+    )
