@@ -1,1 +1,29 @@
-"""The Grid as an API: JDL, wire, credentials, catalogue, jobs."""
+"""The Grid as an API: JDL, wire, credentials, catalogue, files, jobs and where pilots go."""
+
+from __future__ import annotations
+
+from gridproof.alien.catalogue import Access, Entry, Replica, StorageElement, site_of
+from gridproof.alien.client import Alien
+from gridproof.alien.credentials import Credentials
+from gridproof.alien.jdl import Expression, Jdl
+from gridproof.alien.jobs import FINAL_STATES, ComputingElement, Job
+from gridproof.alien.pilots import PilotRequest, pilot_jdl, pilot_requests, plan_pilots
+
+__all__ = [
+    "FINAL_STATES",
+    "Access",
+    "Alien",
+    "ComputingElement",
+    "Credentials",
+    "Entry",
+    "Expression",
+    "Jdl",
+    "Job",
+    "PilotRequest",
+    "Replica",
+    "StorageElement",
+    "pilot_jdl",
+    "pilot_requests",
+    "plan_pilots",
+    "site_of",
+]

@@ -1,0 +1,229 @@
+"""The file catalogue: names, replicas and leave to read or write them."""
+
+from __future__ import annotations
+
+import posixpath
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+from gridproof.alien.wire import REQUEST_LIMIT, Wire
+from gridproof.errors import CommandError
+
+_DISTANCE = re.compile(r"(\S+::\S+)\s+\(.*?distance:\s*([-+0-9.eE]+)\s*\)")
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A name in the catalogue. ``type`` is f (file), d (directory) or c (collection); ``ctime`` in s."""
+
+    lfn: str
+    type: str
+    size: int = 0
+    md5: str = ""
+    guid: str = ""
+    owner: str = ""
+    perm: str = ""
+    ctime: float = 0.0
+
+
+@dataclass(frozen=True)
+class Replica:
+    """Where a copy of a file is: SE (in the case the catalogue answers with) and physical name."""
+
+    se: str
+    pfn: str
+
+
+@dataclass(frozen=True)
+class Access:
+    """Leave to read or write one replica; the envelope, a secret, is what the SE asks for."""
+
+    se: str
+    url: str
+    envelope: str = field(repr=False)
+    guid: str
+    size: int
+    md5: str
+
+    @property
+    def signed_url(self) -> str:
+        """The URL with the envelope, as ROOT and XRootD open it; a member of an archive is unzipped."""
+        url, _, member = self.url.partition("#")
+        options = [f"xrdcl.unzip={member}"] if member else []
+        if self.envelope:
+            options += ["xrd.wantprot=unix", f"authz={self.envelope}"]
+        return url + ("&" if "?" in url else "?") * bool(options) + "&".join(options)
+
+
+@dataclass(frozen=True)
+class StorageElement:
+    """A storage element; sizes in bytes as far as the Grid knows them."""
+
+    name: str
+    site: str
+    url: str = ""
+    total: int = 0
+    used: int = 0
+    free: int = 0
+
+
+def site_of(name: str) -> str:
+    """The site of an SE or CE, in upper case: the middle of ``VO::SITE::NAME``."""
+    parts = name.split("::")
+    return parts[1 if len(parts) > 1 else 0].upper()
+
+
+def chunks(options: Sequence[str], limit: int = REQUEST_LIMIT - 1000) -> Iterator[Sequence[str]]:
+    """Cut options into runs that each fit into one command."""
+    start = size = 0
+    for place, option in enumerate(options):
+        length = 4 + max(len(option.encode()), len(option) * 6 if not option.isascii() else 0)
+        if place > start and size + length > limit:
+            yield options[start:place]
+            start, size = place, 0
+        size += length
+    if start < len(options):
+        yield options[start:]
+
+
+class Catalogue:
+    """Commands on names; an LFN may be absolute, relative to the home directory, or begin with ``~/``."""
+
+    def __init__(self, wire: Wire) -> None:
+        self._wire = wire
+        answer = wire.command("whoami", "-nomsg")
+        known = answer.results[0] if answer.results else {}
+        self.user = known.get("username") or answer.metadata.get("user", "")
+        home = known.get("homedir") or answer.metadata.get("currentdir", "/")
+        self.home = home.rstrip("/") + "/"
+
+    def absolute(self, lfn: str) -> str:
+        """The LFN from the root, without ``.``, ``..``, ``//``, ``~``, ``alien://`` or a ``/`` behind."""
+        path = lfn.removeprefix("alien://").removeprefix("LF:")
+        path = posixpath.join(self.home, path.removeprefix("~/") if path != "~" else "")
+        return "/" + posixpath.normpath(path).lstrip("/")
+
+    def ls(self, lfn: str) -> list[Entry]:
+        """What a directory holds, by name (or the one entry of a file). Raises CommandError."""
+        answer = self._wire.command("ls", "-nomsg", "-la", self.absolute(lfn))
+        return [
+            Entry(
+                lfn=row["path"].rstrip("/"),
+                type=_type(row.get("permissions", "")),
+                size=number(row.get("size")),
+                owner=row.get("user", ""),
+                perm=_octal(row.get("permissions", "")),
+                ctime=number(row.get("ctime")) / 1000,
+            )
+            for row in answer.results
+            if row.get("path") and row.get("name") not in (".", "..")
+        ]
+
+    def stat(self, lfn: str) -> Entry:
+        """One entry. Raises CommandError (exit code 2) if there is none."""
+        path = self.absolute(lfn)
+        answer = self._wire.command("stat", "-nomsg", path)
+        if not answer.results:
+            raise CommandError(f"{path} is not in the catalogue", command=f"stat {path}", exitcode=2)
+        return _entry(answer.results[0])
+
+    def find(self, directory: str, pattern: str) -> list[Entry]:
+        """Files anywhere below a directory whose path holds ``pattern`` (``*`` and ``?``), by name.
+
+        The service matches loosely (``*.root`` finds ``a.root.txt`` too). Raises CommandError if there is
+        no such directory.
+        """
+        answer = self._wire.command("find", "-nomsg", "-w", self.absolute(directory), pattern)
+        return sorted((_entry(row) for row in answer.results if row.get("lfn")), key=lambda e: e.lfn)
+
+    def whereis(self, lfn: str) -> list[Replica]:
+        """The replicas of a file, for a member of an archive those of the archive. Raises CommandError."""
+        answer = self._wire.command("whereis", "-nomsg", "-r", self.absolute(lfn))
+        return [Replica(row["seName"], row.get("pfn", "")) for row in answer.results if row.get("seName")]
+
+    def access_read(self, lfn: str) -> list[Access]:
+        """Leave to read a file: one entry per replica, nearest first. Raises CommandError."""
+        return self._access("read", self.absolute(lfn))
+
+    def access_write(self, lfn: str, specs: str, size: int, md5: str) -> list[Access]:
+        """Leave to write a file; ``specs`` is like ``VO::SITE::SE,disk:1,!VO::OTHER::SE``."""
+        return self._access("-s", str(size), "-m", md5, "write", self.absolute(lfn), specs)
+
+    def commit(self, lfn: str, access: Access, size: int, md5: str, mode: str = "644") -> None:
+        """Register a replica that was written."""
+        path = self.absolute(lfn)
+        options = (access.envelope, str(size), path, mode, "0", access.url, access.se, access.guid, md5)
+        self._wire.command("commit", "-nomsg", *options)
+
+    def mkdir(self, lfn: str, parents: bool = True) -> None:
+        """Make a directory; one that is there already is fine."""
+        self._wire.command("mkdir", *(["-p"] if parents else []), self.absolute(lfn))
+
+    def rm(self, *lfns: str, recursive: bool = False) -> None:
+        """Remove files, or directories with all that is in them."""
+        for some in chunks([self.absolute(lfn) for lfn in lfns]):
+            self._wire.command("rm", *(["-r"] if recursive else []), *some)
+
+    def list_ses(self) -> list[StorageElement]:
+        """All storage elements."""
+        return [
+            StorageElement(
+                name=row["seName"],
+                site=site_of(row["seName"]),
+                url=row.get("endpointUrl", ""),
+                total=number(row.get("totalSpace")),
+                used=number(row.get("usedSpace")),
+                free=number(row.get("freeSpace")),
+            )
+            for row in self._wire.command("listSEs", "-nomsg").results
+            if row.get("seName")
+        ]
+
+    def se_distance(self, site: str) -> list[tuple[str, float]]:
+        """The SEs with their distance from a site, nearest first."""
+        text = self._wire.command("listSEDistance", "-site", site).message
+        return [(se, float(distance)) for se, distance in _DISTANCE.findall(text)]
+
+    def _access(self, *options: str) -> list[Access]:
+        answer = self._wire.command("access", "-nomsg", *options)
+        return [
+            Access(
+                se=row.get("se", ""),
+                url=row["url"],
+                envelope=row.get("envelope", ""),
+                guid=row.get("guid", ""),
+                size=number(row.get("size")),
+                md5=row.get("md5", ""),
+            )
+            for row in answer.results
+            if row.get("url")
+        ]
+
+
+def number(text: str | None) -> int:
+    """A whole number as the service writes it; 0 for what is none."""
+    return int(text) if text and text.lstrip("-").isdigit() else 0
+
+
+def _type(permissions: str) -> str:
+    return permissions[0] if permissions[:1] in ("d", "c") else "f"
+
+
+def _octal(permissions: str) -> str:
+    groups = (permissions[at : at + 3] for at in (1, 4, 7))
+    return "".join(str(sum(4 >> at for at, bit in enumerate(bits) if bit != "-")) for bits in groups)
+
+
+def _entry(row: dict[str, str]) -> Entry:
+    kind = row.get("type") or ("d" if row["lfn"].endswith("/") else "f")
+    return Entry(
+        lfn=row["lfn"].rstrip("/") or "/",
+        type=kind[0],
+        size=number(row.get("size")),
+        md5=row.get("md5", ""),
+        guid=row.get("guid", ""),
+        owner=row.get("owner", ""),
+        perm=row.get("perm", ""),
+        ctime=number(row.get("ctime")) / 1000,
+    )

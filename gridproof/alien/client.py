@@ -1,0 +1,58 @@
+"""The Grid in one object: catalogue, files and jobs over one connection."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from types import TracebackType
+
+from gridproof.alien.credentials import find
+from gridproof.alien.jobs import Jobs
+from gridproof.alien.transfer import Transfers
+from gridproof.alien.wire import Wire
+from gridproof.errors import WireError
+
+_DEFAULT_HOST = "alice-jcentral.cern.ch"
+_DEFAULT_PORT = "8097"
+
+
+class Alien(Transfers, Jobs):
+    """A user of AliEn, the real one or the embedded one; safe to use from several threads.
+
+    ``user`` is the name there, ``home`` the home directory (ending in ``/``).
+    """
+
+    def __init__(self, wire: Wire) -> None:
+        Transfers.__init__(self, wire)
+        Jobs.__init__(self, wire)
+
+    @classmethod
+    def connect(cls, environ: Mapping[str, str] | None = None) -> Alien:
+        """Connect as a shell with this environment would (None: this process's).
+
+        Host and port come from ALIENPY_JCENTRAL and ALIENPY_JCENTRAL_PORT, else JALIEN_HOST and
+        JALIEN_WSPORT, else ALICE's central services. Raises CredentialError and WireError.
+        """
+        environ = os.environ if environ is None else environ
+        host = environ.get("ALIENPY_JCENTRAL") or environ.get("JALIEN_HOST") or _DEFAULT_HOST
+        port = environ.get("ALIENPY_JCENTRAL_PORT") or environ.get("JALIEN_WSPORT") or _DEFAULT_PORT
+        if not port.isdigit() or not 0 < int(port) < 65536:
+            raise WireError(f"the port of the central service must be a number up to 65535, not {port!r}")
+        wire = Wire(host, int(port), find(environ))
+        try:
+            return cls(wire)
+        except BaseException:
+            wire.close()
+            raise
+
+    def close(self) -> None:
+        """Close the connection; a later command opens a new one."""
+        self._wire.close()
+
+    def __enter__(self) -> Alien:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()

@@ -1,0 +1,199 @@
+"""The task queue: submit once, follow by few calls, kill."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from gridproof.alien import jdl as jdl_module
+from gridproof.alien.catalogue import chunks, number, site_of
+from gridproof.alien.jdl import Jdl
+from gridproof.alien.wire import AnswerLost, Wire
+from gridproof.errors import CommandError, JdlError, WireError
+
+#: States that a job does not leave by itself.
+FINAL_STATES = frozenset(
+    {"DONE", "DONE_WARN", "ERROR_E", "ERROR_I", "ERROR_S", "ERROR_SPLT", "ERROR_SV", "ERROR_V", "ERROR_VN"}
+    | {"ERROR_VT", "ERROR_EW", "ERROR_W", "EXPIRED", "KILLED", "FAILED"}
+)
+_ENOENT, _EPERM, _EIO, _ENODATA = 2, 1, 5, 61
+_SETTLE_DELAYS = (0.0, 1.0, 4.0)  # s; the service may still be inserting what we ask for
+_SETTLE_JOBS = 50
+
+
+@dataclass(frozen=True)
+class Job:
+    """A job as the queue shows it; ``master`` is 0 for one that is no subjob, ``ce`` where it runs."""
+
+    id: int
+    master: int
+    status: str
+    ce: str = ""
+    node: str = ""
+    name: str = ""
+
+    @property
+    def site(self) -> str:
+        """The site where it runs or must run ("" while open), in upper case."""
+        return site_of(self.ce) if self.ce else ""
+
+    @property
+    def is_final(self) -> bool:
+        """Whether it has ended, well or badly."""
+        return self.status in FINAL_STATES
+
+
+@dataclass(frozen=True)
+class ComputingElement:
+    """A computing element and its limits: jobs, and seconds for one."""
+
+    name: str
+    status: str
+    max_running: int
+    max_queued: int
+    ttl: int
+    site: str
+
+
+class Jobs:
+    """Commands on jobs."""
+
+    def __init__(self, wire: Wire) -> None:
+        self._wire = wire
+
+    def submit(self, jdl: Jdl, tag: str) -> int:
+        """Submit a job and return its id; ``tag``, unique, becomes its ``JobTag``.
+
+        Sent exactly once: should the answer get lost, the queue is searched for the tag. Raises JdlError if
+        the JDL is not right, CommandError if the service rejects it, WireError if it never arrived.
+        """
+        tagged = jdl.copy()
+        tagged["JobTag"] = (f"comment:{tag}",)
+        jdl_module.validate(tagged)
+        try:
+            answer = self._wire.command("submit", jdl_module.render(tagged))
+        except AnswerLost as lost:
+            return self._settle(tag, lost)
+        job_id = number(answer.results[-1].get("jobId")) if answer.results else 0
+        if not job_id:
+            raise CommandError(
+                f"submit gave no job id: {answer.message or 'no reason given'}",
+                command="submit",
+                exitcode=_EIO,
+            )
+        return job_id
+
+    def ps(self, ids: Sequence[int], masters: bool = False) -> list[Job]:
+        """The jobs with these ids, in one call; ids that the queue does not know are left out.
+
+        With ``masters`` the ids are those of split jobs and their subjobs come back; a master that has none
+        (yet) comes itself, at the price of a second call.
+        """
+        if not ids:
+            return []
+        if not masters:
+            return self._ps("-j", ids)
+        subjobs = self._ps("-m", ids)
+        bare = sorted(set(ids) - {job.master for job in subjobs})
+        return subjobs + (self._ps("-j", bare) if bare else [])
+
+    def trace(self, id: int) -> list[str]:
+        """The lines of a job's trace, oldest first; none yet: []. Raises CommandError for an unknown job."""
+        try:
+            answer = self._wire.command("ps", "-nomsg", "-trace", str(id))
+        except CommandError as error:
+            if error.exitcode == _ENODATA:
+                return []
+            raise
+        if not answer.results:
+            raise CommandError(f"there is no job {id}", command=f"ps -trace {id}", exitcode=_ENOENT)
+        return [line for row in answer.results for line in row.get("trace", "").splitlines() if line.strip()]
+
+    def jdl(self, id: int) -> Jdl:
+        """The complete JDL of a job. Raises CommandError for an unknown job."""
+        answer = self._wire.command("ps", "-nomsg", "-jdl", str(id))
+        if not answer.results:
+            raise CommandError(f"there is no job {id}", command=f"ps -jdl {id}", exitcode=_ENOENT)
+        return jdl_module.parse(answer.results[0].get("jdl", ""))
+
+    def masterjob(self, id: int) -> str:
+        """What the service says in words about a master and its subjobs. Raises CommandError."""
+        answer = self._wire.command("masterjob", str(id))
+        if answer.metadata.get("error", "").strip() or not answer.results:
+            raise CommandError(f"there is no job {id}", command=f"masterjob {id}", exitcode=_ENOENT)
+        return answer.message
+
+    def kill(self, ids: Sequence[int]) -> None:
+        """Kill jobs, masters with all their subjobs; those that have ended already are fine.
+
+        Raises CommandError naming the jobs that are unknown, another user's, or live on.
+        """
+        outcome: dict[str, str] = {}
+        for some in chunks([str(id) for id in ids]):
+            for row in self._wire.command("kill", "-nomsg", *some).results:
+                outcome[row.get("jobid", "")] = row.get("status", "")
+        failed = [id for id in ids if outcome.get(str(id)) == "failed_to_kill"]
+        alive = {job.id for job in self.ps(failed) if not job.is_final}
+        unknown = [id for id in ids if str(id) not in outcome]
+        known = {job.id for job in self.ps(unknown)}
+        problems = [f"{id}: not allowed" for id in ids if outcome.get(str(id)) == "not_allowed"]
+        problems += [f"{id}: could not be killed" for id in failed if id in alive]
+        problems += [f"{id}: no such job" for id in unknown if id not in known]
+        if problems:
+            code = _EPERM if "not allowed" in problems[0] else _ENOENT if unknown else _EIO
+            raise CommandError(f"kill: {'; '.join(problems)}", command="kill", exitcode=code)
+
+    def list_ces(self) -> list[ComputingElement]:
+        """All computing elements."""
+        return [
+            ComputingElement(
+                name=row["ceName"],
+                status=row.get("status", ""),
+                max_running=number(row.get("maxRunning")),
+                max_queued=number(row.get("maxQueued")),
+                ttl=number(row.get("TTL")),
+                site=site_of(row["ceName"]),
+            )
+            for row in self._wire.command("listCEs", "-nomsg").results
+            if row.get("ceName")
+        ]
+
+    def _ps(self, how: str, ids: Iterable[int]) -> list[Job]:
+        jobs: list[Job] = []
+        for some in chunks([str(id) for id in ids]):
+            jobs += self._rows("-Fl", how, ",".join(some))
+        return jobs
+
+    def _rows(self, *options: str) -> list[Job]:
+        return [
+            Job(
+                id=int(row["id"]),
+                master=number(row.get("split")),
+                status=row.get("status", ""),
+                ce=row.get("site", ""),
+                node=row.get("node", ""),
+                name=row.get("name", ""),
+            )
+            for row in self._wire.command("ps", "-nomsg", *options).results
+            if row.get("id", "").isdigit()
+        ]
+
+    def _settle(self, tag: str, lost: AnswerLost) -> int:
+        """The id of a job whose submission was not answered, found by its tag among the newest."""
+        looked: set[int] = set()
+        for delay in _SETTLE_DELAYS:
+            threading.Event().wait(delay)
+            newest = self._rows("-l", str(_SETTLE_JOBS))
+            candidates = {job.master or job.id for job in newest}
+            for id in sorted(candidates - looked, reverse=True):
+                if self._tag_of(id) == f"comment:{tag}":
+                    return id
+            looked |= candidates
+        raise WireError(f"{lost}; no job {tag!r} is in the queue, so it was not accepted: submit it again")
+
+    def _tag_of(self, id: int) -> str:
+        try:
+            return self.jdl(id).text("JobTag")
+        except (CommandError, JdlError):
+            return ""

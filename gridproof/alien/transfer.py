@@ -1,0 +1,200 @@
+"""Files to and from storage elements, copied by ``xrdcp``.
+
+An envelope is a secret and never stands in an argument list. For reading it goes through a metalink in a
+private file. For writing ``xrdcp`` knows no such way: where the ``xrootd`` Python package is installed it
+does the copy in a process of its own; where it is not, the copy is tried without the envelope, which an SE
+that asks for one refuses.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import importlib.util
+import json
+import os
+import secrets
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from xml.sax.saxutils import escape
+
+from gridproof.alien.catalogue import Access, Catalogue
+from gridproof.alien.wire import AnswerLost
+from gridproof.errors import CommandError, TransferError
+from gridproof.processes import spawn, stop
+
+# A dead or frozen server is given up within seconds: there are other replicas.
+_LIMITS = {
+    "XRD_CONNECTIONWINDOW": "5",
+    "XRD_CONNECTIONRETRY": "1",
+    "XRD_STREAMERRORWINDOW": "0",
+    "XRD_STREAMTIMEOUT": "20",
+    "XRD_REQUESTTIMEOUT": "20",
+    "XRD_TIMEOUTRESOLUTION": "1",
+}
+_METALINK = """<?xml version="1.0" encoding="UTF-8"?>
+<metalink xmlns="urn:ietf:params:xml:ns:metalink">
+<file name="{name}"><size>{size}</size><url><![CDATA[{url}]]></url></file>
+</metalink>
+"""
+# Run as ``python -c``: what to copy comes on its standard input, which no other user can read.
+_WRITER = """
+import json, sys
+from XRootD import client
+job = json.load(sys.stdin)
+process = client.CopyProcess()
+process.add_job(job["source"], job["target"], force=True, posc=True, mkdir=True)
+process.prepare()
+status = process.run()[1][0]["status"]
+sys.exit(0 if status.ok else status.message)
+"""
+_UPLOAD_ROUNDS = 2
+
+
+def file_md5(path: Path) -> str:
+    """The MD5 of a file's content, in hex."""
+    digest = hashlib.md5(usedforsecurity=False)
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def fetch(access: Access, target: Path) -> None:
+    """Copy one replica to a local file and check size and MD5. Raises TransferError."""
+    with TemporaryDirectory(prefix="gridproof-copy-") as directory:
+        source = access.signed_url
+        if access.envelope:
+            url, _, member = access.url.partition("#")
+            signed = Access(access.se, url, access.envelope, access.guid, access.size, access.md5).signed_url
+            link = Path(directory) / "source.meta4"
+            link.touch(mode=0o600)
+            link.write_text(_METALINK.format(name=escape(target.name), size=access.size, url=signed))
+            source = f"{link}?xrdcl.unzip={member}" if member else str(link)
+        _xrdcp(source, str(target))
+    size = target.stat().st_size
+    if size != access.size:
+        raise TransferError(f"{access.se} has {size} bytes where the catalogue has {access.size}")
+    if access.md5 and file_md5(target) != access.md5.lower():
+        raise TransferError(f"{access.se} has other content than the catalogue says (MD5)")
+
+
+def store(source: Path, access: Access) -> None:
+    """Copy a local file to where ``access`` allows to write. Raises TransferError."""
+    if access.envelope and importlib.util.find_spec("XRootD"):
+        job = json.dumps({"source": str(source.absolute()), "target": access.signed_url})
+        _run([sys.executable, "-c", _WRITER], job.encode())
+        return
+    try:
+        _xrdcp(str(source.absolute()), access.url)
+    except TransferError as error:
+        if access.envelope and "permission denied" in str(error).lower():
+            raise TransferError(f"{error}; for SEs that ask for an envelope: pip install xrootd") from None
+        raise
+
+
+def _xrdcp(source: str, target: str) -> None:
+    _run(["xrdcp", "--silent", "--nopbar", "--force", source, target])
+
+
+def _run(argv: Sequence[str], secret: bytes = b"") -> None:
+    try:
+        process = spawn(argv, env={**_LIMITS, **os.environ}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    except FileNotFoundError:
+        raise TransferError(f"{argv[0]} is not installed: install the package xrootd-client") from None
+    try:
+        output, _ = process.communicate(secret)
+    except BaseException:
+        stop(process, 1.0)
+        raise
+    if process.returncode:
+        lines = [line.strip() for line in output.decode(errors="replace").splitlines() if line.strip()]
+        reason = lines[-1].removeprefix("Run: ") if lines else "no reason given"
+        raise TransferError(f"{reason} (exit code {process.returncode})")
+
+
+class Transfers(Catalogue):
+    """The catalogue with the files behind it."""
+
+    def download(self, lfn: str, local: Path) -> None:
+        """Copy a file here; each replica is tried, size and MD5 are checked, ``local`` appears when complete.
+
+        ``local`` may be a directory. Raises CommandError (no such LFN) and TransferError (no good replica).
+        """
+        path = self.absolute(lfn)
+        if local.is_dir():
+            local = local / path.rpartition("/")[2]
+        part = local.with_name(f".{local.name}.{secrets.token_hex(4)}")
+        problems: list[str] = []
+        for access in self.access_read(path):
+            try:
+                fetch(access, part)
+                part.replace(local)
+                return
+            except TransferError as error:
+                problems.append(f"{access.se}: {error}")
+            except OSError as error:
+                raise TransferError(f"{local} cannot be written: {error.strerror}") from None
+            finally:
+                part.unlink(missing_ok=True)
+        raise TransferError("\n  ".join([f"{path} could not be read at any replica", *problems]))
+
+    def cat(self, lfn: str) -> bytes:
+        """The content of a file. Raises as `download` does."""
+        with TemporaryDirectory(prefix="gridproof-cat-") as directory:
+            local = Path(directory) / "content"
+            self.download(lfn, local)
+            return local.read_bytes()
+
+    def upload(
+        self, local: Path, lfn: str, ses: Sequence[str] = (), replicas: int = 1, mode: str = "644"
+    ) -> None:
+        """Copy a local file to the Grid and register it, its directory made where missing.
+
+        ``ses`` must all get a replica; the service chooses SEs for what ``replicas`` asks beyond, and others
+        when one of its choice is dead. On failure nothing stays behind. Raises CommandError (not allowed,
+        the name is taken) and TransferError.
+        """
+        if not local.is_file():
+            raise TransferError(f"{local} is no file that could be uploaded to {lfn}")
+        path, size, md5 = self.absolute(lfn), local.stat().st_size, file_md5(local)
+        self.mkdir(path.rpartition("/")[0] or "/")
+        dead: list[str] = []
+        problems: list[str] = []
+        for _ in range(1 if ses else _UPLOAD_ROUNDS):
+            wanted = [*ses, *(f"!{se}" for se in dead)]
+            if replicas > len(ses):
+                wanted.append(f"disk:{replicas - len(ses)}")
+            accesses = self.access_write(path, ",".join(wanted), size, md5)
+            failed = self._store_all(local, accesses)
+            if not failed:
+                self._commit_all(path, accesses, size, md5, mode)
+                return
+            dead += failed
+            problems += [f"{se}: {reason}" for se, reason in failed.items()]
+        raise TransferError("\n  ".join([f"{local} could not be uploaded to {path}", *problems]))
+
+    def _store_all(self, local: Path, accesses: Sequence[Access]) -> dict[str, str]:
+        failed: dict[str, str] = {}
+        for access in accesses:
+            try:
+                store(local, access)
+            except TransferError as error:
+                failed[access.se] = str(error)
+        return failed
+
+    def _commit_all(self, path: str, accesses: Sequence[Access], size: int, md5: str, mode: str) -> None:
+        try:
+            for access in accesses:
+                try:
+                    self.commit(path, access, size, md5, mode)
+                except AnswerLost:
+                    if access.se.upper() not in {replica.se.upper() for replica in self.whereis(path)}:
+                        self.commit(path, access, size, md5, mode)
+        except BaseException:
+            with contextlib.suppress(CommandError):
+                self.rm(path)
+            raise
