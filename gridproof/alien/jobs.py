@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 import threading
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -63,18 +64,19 @@ class Jobs:
         self._wire = wire
 
     def submit(self, jdl: Jdl, tag: str) -> int:
-        """Submit a job and return its id; ``tag``, unique, becomes its ``JobTag``.
+        """Submit a job and return its id; ``tag`` and a number of its own become its ``JobTag``.
 
-        Sent exactly once: should the answer get lost, the queue is searched for the tag. Raises JdlError if
+        Sent exactly once: should the answer get lost, the queue is searched for that tag. Raises JdlError if
         the JDL is not right, CommandError if the service rejects it, WireError if it never arrived.
         """
+        job_tag = f"comment:{tag} {secrets.token_hex(8)}"
         tagged = jdl.copy()
-        tagged["JobTag"] = (f"comment:{tag}",)
+        tagged["JobTag"] = (job_tag,)
         jdl_module.validate(tagged)
         try:
             answer = self._wire.command("submit", jdl_module.render(tagged))
         except AnswerLost as lost:
-            return self._settle(tag, lost)
+            return self._settle(job_tag, lost)
         job_id = number(answer.results[-1].get("jobId")) if answer.results else 0
         if not job_id:
             raise CommandError(
@@ -179,7 +181,7 @@ class Jobs:
             if row.get("id", "").isdigit()
         ]
 
-    def _settle(self, tag: str, lost: AnswerLost) -> int:
+    def _settle(self, job_tag: str, lost: AnswerLost) -> int:
         """The id of a job whose submission was not answered, found by its tag among the newest."""
         looked: set[int] = set()
         for delay in _SETTLE_DELAYS:
@@ -187,10 +189,10 @@ class Jobs:
             newest = self._rows("-l", str(_SETTLE_JOBS))
             candidates = {job.master or job.id for job in newest}
             for id in sorted(candidates - looked, reverse=True):
-                if self._tag_of(id) == f"comment:{tag}":
+                if self._tag_of(id) == job_tag:
                     return id
             looked |= candidates
-        raise WireError(f"{lost}; no job {tag!r} is in the queue, so it was not accepted: submit it again")
+        raise WireError(f"{lost}; no such job is in the queue, so it was not accepted: submit it again")
 
     def _tag_of(self, id: int) -> str:
         try:

@@ -26,6 +26,7 @@ REQUEST_LIMIT = 130_000
 _ANSWER_LIMIT = 256 * 2**20
 _OPEN_TIMEOUT = 15.0
 _PING_INTERVAL = 20.0
+_PROBE_TIMEOUT = 3.0
 
 # Commands that change nothing, or that change the same thing when they come twice.
 _REPEATABLE = {
@@ -186,12 +187,24 @@ class Wire:
                 f"the certificate of {where} is signed by none of the CAs in "
                 f"{self._credentials.ca or 'the system'} ({error.verify_message}): set X509_CERT_DIR"
             )
-        reason = _alert(error)
-        if reason:
-            return CredentialError(f"{where} refused the certificate {self._credentials.cert}: {reason}")
-        if isinstance(error, (OSError, InvalidHandshake, EOFError)):
-            return WireError(f"the service at {where} did not open a websocket: {str(error) or repr(error)}")
-        return error
+        if not isinstance(error, (OSError, InvalidHandshake, ConnectionClosed, EOFError)):
+            return error
+        alert = _alert(error) or self._alert_at_first_read()
+        if alert:
+            return CredentialError(f"{where} refused the certificate {self._credentials.cert}: {alert}")
+        return WireError(f"the service at {where} did not open a websocket: {str(error) or repr(error)}")
+
+    def _alert_at_first_read(self) -> str:
+        """Why TLS 1.3 was refused: that shows only at the first read, where websockets hides it."""
+        try:
+            with (
+                socket.create_connection((self.host, self.port), _PROBE_TIMEOUT) as tcp,
+                self._context.wrap_socket(tcp, server_hostname=self.host) as tls,
+            ):
+                tls.recv(1)
+        except OSError as error:
+            return _alert(error)
+        return ""
 
     def _disconnect(self) -> None:
         self._connection = None
@@ -199,19 +212,16 @@ class Wire:
             self._open.close()
 
 
-def _alert(error: BaseException | None) -> str:
+def _alert(error: BaseException) -> str:
     """The TLS alert with which the other side refused our certificate, if that is what happened."""
-    while error is not None:
-        if isinstance(error, ssl.SSLError) and "ALERT" in (error.reason or ""):
-            return (error.reason or "").lower().replace("_", " ")
-        error = error.__cause__ or error.__context__
-    return ""
+    reason = (isinstance(error, ssl.SSLError) and error.reason) or ""
+    return reason.lower().replace("_", " ") if "ALERT" in reason else ""
 
 
 def _failure(name: str, options: tuple[str, ...], exitcode: str, answer: Answer) -> CommandError:
     if name == "commit":  # an envelope is a secret
         options = ("<envelope>", *options[1:])
-    command = " ".join([name, *options])
+    command = " ".join([name, *(option for option in options if option != "-nomsg")])
     shown = command if len(command) <= 200 else command[:200] + " …"
     reason = answer.metadata.get("error", "").strip() or answer.message or "no reason given"
     code = int(exitcode) if exitcode.lstrip("-").isdigit() else -1

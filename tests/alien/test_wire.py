@@ -1,0 +1,171 @@
+"""The wire: one command at a time, none that changes something sent twice, errors that say what to do."""
+
+from __future__ import annotations
+
+import socket
+import ssl
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gridproof.alien import wire as wire_module
+from gridproof.alien.wire import AnswerLate, AnswerLost, Wire, decode
+from gridproof.errors import CommandError, CredentialError, WireError
+
+
+def test_an_answer_comes_with_stripped_keys_and_string_values(central: Any, wire: Wire) -> None:
+    central.play = lambda command, options: {
+        "metadata": {"exitcode": "0"},
+        "results": [{"id ": "5", "TTL": 87000, "md5": None}],
+    }
+    assert wire.command("ps").results == ({"id": "5", "TTL": "87000", "md5": ""},)
+
+
+def test_a_failure_is_an_error_with_its_code(wire: Wire) -> None:
+    with pytest.raises(CommandError, match="No such file or directory : /nowhere") as caught:
+        wire.command("stat", "-nomsg", "/nowhere")
+    assert caught.value.exitcode == 2
+    assert "stat" in caught.value.command
+
+
+def test_an_envelope_is_in_no_error_message(central: Any, wire: Wire) -> None:
+    central.play = lambda command, options: {"metadata": {"exitcode": "53", "error": "no"}, "results": []}
+    with pytest.raises(CommandError) as caught:
+        wire.command("commit", "SECRET", "5", "/a")
+    assert "SECRET" not in str(caught.value) + caught.value.command
+
+
+@pytest.mark.parametrize("fault", ["drop", "drop done", 1013])
+def test_reading_goes_on_over_a_new_connection(central: Any, wire: Wire, fault: str | int) -> None:
+    central.faults = [fault]
+    assert wire.command("whoami").results[0]["username"] == "jalien"
+    assert central.connections == 2
+
+
+def test_reading_gives_up_when_the_new_connection_breaks_too(central: Any, wire: Wire) -> None:
+    central.faults = ["drop", "drop"]
+    with pytest.raises(WireError, match="broke off"):
+        wire.command("whoami")
+
+
+@pytest.mark.parametrize("command", ["submit", "rm", "commit", "mkdir", "mv"])
+def test_what_changes_something_is_never_sent_twice(central: Any, wire: Wire, command: str) -> None:
+    central.faults = ["drop"]
+    with pytest.raises(AnswerLost):
+        wire.command(command, "x")
+    assert central.names() == [command]
+
+
+def test_a_dead_connection_is_found_out_before_a_submission_is_sent(central: Any, wire: Wire) -> None:
+    central.faults = ["", "drop"]
+    wire.command("whoami")
+    with pytest.raises(CommandError):
+        wire.command("stat", "/nowhere")  # read over a new connection
+    assert central.connections == 2
+    wire._connection.socket.shutdown(socket.SHUT_RDWR)  # type: ignore[union-attr]
+    assert wire.command("submit", "/alice/cern.ch/user/j/jalien/t1/j.jdl").results[0]["jobId"]
+    assert central.names().count("submit") == 1
+
+
+def test_a_late_answer_is_not_taken_for_the_next_ones(central: Any, authority: Any) -> None:
+    wire = Wire("127.0.0.1", central.port, authority.issue("other"), timeout=0.3)
+    central.faults = ["hang"]
+    with pytest.raises(AnswerLate, match=r"no answer from 127.0.0.1:\d+ within 0.3 s"):
+        wire.command("whoami")
+    assert wire.command("listCEs").results[0]["ceName"]
+    assert central.names() == ["whoami", "listCEs"]
+    wire.close()
+
+
+def test_threads_share_a_connection(central: Any, wire: Wire) -> None:
+    answers: list[str] = []
+    threads = [
+        threading.Thread(target=lambda: answers.append(wire.command("whoami").results[0]["username"]))
+        for _ in range(8)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert answers == ["jalien"] * 8
+    assert central.connections == 1
+
+
+def test_a_closed_wire_opens_again_when_it_is_used(central: Any, wire: Wire) -> None:
+    wire.command("whoami")
+    wire.close()
+    wire.close()
+    wire.command("whoami")
+    assert central.connections == 2
+
+
+def test_a_refused_connection_names_host_and_port(authority: Any) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    with pytest.raises(WireError, match=rf"127.0.0.1:{port}: Connection refused; check ALIENPY_JCENTRAL"):
+        Wire("127.0.0.1", port, authority.issue("jalien")).command("whoami")
+
+
+def test_an_unknown_host_is_named(authority: Any) -> None:
+    with pytest.raises(WireError, match=r"no\.such\.host\.invalid:8097"):
+        Wire("no.such.host.invalid", 8097, authority.issue("jalien")).command("whoami")
+
+
+def test_an_unknown_subject_is_named(central: Any, wire: Wire) -> None:
+    central.known = False
+    with pytest.raises(CredentialError, match=r"does not know /C=CH/O=JAliEn/CN=jalien \(HTTP 401\)"):
+        wire.command("whoami")
+
+
+def test_a_service_of_another_authority_is_not_trusted(central: Any, authority: Any, tmp_path: Path) -> None:
+    other = type(authority)(tmp_path, "other-ca")
+    with pytest.raises(CredentialError, match=r"signed by none of the CAs in .*other-ca.pem"):
+        Wire("127.0.0.1", central.port, other.issue("jalien")).command("whoami")
+
+
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+def test_a_certificate_of_another_authority_is_refused(
+    authority: Any, recorded: Any, central: Any, tmp_path: Path, version: ssl.TLSVersion
+) -> None:
+    service = type(central)(authority, recorded, max_tls=version)
+    service.start()
+    foreign = type(authority)(tmp_path, "other-ca").issue("stranger")
+    credentials = type(foreign)(foreign.cert, foreign.key, authority.file)
+    try:
+        with pytest.raises(
+            CredentialError, match=r"refused the certificate .*stranger-cert.pem: .*unknown ca"
+        ):
+            Wire("127.0.0.1", service.port, credentials).command("whoami")
+    finally:
+        service.stop()
+
+
+def test_what_is_no_websocket_is_named(authority: Any) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+
+        def answer() -> None:
+            peer, _ = server.accept()
+            peer.sendall(b"220 this is a mail server\r\n")
+            peer.close()
+
+        thread = threading.Thread(target=answer)
+        thread.start()
+        with pytest.raises(WireError, match=f"127.0.0.1:{port} did not open a websocket"):
+            Wire("127.0.0.1", port, authority.issue("jalien")).command("whoami")
+        thread.join()
+
+
+def test_a_request_beyond_the_limit_is_not_sent(central: Any, wire: Wire) -> None:
+    with pytest.raises(WireError, match="of one command"):
+        wire.command("submit", "x" * wire_module.REQUEST_LIMIT)
+    assert central.requests == []
+
+
+@pytest.mark.parametrize("text", ["", "[]", "null", '{"results": [5]}', '{"results": 5}', "<html>"])
+def test_what_is_no_answer_is_an_error(text: str) -> None:
+    with pytest.raises(WireError, match="no answer"):
+        decode(text)
