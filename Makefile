@@ -1,0 +1,72 @@
+# `make help` lists what there is. PYTHON chooses the interpreter of the virtual environment.
+PYTHON ?= python3
+
+# Relative on purpose: a clone may lie in a directory whose name has blanks.
+BIN := .venv/bin
+STAMP := .venv/.installed
+
+.DEFAULT_GOAL := help
+.PHONY: help install system demo test lint format bench clean
+
+help:
+	@echo "make install   Debian packages where missing, .venv, gridproof in it (the others do it by themselves)"
+	@echo "make demo      an interactive analysis on an embedded Grid, from pilots to histogram"
+	@echo "make test      the tests (TESTS=\"...\" passes arguments to pytest)"
+	@echo "make lint      ruff and mypy"
+	@echo "make format    let ruff rewrite what it can"
+	@echo "make bench     the benchmarks, as JSON"
+	@echo "make clean     remove .venv and all that was built"
+
+install: $(STAMP)
+
+# What must be on the machine: command or Python module -> Debian package.
+system:
+	@missing=; need() { missing="$$missing $$1"; }; \
+	command -v xrootd >/dev/null 2>&1 || need xrootd-server; \
+	{ command -v xrdcp && command -v xrdfs; } >/dev/null 2>&1 || need xrootd-client; \
+	command -v g++ >/dev/null 2>&1 || need g++; \
+	command -v setpriv >/dev/null 2>&1 || need util-linux; \
+	if ! command -v "$(PYTHON)" >/dev/null 2>&1; then need python3; need python3-venv; \
+	elif ! "$(PYTHON)" -c 'import ensurepip, venv' >/dev/null 2>&1; then need python3-venv; fi; \
+	if [ -z "$$missing" ]; then exit 0; fi; \
+	if ! command -v apt-get >/dev/null 2>&1; then \
+	  echo "gridproof needs programs that are not here. Debian calls their packages:$$missing" >&2; \
+	  echo "Install what your system calls them (XRootD 5: https://xrootd.org), then run make again." >&2; \
+	  exit 1; \
+	fi; \
+	if [ "$$(id -u)" -ne 0 ]; then \
+	  echo "gridproof needs Debian packages that are not here. Run this, then run make again:" >&2; \
+	  echo "  sudo apt-get update && sudo apt-get install -y --no-install-recommends$$missing" >&2; \
+	  exit 1; \
+	fi; \
+	echo "Installing Debian packages:$$missing"; \
+	export DEBIAN_FRONTEND=noninteractive; \
+	apt-get -qq update && apt-get -qq install -y --no-install-recommends $$missing >/dev/null
+
+$(STAMP): pyproject.toml | system
+	@[ -x $(BIN)/python ] || "$(PYTHON)" -m venv .venv
+	@echo "Installing gridproof and ROOT into .venv (the first time takes a minute)"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[test]'
+	@touch $@
+
+demo: $(STAMP)
+	@$(BIN)/python -m gridproof.cli demo
+
+test: $(STAMP)
+	$(BIN)/python -m pytest $(TESTS)
+
+lint: $(STAMP)
+	$(BIN)/python -m ruff check .
+	$(BIN)/python -m ruff format --check .
+	$(BIN)/python -m mypy --strict gridproof
+
+format: $(STAMP)
+	$(BIN)/python -m ruff check --fix .
+	$(BIN)/python -m ruff format .
+
+bench: $(STAMP)
+	@for script in benchmarks/*.py; do [ ! -e "$$script" ] || $(BIN)/python "$$script" || exit 1; done
+
+clean:
+	rm -rf .venv build dist pt_spectrum.png .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
