@@ -133,12 +133,12 @@ class Agent:
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        ends = [self._forkserver.stop(2.0)]
         if self._conn is not None:
             self._conn.close()
+        await self._forkserver.stop(2.0)
         if self._xrootd is not None:
             await self._xrootd.stop()
-        await asyncio.gather(*ends)
+        self._workers.close()
         if self._conn is not None:
             with suppress(asyncio.TimeoutError):
                 await asyncio.wait_for(self._conn.wait_closed(), 2.0)
@@ -154,6 +154,7 @@ class Agent:
             await xrootd
         except BaseException:
             xrootd.cancel()
+            await asyncio.gather(xrootd, return_exceptions=True)
             raise
         if threads > 1:
             trace(f"the forkserver has {threads} threads; forking it is not safe")
@@ -248,8 +249,8 @@ class Agent:
             trace("lost the connection to the ProxyServer")
         finally:
             self._control = None
-            conn.abort()
             if not self._ending.done():
+                conn.abort()
                 await self._workers.disconnected()
 
     def _tell(self, content: PilotMessage) -> None:

@@ -74,9 +74,15 @@ async def start(cache: Path, work: Path) -> NodeXrootd:
         argv = [*_as(user), program, "-c", str(run / _CONFIG_NAME), "-I", "v4", "-p", str(port)]
         with log.open("wb") as output:
             child = await Child.start(argv, cwd=run, stderr=output, death_signal=signal.SIGKILL)
-        if await _is_up(child, port):
+        up = False
+        try:
+            up = await _is_up(child, port)
+        finally:
+            if not up:
+                child.terminate()
+                await child.stop(1.0)
+        if up:
             return NodeXrootd(port, keytab, child)
-        await child.stop(1.0)
     lines = log.read_text(errors="replace").strip().splitlines()
     raise ProxyError(f"xrootd did not come up on this node; its last lines: {' | '.join(lines[-3:])}")
 

@@ -84,7 +84,7 @@ class Workers:
         """Open the worker's ways and have it forked; a failure is told as its exit."""
         try:
             await self._start(conn, order)
-        except (OSError, asyncssh.Error, ProxyError) as error:
+        except (OSError, asyncssh.Error, asyncssh.ChannelListenError, ProxyError) as error:
             self._forget(order.name)
             text = str(error) or type(error).__name__
             self._tell(WorkerExited(order.name, -1, 0, f"the pilot could not start it: {text}"))
@@ -147,6 +147,12 @@ class Workers:
         if not self._forkserver.exited.done():
             with suppress(asyncio.TimeoutError):
                 await asyncio.wait_for(self._empty.wait(), grace + 5.0)
+
+    def close(self) -> None:
+        """Release the ports of workers that ended unreported."""
+        for worker in self._workers.values():
+            worker.reserved.close()
+        self._workers.clear()
 
     def _forget(self, name: str) -> None:
         worker = self._workers.pop(name, None)

@@ -36,6 +36,18 @@ class ServerConfig:
     limits: Limits = field(default_factory=Limits)
 
 
+_KINDS: Mapping[str, tuple[type, ...]] = {
+    "users": (dict,),
+    "host": (str,),
+    "port": (int,),
+    "forward_ports": (list,),
+    "state_dir": (str, type(None)),
+    "owner_pipe": (bool,),
+    "orphan_limit": (int, float),
+    "master": (list,),
+}
+
+
 def read_config(values: Mapping[str, Any]) -> ServerConfig:
     """The configuration from its JSON object.
 
@@ -43,21 +55,27 @@ def read_config(values: Mapping[str, Any]) -> ServerConfig:
         ConfigError: unknown settings, no users, or values that cannot be.
     """
     settings = dict(values)
-    known = {"users", "host", "port", "forward_ports", "state_dir", "owner_pipe", "orphan_limit", "master"}
-    if unknown := sorted(set(settings) - known):
-        raise ConfigError(
-            f"the ProxyServer knows no setting {', '.join(unknown)}; it knows {', '.join(sorted(known))}"
-        )
+    for name, value in settings.items():
+        kinds = _KINDS.get(name)
+        if kinds is None:
+            raise ConfigError(f"the ProxyServer knows no setting {name}; it knows {', '.join(_KINDS)}")
+        if not isinstance(value, kinds):
+            raise ConfigError(f"the ProxyServer's setting {name} cannot be {value!r}")
     users = settings.get("users")
-    if not isinstance(users, Mapping) or not users:
+    if not users or not all(isinstance(keys, list) for keys in users.values()):
         raise ConfigError('the ProxyServer needs "users": {"name": ["ssh-ed25519 …", …]}')
     for name in users:
         check_name("user", name)
     if "forward_ports" in settings:
-        first, last = settings["forward_ports"]
-        if not 1024 <= first <= last <= 65535:
-            raise ConfigError(f"forward_ports [{first}, {last}] is not a range of ports from 1024 to 65535")
-        settings["forward_ports"] = (first, last)
+        settings["forward_ports"] = _port_range(settings["forward_ports"])
     if settings.get("state_dir") is not None:
         settings["state_dir"] = Path(settings["state_dir"])
     return ServerConfig(**settings)
+
+
+def _port_range(ports: Sequence[Any]) -> tuple[int, int]:
+    if len(ports) == 2 and all(isinstance(port, int) for port in ports):
+        first, last = ports
+        if 1024 <= first <= last <= 65535:
+            return first, last
+    raise ConfigError(f"forward_ports {ports} is not [first, last] within 1024 to 65535")

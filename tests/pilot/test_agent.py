@@ -1,0 +1,286 @@
+"""Pilots at a real ProxyServer, over real SSH, with real worker processes that only echo."""
+
+import asyncio
+import os
+import signal
+import socket
+import time
+from dataclasses import replace
+
+import asyncssh
+import psutil
+import pytest
+
+from gridproof.pilot.agent import Timing
+from gridproof.pilot.workers import reserve_port
+from gridproof.proxy.state import Limits
+
+
+def alive(pid):
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+async def greeting(contact):
+    reader, writer = await asyncio.open_connection("127.0.0.1", int(contact.rsplit(":", 1)[1]))
+    try:
+        return (await asyncio.wait_for(reader.readline(), 5)).decode().strip()
+    finally:
+        writer.close()
+
+
+async def reached(worker):
+    """Its name, as it says itself through its forward; it may take a moment to listen."""
+    for _ in range(50):
+        if said := await greeting(worker.contact):
+            return said
+        await asyncio.sleep(0.1)
+    return ""
+
+
+def test_workers_start_reach_their_scheduler_and_can_be_reached(cluster):
+    async def main():
+        async with cluster() as it:
+            await it.open(workers=4)
+            await it.pilot("1", cores=2)
+            await it.pilot("2", cores=2)
+            await it.running(4)
+            assert sorted([await reached(w) for w in it.worker_list]) == sorted(it.status.workers)
+            assert {w.site for w in it.worker_list} == {"Site1"}
+            assert {w.host for w in it.worker_list} == {socket.gethostname()}
+            titles = {psutil.Process(w.pid).cmdline()[0] for w in it.worker_list}
+            assert titles == {f"gridproof worker {w.name}" for w in it.worker_list}
+
+    asyncio.run(main())
+
+
+def test_closing_the_session_ends_pilots_and_workers_and_leaves_no_file(cluster, tmp_path):
+    async def main():
+        async with cluster() as it:
+            await it.open()
+            _, task = await it.pilot(cores=2)
+            await it.running(2)
+            pids = [w.pid for w in it.worker_list]
+            began = time.monotonic()
+            await it.client.close_session(it.session)
+            assert await asyncio.wait_for(task, 5) == "the session was closed"
+            assert time.monotonic() - began < 3
+            assert not any(map(alive, pids))
+            assert not any(tmp_path.iterdir())
+
+    asyncio.run(main())
+
+
+def test_a_killed_worker_is_replaced_under_a_new_name(cluster):
+    async def main():
+        async with cluster() as it:
+            await it.open(workers=1)
+            await it.pilot()
+            await it.running(1)
+            (worker,) = it.worker_list
+            os.kill(worker.pid, signal.SIGKILL)
+            await it.until(lambda _, workers: len(workers) == 2 and workers[1].state == "running")
+            first, second = it.worker_list
+            assert (first.state, second.name) == ("ended", "Site1-1-0.2")
+            assert "signal 9" in first.reason
+            assert await reached(second) == second.name
+            assert await_closed(first.contact)
+
+    def await_closed(contact):
+        with pytest.raises(OSError, match="refused"):
+            socket.create_connection(("127.0.0.1", int(contact.rsplit(":", 1)[1])))
+        return True
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize(("session", "words"), [("crash", "signal 11"), ("fail", "no worker today")])
+def test_what_a_worker_died_of_is_told_and_after_a_while_it_is_given_up(cluster, session, words):
+    async def main():
+        limits = replace(Limits(), backoff=0.01, young_deaths=3)
+        async with cluster(limits=limits) as it:
+            await it.open(session, workers=1)
+            await it.pilot()
+            await it.until(lambda _, workers: any("given up" in w.reason for w in workers))
+            assert len(it.worker_list) == 3
+            assert all(words in w.reason for w in it.worker_list)
+
+    asyncio.run(main())
+
+
+def test_stopped_workers_end_even_if_they_do_not_want_to(cluster):
+    async def main():
+        async with cluster() as it:
+            await it.open("stubborn", workers=2)
+            agent, _ = await it.pilot(cores=2)
+            await it.running(2)
+            agent._workers.stop(it.worker_list[0].name, grace=0.2)
+            await it.until(lambda _, workers: any("signal 9" in w.reason for w in workers))
+
+    asyncio.run(main())
+
+
+def test_fewer_workers_are_stopped_politely(cluster):
+    async def main():
+        async with cluster() as it:
+            await it.open(workers=2)
+            await it.pilot(cores=2)
+            await it.running(2)
+            await it.client.resize_session(it.session, 1)
+            await it.until(lambda _, workers: any("told to end, signal 15" in w.reason for w in workers))
+            assert sum(w.state == "running" for w in it.worker_list) == 1
+
+    asyncio.run(main())
+
+
+def test_a_pilot_redials_and_its_workers_start_anew(cluster, quick):
+    async def main():
+        async with cluster() as it:
+            await it.open(workers=1)
+            agent, _ = await it.pilot(timing=quick)
+            await it.running(1)
+            (old,) = it.worker_list
+            agent._conn.abort()
+            await it.until(
+                lambda _, workers: any(w.name == "Site1-1-0.2" and w.state == "running" for w in workers)
+            )
+            assert not alive(old.pid)
+            assert [p.state for p in it.pilot_list] == ["ready"]
+            assert await reached(it.status.workers["Site1-1-0.2"]) == "Site1-1-0.2"
+
+    asyncio.run(main())
+
+
+def test_a_pilot_whose_server_stays_away_ends(cluster, quick):
+    async def main():
+        async with cluster() as it:
+            await it.open()
+            agent, task = await it.pilot(timing=quick, orphan_limit=0.5)
+            await it.running(1)
+            it.server._acceptor.close()
+            agent._conn.abort()
+            assert "stayed away" in await asyncio.wait_for(task, 10)
+
+    asyncio.run(main())
+
+
+def test_a_pilot_whose_key_is_revoked_ends_at_once(cluster, quick):
+    async def main():
+        async with cluster() as it:
+            await it.open()
+            config = it.submission
+            await it.client.close_session(it.session)
+            it.submission = config
+            _, task = await it.pilot(timing=quick)
+            assert "refused its join key" in await asyncio.wait_for(task, 5)
+
+    asyncio.run(main())
+
+
+def test_a_pilot_trusts_only_the_host_key_it_was_given(cluster, quick):
+    async def main():
+        async with cluster() as it:
+            await it.open()
+            other = asyncssh.generate_private_key("ssh-ed25519").export_public_key().decode()
+            _, task = await it.pilot(timing=quick, host_key=other, orphan_limit=1.0)
+            assert "stayed away" in await asyncio.wait_for(task, 10)
+            assert it.status is None
+
+    asyncio.run(main())
+
+
+def test_a_pilot_with_other_versions_is_told_why_and_goes(cluster):
+    async def main():
+        async with cluster() as it:
+            from gridproof.proxy.protocol import Versions
+
+            await it.open(versions=Versions("3.11.2", "6.38.00", "1", "2026.1"))
+            _, task = await it.pilot()
+            reason = await asyncio.wait_for(task, 10)
+            assert "root 6.38.00" in reason
+            assert "root 6.40.00" in reason
+            await it.until(lambda pilots, _: [p.state for p in pilots] == ["refused"])
+            assert it.pilot_list[0].reason == reason
+
+    asyncio.run(main())
+
+
+def test_of_two_payloads_of_one_job_the_older_goes(cluster):
+    async def main():
+        async with cluster() as it:
+            await it.open(workers=1)
+            _, older = await it.pilot("7")
+            await it.running(1)
+            _, newer = await it.pilot("7")
+            assert "newer payload" in await asyncio.wait_for(older, 10)
+            await it.until(
+                lambda _, workers: any(w.name == "Site1-7-0.2" and w.state == "running" for w in workers)
+            )
+            assert not newer.done()
+
+    asyncio.run(main())
+
+
+def test_a_pilot_drains_and_leaves_before_its_time_is_over(cluster):
+    async def main():
+        async with cluster() as it:
+            await it.open(workers=1)
+            _, task = await it.pilot(ttl=3.0, timing=Timing(drain=1.5, drain_share=0.5))
+            began = time.monotonic()
+            await it.running(1)
+            await it.until(lambda pilots, _: any("its time is over" in p.reason for p in pilots))
+            assert "its time is over" in await asyncio.wait_for(task, 5)
+            assert time.monotonic() - began < 3.0
+            await it.until(lambda pilots, _: [p.state for p in pilots] == ["left"])
+            assert [w.state for w in it.worker_list] == ["ended"]
+
+    asyncio.run(main())
+
+
+def test_silence_is_shown_and_a_silent_pilot_is_dropped(cluster, quick):
+    async def main():
+        limits = replace(Limits(), silent_after=0.5, lost_after=2.0)
+        async with cluster(limits=limits) as it:
+            await it.open(workers=1)
+            await it.pilot(timing=replace(quick, heartbeat=3600.0))
+            await it.running(1)
+            await it.until(lambda pilots, _: pilots[0].state == "silent")
+            await it.until(lambda pilots, _: pilots[0].state == "lost")
+            assert [w.state for w in it.worker_list] == ["ended"]
+
+    asyncio.run(main())
+
+
+def test_the_forkservers_death_ends_the_pilot(cluster):
+    async def main():
+        async with cluster() as it:
+            await it.open(workers=1)
+            agent, task = await it.pilot()
+            await it.running(1)
+            os.kill(agent._forkserver.pid, signal.SIGKILL)
+            assert "forkserver ended" in await asyncio.wait_for(task, 10)
+            await it.until(lambda pilots, _: [p.state for p in pilots] == ["left"])
+
+    asyncio.run(main())
+
+
+def test_a_full_forward_range_is_an_error_that_names_itself(cluster):
+    async def main():
+        async with cluster(forward_ports=(28321, 28321)) as it:
+            await it.open(workers=2)
+            await it.pilot(cores=2)
+            await it.until(lambda _, workers: any("could not start it" in w.reason for w in workers))
+            assert sum(w.state == "running" for w in it.worker_list) == 1
+
+    asyncio.run(main())
+
+
+def test_a_reserved_port_can_be_listened_on_and_is_given_to_nobody_else():
+    reserved, port = reserve_port()
+    with reserved:
+        with socket.socket() as other, pytest.raises(OSError, match="in use"):
+            other.bind(("127.0.0.1", port))
+        with socket.create_server(("127.0.0.1", port)):
+            socket.create_connection(("127.0.0.1", port)).close()

@@ -1,0 +1,327 @@
+"""The registry's decisions, with time as an argument."""
+
+from dataclasses import replace
+
+import pytest
+
+from gridproof.errors import ProxyError
+from gridproof.proxy.protocol import Ready, Register, Versions
+from gridproof.proxy.registry import Registry
+from gridproof.proxy.state import End, Limits, Start, Stop
+
+HERE = Versions("3.11.2", "6.40.00", "0.1.0", "2026.8.0")
+LIMITS = Limits()
+
+
+class World:
+    """A registry with one session, and shorthands for what pilots do."""
+
+    def __init__(self, workers=4, cores=1):
+        self.registry = Registry(LIMITS)
+        self.now = 1000.0
+        self.cores = cores
+        self.jobs = 0
+        self.registry.open_session("s", "me", HERE, workers)
+        self.registry.add_submission("sub", "me", "s", self.now + 3600)
+        self.registry.session_ready("s", 4000)
+
+    def about(self, **changes):
+        self.jobs += 1
+        about = Register(str(self.jobs), "0", f"n{self.jobs}", "Site1", "node", 1, self.cores)
+        return replace(about, **changes)
+
+    def join(self, versions=HERE, **changes):
+        key = self.registry.register("sub", self.about(**changes), self.now)
+        self.registry.ready(key, Ready(versions, 1094), self.now)
+        return key
+
+    def decide(self):
+        return self.registry.decide(self.now)
+
+    def started(self):
+        actions = self.decide()
+        assert all(isinstance(action, Start) for action in actions)
+        for pid, action in enumerate(actions, 100):
+            self.registry.worker_started(action.pilot, action.name, pid, "tls://127.0.0.1:20001")
+        return actions
+
+    def exit(self, action, code=0, signal=0):
+        self.registry.worker_exited(action.pilot, action.name, code, signal, "last words", self.now)
+
+    def pass_time(self, seconds, beating=()):
+        self.now += seconds
+        for key in beating:
+            self.registry.heartbeat(key, 0.5, self.now)
+        self.registry.tick(self.now)
+
+    def pilots(self):
+        return {p.job_id: p for p in self.registry.records("s")[0]}
+
+    def workers(self):
+        return {w.name: w for w in self.registry.records("s")[1]}
+
+
+def test_a_pilot_starts_a_worker_per_core_once_it_is_ready():
+    world = World(workers=2, cores=2)
+    key = world.registry.register("sub", world.about(), world.now)
+    assert world.decide() == []
+    assert world.pilots()["1"].state == "joining"
+    world.registry.ready(key, Ready(HERE), world.now)
+    assert [(a.pilot, a.name) for a in world.decide()] == [(key, "Site1-1-0"), (key, "Site1-1-1")]
+    assert world.decide() == []
+
+
+def test_no_worker_starts_before_the_session_is_ready():
+    registry = Registry()
+    registry.open_session("s", "me", HERE, 1)
+    registry.add_submission("sub", "me", "s", 9e9)
+    key = registry.register("sub", Register("1", "0", "n", "Site1", "node", 1, 1), 0.0)
+    registry.ready(key, Ready(HERE), 0.0)
+    assert registry.decide(0.0) == []
+    registry.session_ready("s", 4000)
+    assert [type(a) for a in registry.decide(0.0)] == [Start]
+
+
+def test_workers_are_spread_over_pilots_and_no_more_start_than_wanted():
+    world = World(workers=4, cores=4)
+    keys = [world.join() for _ in range(2)]
+    assert sorted(a.pilot for a in world.decide()) == sorted(keys * 2)
+
+
+def test_late_pilots_join_while_workers_are_missing():
+    world = World(workers=3)
+    world.join()
+    assert len(world.started()) == 1
+    world.pass_time(500, beating=[("sub", "1", "n1")])
+    world.join()
+    world.join()
+    world.join()
+    assert len(world.started()) == 2
+
+
+def test_a_lost_pilots_workers_are_replaced_by_a_spare_pilot():
+    world = World(workers=1)
+    first, second = world.join(), world.join()
+    assert [a.pilot for a in world.started()] == [first]
+    world.registry.disconnected(first, world.now)
+    assert [a.pilot for a in world.started()] == [second]
+    assert world.workers()["Site1-1-0"].state == "ended"
+    assert world.pilots()["1"].state == "lost"
+
+
+@pytest.mark.parametrize(
+    ("versions", "names"),
+    [
+        (replace(HERE, root="6.38.00"), ("root 6.38.00", "root 6.40.00")),
+        (replace(HERE, python="3.12.1"), ("python 3.12.1", "python 3.11.2")),
+        (replace(HERE, distributed="2026.9"), ("distributed 2026.9", "distributed 2026.8.0")),
+        (replace(HERE, gridproof="9"), ("gridproof 9", "gridproof 0.1.0")),
+    ],
+)
+def test_a_pilot_with_other_versions_is_refused_and_both_are_named(versions, names):
+    world = World()
+    key = world.join(versions=versions)
+    (end,) = world.decide()
+    assert end == End(key, end.reason)
+    for name in names:
+        assert name in end.reason
+    assert world.pilots()["1"].state == "refused"
+    assert world.pilots()["1"].reason == end.reason
+
+
+def test_another_patch_release_of_python_is_no_difference():
+    world = World()
+    world.join(versions=replace(HERE, python="3.11.14"))
+    assert [type(a) for a in world.decide()] == [Start]
+
+
+def test_of_two_payloads_of_a_job_the_newer_is_kept():
+    world = World(workers=1)
+    older = world.join(job_id="7", nonce="a")
+    world.started()
+    newer = world.join(job_id="7", nonce="b")
+    actions = world.decide()
+    assert [a for a in actions if isinstance(a, End)] == [End(older, actions[0].reason)]
+    assert [(a.pilot, a.name) for a in actions if isinstance(a, Start)] == [(newer, "Site1-7-0.2")]
+    with pytest.raises(ProxyError, match="newer payload"):
+        world.registry.register("sub", world.about(job_id="7", nonce="a"), world.now)
+
+
+def test_a_superseded_payload_stays_out_even_if_it_was_away_at_that_time():
+    world = World()
+    older = world.join(job_id="7", nonce="a")
+    world.registry.disconnected(older, world.now)
+    world.join(job_id="7", nonce="b")
+    with pytest.raises(ProxyError, match="newer payload"):
+        world.join(job_id="7", nonce="a")
+
+
+def test_a_pilot_that_comes_back_gets_workers_under_new_names():
+    world = World(workers=1)
+    key = world.join(job_id="7", nonce="a")
+    world.started()
+    world.registry.disconnected(key, world.now)
+    assert world.join(job_id="7", nonce="a") == key
+    assert [a.name for a in world.started()] == ["Site1-7-0.2"]
+
+
+def test_a_pilot_that_redials_before_its_old_connection_is_noticed_loses_its_workers_only_once():
+    world = World(workers=1)
+    world.join(job_id="7", nonce="a")
+    world.started()
+    world.join(job_id="7", nonce="a")
+    assert [a.name for a in world.started()] == ["Site1-7-0.2"]
+    assert [w.state for w in world.workers().values()] == ["ended", "running"]
+
+
+def test_silence_is_seen_and_then_costs_the_pilot():
+    world = World(workers=1)
+    key = world.join()
+    (start,) = world.started()
+    world.pass_time(LIMITS.silent_after + 1)
+    assert world.pilots()["1"].state == "silent"
+    assert world.workers()[start.name].state == "running"
+    assert world.decide() == []
+    world.pass_time(1, beating=[key])
+    assert world.pilots()["1"].state == "ready"
+    world.pass_time(LIMITS.lost_after + 1)
+    assert world.decide() == [End(key, f"no heartbeat for {LIMITS.lost_after + 1:.0f} s")]
+    assert world.pilots()["1"].state == "lost"
+
+
+def test_a_silent_pilot_gets_no_workers():
+    world = World(workers=1)
+    world.join()
+    world.pass_time(LIMITS.silent_after + 1)
+    assert world.decide() == []
+
+
+def test_a_worker_that_crashes_late_is_replaced_at_once():
+    world = World(workers=1)
+    key = world.join()
+    (start,) = world.started()
+    world.pass_time(LIMITS.young + 1, beating=[key])
+    world.exit(start, signal=11)
+    assert [a.name for a in world.started()] == ["Site1-1-0.2"]
+    assert "signal 11" in world.workers()[start.name].reason
+    assert "last words" in world.workers()[start.name].reason
+
+
+def test_workers_that_die_young_wait_longer_each_time_and_are_given_up_at_last():
+    world = World(workers=1)
+    key = world.join()
+    waits = []
+    actions = world.decide()
+    while actions:
+        world.exit(actions[0], code=1)
+        waited = 0.0
+        while not (actions := world.decide()) and waited < 100:
+            world.pass_time(0.25, beating=[key])
+            waited += 0.25
+        waits.append(waited)
+    assert waits == [0.0, 0.5, 1.0, 2.0, 100]
+    assert "given up" in list(world.workers().values())[-1].reason
+
+
+def test_a_worker_that_ends_well_is_not_restarted():
+    world = World(workers=1)
+    world.join()
+    (start,) = world.started()
+    world.exit(start, code=0)
+    world.pass_time(1)
+    assert world.decide() == []
+
+
+def test_the_surplus_is_stopped_once_and_may_come_back():
+    world = World(workers=3, cores=3)
+    world.join()
+    starts = world.started()
+    world.registry.resize_session("s", 1)
+    stops = world.decide()
+    assert stops == [Stop(a.pilot, a.name) for a in starts[1:]]
+    assert world.decide() == []
+    for stop in stops:
+        world.exit(stop, signal=15)
+    assert world.decide() == []
+    world.registry.resize_session("s", 3)
+    assert [a.name for a in world.decide()] == ["Site1-1-1.2", "Site1-1-2.2"]
+
+
+def test_a_draining_pilot_keeps_its_workers_and_gets_no_more():
+    world = World(workers=1)
+    key = world.join()
+    (start,) = world.started()
+    world.registry.draining(key, "late")
+    world.exit(start, signal=9)
+    assert world.decide() == []
+    world.registry.heartbeat(key, 1.0, world.now)
+    assert world.pilots()["1"].state == "draining"
+
+
+def test_closing_a_session_ends_its_pilots_and_voids_its_submissions():
+    world = World()
+    key = world.join()
+    world.started()
+    assert world.registry.close_session("s", "done") == ("sub",)
+    assert world.decide() == [End(key, "done")]
+    assert not world.registry.may_join("sub", world.now)
+    with pytest.raises(ProxyError, match="closed"):
+        world.join()
+    world.registry.disconnected(key, world.now)
+    world.registry.worker_exited(key, "Site1-1-0", 0, 9, "", world.now)
+    world.registry.heartbeat(key, 0.0, world.now)
+    assert world.decide() == []
+
+
+def test_a_join_key_expires():
+    world = World()
+    assert world.registry.may_join("sub", world.now)
+    assert not world.registry.may_join("sub", world.now + 3600)
+    assert not world.registry.may_join("other", world.now)
+
+
+def test_pilots_reach_only_their_own_sessions_scheduler():
+    world = World()
+    world.registry.open_session("t", "you", HERE, 1)
+    world.registry.session_ready("t", 5000)
+    assert world.registry.scheduler_ports("sub") == (4000,)
+    assert world.registry.scheduler_ports("other") == ()
+    assert world.registry.sessions("you") == ("t",)
+    with pytest.raises(ProxyError, match="you has no session 's'"):
+        world.registry.check_owner("s", "you")
+
+
+@pytest.mark.parametrize(
+    "changes", [{"site": "../x"}, {"cores": 0}, {"cores": 10**6}, {"nonce": ""}, {"host": "a b"}]
+)
+def test_a_pilot_that_tells_nonsense_is_refused(changes):
+    with pytest.raises(ProxyError):
+        World().join(**changes)
+
+
+def test_records_tell_only_what_changed_since():
+    world = World(workers=2)
+    world.join()
+    world.started()
+    before = world.registry.version
+    assert world.registry.records("s", since=before) == ([], [])
+    key = world.join()
+    pilots, workers = world.registry.records("s", since=before)
+    assert [p.job_id for p in pilots] == ["2"]
+    assert workers == []
+    before = world.registry.version
+    world.registry.heartbeat(key, 3.0, world.now)
+    assert world.registry.version == before
+
+
+def test_lost_pilots_and_ended_workers_are_forgotten_in_time():
+    world = World(workers=1)
+    key = world.join()
+    for _ in range(LIMITS.ended_kept + 10):
+        (start,) = world.started()
+        world.pass_time(LIMITS.young + 1, beating=[key])
+        world.exit(start, signal=9)
+    assert len(world.workers()) == LIMITS.ended_kept
+    world.registry.bye(key, "end", world.now)
+    world.pass_time(LIMITS.forget_after + 1)
+    assert world.pilots() == {}

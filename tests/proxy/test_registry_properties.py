@@ -1,0 +1,145 @@
+"""Whatever happens in whatever order, the registry keeps its promises."""
+
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from gridproof.errors import ProxyError
+from gridproof.proxy.protocol import Ready, Register, Versions
+from gridproof.proxy.registry import Registry
+from gridproof.proxy.state import End, Start
+
+HERE = Versions("3.11.2", "6.40.00", "0.1.0", "2026.8.0")
+OTHER = Versions("3.11.2", "6.38.00", "0.1.0", "2026.8.0")
+WANTED = 4
+
+
+class Cluster(RuleBasedStateMachine):
+    """Pilots come, go, redial and are doubled; workers start, crash and end."""
+
+    def __init__(self):
+        super().__init__()
+        self.now = 0.0
+        self.registry = Registry()
+        self.registry.open_session("s", "me", HERE, WANTED)
+        self.registry.add_submission("sub", "me", "s", 1e9)
+        self.registry.session_ready("s", 4000)
+        self.connected = set()
+        self.ended = set()
+        self.live = {}  # name -> pilot
+        self.names = set()
+        self.shown = {}
+        self.version = 0
+
+    def carry_out(self):
+        for action in self.registry.decide(self.now):
+            if isinstance(action, Start):
+                assert action.name not in self.names, "a worker's name is used once"
+                assert action.pilot in self.connected, "workers start on connected pilots only"
+                assert action.pilot not in self.ended, "and not on those that were told to go"
+                self.names.add(action.name)
+                self.live[action.name] = action.pilot
+            elif isinstance(action, End):
+                self.ended.add(action.pilot)
+                self.drop_workers(action.pilot)
+
+    def drop_workers(self, key):
+        self.live = {name: pilot for name, pilot in self.live.items() if pilot != key}
+
+    @rule(
+        job=st.integers(0, 3),
+        nonce=st.integers(0, 1),
+        cores=st.integers(1, 3),
+        versions=st.sampled_from([HERE, HERE, HERE, OTHER]),
+        ready=st.booleans(),
+    )
+    def join(self, job, nonce, cores, versions, ready):
+        key = ("sub", str(job), f"n{nonce}")
+        if key in self.ended:
+            return  # its process is gone
+        try:
+            got = self.registry.register(
+                "sub", Register(str(job), "0", f"n{nonce}", "A", "h", 1, cores), self.now
+            )
+        except ProxyError:
+            return
+        assert got == key
+        self.drop_workers(key)
+        self.connected.add(key)
+        if ready:
+            self.registry.ready(key, Ready(versions), self.now)
+        self.carry_out()
+
+    @precondition(lambda self: self.connected)
+    @rule(data=st.data(), how=st.sampled_from(["lost", "bye", "draining", "ready", "beat"]))
+    def pilot_event(self, data, how):
+        key = data.draw(st.sampled_from(sorted(self.connected)))
+        if how == "ready":
+            self.registry.ready(key, Ready(HERE), self.now)
+        elif how == "beat":
+            self.registry.heartbeat(key, 0.1, self.now)
+        elif how == "draining":
+            self.registry.draining(key, "late")
+        else:
+            self.connected.discard(key)
+            self.drop_workers(key)
+            if how == "bye":
+                self.ended.add(key)
+                self.registry.bye(key, "end", self.now)
+            self.registry.disconnected(key, self.now)
+        self.carry_out()
+
+    @precondition(lambda self: self.live)
+    @rule(data=st.data(), code=st.sampled_from([0, 1]), signal=st.sampled_from([0, 9, 11]))
+    def worker_exits(self, data, code, signal):
+        name = data.draw(st.sampled_from(sorted(self.live)))
+        key = self.live.pop(name)
+        self.registry.worker_exited(key, name, code, signal, "", self.now)
+        self.carry_out()
+
+    @precondition(lambda self: self.live)
+    @rule(data=st.data())
+    def worker_starts(self, data):
+        name = data.draw(st.sampled_from(sorted(self.live)))
+        self.registry.worker_started(self.live[name], name, 1, "")
+
+    @rule(seconds=st.sampled_from([0.1, 1.0, 20.0, 70.0, 4000.0]), beating=st.booleans())
+    def time_passes(self, seconds, beating):
+        self.now += seconds
+        if beating:
+            for key in self.connected:
+                self.registry.heartbeat(key, 0.1, self.now)
+        self.registry.tick(self.now)
+        self.carry_out()
+
+    @invariant()
+    def no_more_workers_than_wanted_and_all_are_known(self):
+        pilots, workers = self.registry.records("s")
+        alive = {w.name for w in workers if w.state != "ended"}
+        assert alive == set(self.live)
+        assert len(alive) <= WANTED
+        cores = {p.id: p.cores for p in pilots}
+        for pilot, count in cores.items():
+            assert sum(w.pilot == pilot for w in workers if w.state != "ended") <= count
+
+    @invariant()
+    def changes_alone_draw_the_same_picture(self):
+        pilots, workers = self.registry.records("s", since=self.version)
+        self.version = self.registry.version
+        self.shown.update({("pilot", p.id): p.state for p in pilots})
+        self.shown.update({("worker", w.name): w.state for w in workers})
+        now_pilots, now_workers = self.registry.records("s")
+        for p in now_pilots:
+            assert self.shown["pilot", p.id] == p.state
+        for w in now_workers:
+            assert self.shown["worker", w.name] == w.state
+
+    @invariant()
+    def one_payload_per_job(self):
+        pilots, _ = self.registry.records("s")
+        up = [p.job_id for p in pilots if p.state in ("joining", "ready", "silent", "draining")]
+        assert len(up) == len(set(up))
+
+
+TestCluster = Cluster.TestCase
+TestCluster.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)

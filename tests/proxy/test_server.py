@@ -1,0 +1,208 @@
+"""Users at a real ProxyServer, over real SSH."""
+
+import asyncio
+import signal
+import sys
+from dataclasses import replace
+
+import asyncssh
+import psutil
+import pytest
+
+from gridproof.errors import ProxyError
+from gridproof.proxy.client import ProxyClient, SessionLost, new_session_name
+
+
+def masters():
+    return [p for p in psutil.Process().children() if "standin_master.py" in " ".join(p.cmdline())]
+
+
+async def until(condition, timeout=10.0):
+    async def poll():
+        while not condition():  # noqa: ASYNC110
+            await asyncio.sleep(0.02)
+
+    await asyncio.wait_for(poll(), timeout)
+
+
+def test_a_session_opens_with_a_scheduler_that_its_user_reaches(running_proxy, versions):
+    async def main():
+        async with running_proxy() as proxy, proxy.client() as alice:
+            opened = await alice.open_session(versions, 2)
+            assert opened.address.startswith("tls://127.0.0.1:")
+            assert "BEGIN CERTIFICATE" in opened.ca
+            port = int(opened.address.rsplit(":", 1)[1])
+            reader, writer = await alice.conn.open_connection("127.0.0.1", port)
+            writer.write(b"ping")
+            assert await reader.read(4) == b"ping"
+            writer.close()
+            assert len(masters()) == 1
+            await alice.close_session(opened.session)
+            assert masters() == []
+
+    asyncio.run(main())
+
+
+def test_a_submission_may_be_had_while_its_session_still_opens(running_proxy, versions):
+    async def main():
+        async with running_proxy() as proxy, proxy.client() as alice:
+            name = new_session_name()
+            opened, submission = await asyncio.gather(
+                alice.open_session(versions, 1, session=name), alice.new_submission(name)
+            )
+            assert opened.session == name
+            assert "OPENSSH PRIVATE KEY" in submission.join_key
+            assert submission.join_key not in repr(submission)
+
+    asyncio.run(main())
+
+
+def test_a_users_sessions_are_nobody_elses(running_proxy, versions):
+    async def main():
+        async with running_proxy() as proxy, proxy.client("alice") as alice, proxy.client("bob") as bob:
+            opened = await alice.open_session(versions, 1)
+            port = int(opened.address.rsplit(":", 1)[1])
+            for asked in (bob.status, bob.close_session, bob.new_submission):
+                with pytest.raises(ProxyError, match="bob has no session"):
+                    await asked(opened.session)
+            with pytest.raises(asyncssh.ChannelOpenError):
+                await bob.conn.open_connection("127.0.0.1", port)
+            assert (await alice.status(opened.session)).pilots == {}
+
+    asyncio.run(main())
+
+
+def test_a_masters_death_is_told_at_once_to_its_user_alone(running_proxy, versions):
+    async def main():
+        async with running_proxy() as proxy, proxy.client("alice") as alice:
+            opened = await alice.open_session(versions, 1)
+            (master,) = masters()
+            master.send_signal(signal.SIGKILL)
+            await until(lambda: proxy.events)
+            assert proxy.events == [SessionLost(opened.session, proxy.events[0].reason)]
+            assert "signal 9" in proxy.events[0].reason
+            with pytest.raises(ProxyError, match="there are: none"):
+                await alice.status(opened.session)
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize(
+    ("code", "message"),
+    [
+        ("raise SystemExit(3)", "ended with code 3"),
+        ('print(\'{"address": "nowhere"}\', flush=True); input()', "not an address"),
+        ("print('hello', flush=True); input()", "not JSON"),
+        ("import time; time.sleep(60)", "did not come up within 1 s"),
+    ],
+)
+def test_a_master_that_does_not_come_up_is_an_error_and_leaves_nothing(
+    running_proxy, versions, code, message
+):
+    async def main():
+        changes = {"master": (sys.executable, "-c", code), "master_timeout": 1.0}
+        async with running_proxy(**changes) as proxy, proxy.client() as alice:
+            with pytest.raises(ProxyError, match=message):
+                await alice.open_session(versions, 1)
+            assert [p for p in psutil.Process().children() if p.status() != psutil.STATUS_ZOMBIE] == []
+            assert proxy.server.registry.sessions("alice") == ()
+
+    asyncio.run(main())
+
+
+def test_requests_that_cannot_be_are_answered_with_why(running_proxy, versions):
+    async def main():
+        async with running_proxy() as proxy, proxy.client() as alice:
+            for verb, arguments, message in [
+                ("dance", {}, "known are open_session"),
+                ("status", {}, "needs 'session'"),
+                ("status", {"session": "nope"}, "there are: none"),
+                ("open_session", {"session": "../x", "workers": 1, "versions": {}}, "not a name"),
+                ("open_session", {"session": "x", "workers": 1, "versions": {}}, "lacks its field"),
+                ("open_session", {"session": "x", "workers": True, "versions": {}}, "lacks|needs"),
+            ]:
+                with pytest.raises(ProxyError, match=message):
+                    await alice._request(verb, **arguments)
+            with pytest.raises(ProxyError, match="one at least"):
+                await alice.open_session(versions, 0)
+
+    asyncio.run(main())
+
+
+def test_a_client_learns_that_the_server_is_gone_and_of_what_it_waits_for(running_proxy, versions):
+    async def main():
+        silent = (sys.executable, "-c", "input(); input()")
+        async with running_proxy(master=silent) as proxy, proxy.client() as alice:
+            opening = asyncio.create_task(alice.open_session(versions, 1))
+            await until(lambda: proxy.server.registry.sessions("alice"))
+            await proxy.server.close("enough")
+            with pytest.raises(ProxyError):
+                await opening
+            assert "was lost" in await alice.closed
+            with pytest.raises(ProxyError, match="was lost"):
+                await alice.status("x")
+
+    asyncio.run(main())
+
+
+def test_wrong_keys_hosts_and_ports_are_told_apart(running_proxy):
+    async def main():
+        async with running_proxy() as proxy:
+            stranger = asyncssh.generate_private_key("ssh-ed25519")
+            port, host_key = proxy.server.port, proxy.server.host_key
+            other = stranger.export_public_key().decode()
+            with pytest.raises(ProxyError, match="does not know this key of alice"):
+                await ProxyClient.connect("127.0.0.1", port, host_key, "alice", stranger)
+            with pytest.raises(ProxyError, match="another host key"):
+                await ProxyClient.connect("127.0.0.1", port, other, "alice", proxy.keys["alice"])
+        with pytest.raises(ProxyError, match="cannot be reached"):
+            await ProxyClient.connect("127.0.0.1", port, host_key, "alice", stranger)
+
+    asyncio.run(main())
+
+
+def test_a_port_in_use_is_named(running_proxy):
+    async def main():
+        async with running_proxy() as proxy:
+            with pytest.raises(ProxyError, match=str(proxy.server.port)):
+                async with running_proxy(port=proxy.server.port):
+                    pass
+
+    asyncio.run(main())
+
+
+def test_the_host_key_is_kept_in_the_state_directory(running_proxy, tmp_path):
+    async def main():
+        keys = []
+        for _ in range(2):
+            async with running_proxy(state_dir=tmp_path / "state") as proxy:
+                keys.append(proxy.server.host_key)
+        assert keys[0] == keys[1]
+        assert (tmp_path / "state" / "host_key").stat().st_mode & 0o777 == 0o600
+        assert (tmp_path / "state").stat().st_mode & 0o777 == 0o700
+
+    asyncio.run(main())
+
+
+def test_nothing_is_left_behind(running_proxy, versions, tmp_path, monkeypatch):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+
+    async def main():
+        async with running_proxy() as proxy, proxy.client() as alice:
+            await alice.open_session(versions, 1)
+            assert any(tmp_path.iterdir())
+        assert not any(tmp_path.iterdir())
+        assert masters() == []
+
+    asyncio.run(main())
+
+
+def test_a_session_needs_an_unused_name(running_proxy, versions):
+    async def main():
+        async with running_proxy() as proxy, proxy.client() as alice:
+            opened = await alice.open_session(versions, 1)
+            with pytest.raises(ProxyError, match="is open already"):
+                await alice.open_session(replace(versions, root="x"), 1, session=opened.session)
+            assert len(masters()) == 1
+
+    asyncio.run(main())
