@@ -48,11 +48,13 @@ def _between_histograms(one: Any, other: Any, tolerance: float) -> Iterator[str]
     profile = other.InheritsFrom("TProfile") or other.InheritsFrom("TProfile2D")
     for bin_ in range(other.GetNcells()):
         if profile and one.GetBinEntries(bin_) != other.GetBinEntries(bin_):
-            yield f"bin {bin_} has {one.GetBinEntries(bin_):.17g} entries, not {other.GetBinEntries(bin_):.17g}"
+            yield f"bin {bin_} has {one.GetBinEntries(bin_)} entries, not {other.GetBinEntries(bin_)}"
         contents = one.GetBinContent(bin_), other.GetBinContent(bin_)
         if not (_close(*contents, tolerance) if weighted or profile else contents[0] == contents[1]):
             yield f"bin {bin_} holds {contents[0]:.17g}, not {contents[1]:.17g}"
-        if not _close(one.GetBinError(bin_), other.GetBinError(bin_), math.sqrt(tolerance) if profile else tolerance):
+        if not _close(
+            one.GetBinError(bin_), other.GetBinError(bin_), math.sqrt(tolerance) if profile else tolerance
+        ):
             yield f"bin {bin_} has the error {one.GetBinError(bin_):.17g}, not {other.GetBinError(bin_):.17g}"
     for moment, (a, b) in enumerate(zip(_moments(one), _moments(other), strict=True)):
         if not _close(a, b, tolerance):

@@ -11,7 +11,6 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 from gridproof import _root
@@ -57,19 +56,6 @@ def main() -> None:
         os.dup2(2, 1)  # whatever ROOT or a macro prints must not be taken for an answer
         for answer in _DOES[order["do"]](order):
             print(json.dumps(answer), file=answers, flush=True)
-
-
-def source(name: str) -> Path:
-    """Where a file of ``examples/`` lies, in a checkout or in an installed package.
-
-    Raises:
-        FileNotFoundError: this installation came without the examples.
-    """
-    package = Path(__file__).resolve().parents[1]
-    for directory in (package.parent / "examples", package / "examples"):
-        if (directory / name).is_file():
-            return directory / name
-    raise FileNotFoundError(f"examples/{name} is not part of this installation: use a clone of gridproof")
 
 
 if __name__ == "__main__":

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import json as jsonlib
 import os
-import shutil
 import signal
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
@@ -20,13 +19,14 @@ from typing import TYPE_CHECKING, Any
 
 from gridproof import _root, processes
 from gridproof.demo import compare, plot
-from gridproof.demo.plain import source
 from gridproof.errors import GridproofError
 
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from gridproof.engine.result import Summary
     from gridproof.localgrid import LocalGrid
+    from gridproof.workers import Workers
 
 SITES = 3
 SLOTS = 2
@@ -34,6 +34,7 @@ FILES = 12
 EVENTS = 200_000  # in each file
 DIRECTORY = "/local/demo"
 TREE = "esd"
+MAKERS = 4  # processes at most, writing the files
 SELECTOR = "PtSpectrum.C"
 PICTURE = "pt_spectrum.png"
 
@@ -57,6 +58,11 @@ class Report:
     identical: bool
 
 
+def main(json: bool, output_dir: Path) -> int:
+    """`run` for the command line: the exit code is 1 if the histograms were not identical."""
+    return 0 if run(json=json, output_dir=output_dir)["identical"] else 1
+
+
 def run(*, json: bool, output_dir: Path) -> dict[str, Any]:
     """Show an interactive analysis on an embedded Grid, and return what ``--json`` prints.
 
@@ -67,13 +73,12 @@ def run(*, json: bool, output_dir: Path) -> dict[str, Any]:
     Raises:
         GridproofError: the Grid, the data, the session or the query failed.
     """
-    import rich.console
+    from rich.console import Console
 
-    with _answer(json) as answer, _ended_by_signals():
-        console = rich.console.Console(stderr=json, highlight=False)
-        report = asdict(_run(console, output_dir))
-        if json:
-            print(jsonlib.dumps(report), file=answer, flush=True)
+    with _standard_output_kept(json), _ended_by_signals():
+        report = asdict(_run(Console(stderr=json, highlight=False), output_dir))
+    if json:
+        print(jsonlib.dumps(report), flush=True)
     return report
 
 
@@ -100,9 +105,9 @@ def _run(console: Console, output_dir: Path) -> Report:
             console.print(str(session.workers), style="dim")
             dataset = session.dataset(f"{DIRECTORY}/*.root", tree=TREE)
             start = time.monotonic()
-            result = session.process(dataset, f"{source(SELECTOR)}+")
+            result = session.process(dataset, f"{_source(SELECTOR)}+")
             query_s = time.monotonic() - start
-            workers = list(session.workers)
+            workers = session.workers
             engine = session.engine
         expected, expected_events, plain_s = _reference(scratch, local_files)
         wrong = compare.differences(result, expected)
@@ -140,16 +145,29 @@ def _run(console: Console, output_dir: Path) -> Report:
         return report
 
 
+def _source(name: str) -> Path:
+    """Where a file of ``examples/`` lies, in a checkout or in an installed package.
+
+    Raises:
+        FileNotFoundError: this installation came without the examples.
+    """
+    package = Path(__file__).resolve().parents[1]
+    for directory in (package.parent / "examples", package / "examples"):
+        if (directory / name).is_file():
+            return directory / name
+    raise FileNotFoundError(f"examples/{name} is not part of this installation: use a clone of gridproof")
+
+
 def _make_data(grid: LocalGrid, scratch: Path) -> list[Path]:
-    """Write the files in as many processes as there are cores for, and put each on the Grid once it is there."""
+    """Write the files, in several processes, and put each on the Grid as soon as it is there."""
     paths = [scratch / f"esd_{number:02d}.root" for number in range(FILES)]
-    makers = min(os.cpu_count() or 1, 4)
+    makers = min(os.cpu_count() or 1, MAKERS)
     with ExitStack() as stack:
         uploads = stack.enter_context(ThreadPoolExecutor(makers))
         children = []
         for first in range(makers):
             mine = [[str(path), EVENTS, 1 + number] for number, path in enumerate(paths)][first::makers]
-            child = _plain({"do": "make", "macro": str(source("MakeEsd.C")), "files": mine})
+            child = _plain({"do": "make", "macro": str(_source("MakeEsd.C")), "files": mine})
             stack.callback(_end, child)  # before the executor waits for its threads
             children.append(child)
         done = [uploads.submit(_put_all, grid, child) for child in children]
@@ -172,7 +190,7 @@ def _put_all(grid: LocalGrid, child: subprocess.Popen[bytes]) -> None:
 def _reference(scratch: Path, files: list[Path]) -> tuple[dict[str, Any], int, float]:
     """The same selector by ``TChain::Process`` in one process: objects by name, events, wall time in s."""
     output = scratch / "reference.root"
-    order = {"selector": str(source(SELECTOR)), "tree": TREE, "option": "", "output": str(output)}
+    order = {"selector": str(_source(SELECTOR)), "tree": TREE, "option": "", "output": str(output)}
     child = _plain({"do": "process", "files": [str(path) for path in files], **order})
     try:
         (answer,) = _answers(child)
@@ -218,3 +236,64 @@ def _end(child: subprocess.Popen[bytes]) -> None:
     for pipe in (child.stdin, child.stdout):
         assert pipe
         pipe.close()
+
+
+def _print_table(console: Console, report: Report, workers: Workers, summary: Summary) -> None:
+    from rich.table import Table
+
+    table = Table()
+    for title in ("site", "workers", "events", "events/s", "MB/s", "read at own site"):
+        table.add_column(title, justify="left" if title == "site" else "right")
+    site_of = {worker.name: worker.site for worker in workers}
+    for site in sorted(set(site_of.values())):
+        events = sum(count for name, count in summary.per_worker.items() if site_of.get(name) == site)
+        count = sum(1 for there in site_of.values() if there == site)
+        table.add_row(site, str(count), f"{events:,}", f"{events / report.query_s:,.0f}", "", "")
+    table.add_section()
+    table.add_row(
+        "all",
+        str(report.workers),
+        f"{report.events:,}",
+        f"{report.events_per_s:,.0f}",
+        f"{report.bytes_read / report.query_s / 1e6:.1f}",
+        f"{report.local_bytes_fraction:.1%}",
+    )
+    console.print(table)
+
+
+@contextmanager
+def _standard_output_kept(wanted: bool) -> Iterator[None]:
+    """Whatever is written to standard output meanwhile, also by ROOT in C++, goes to standard error."""
+    if not wanted:
+        yield
+        return
+    sys.stdout.flush()
+    kept = os.dup(1)
+    os.dup2(2, 1)
+    try:
+        yield
+    finally:
+        sys.stdout.flush()
+        os.dup2(kept, 1)
+        os.close(kept)
+
+
+@contextmanager
+def _ended_by_signals() -> Iterator[None]:
+    """SIGTERM and SIGHUP leave by `SystemExit`, the first of them once: what follows cleans up in peace."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    signals = (signal.SIGTERM, signal.SIGHUP)
+
+    def leave(number: int, _frame: FrameType | None) -> None:
+        for each in signals:
+            signal.signal(each, signal.SIG_IGN)
+        raise SystemExit(128 + number)
+
+    before = {each: signal.signal(each, leave) for each in signals}
+    try:
+        yield
+    finally:
+        for each, handler in before.items():
+            signal.signal(each, handler)
