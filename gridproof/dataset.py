@@ -121,7 +121,8 @@ class Dataset:
         at = len({se for file in self.files for se in file.ses})
         where = f" at {at} SE{'s' * (at != 1)}" if at else ""
         friends = f", friends {', '.join(friend.alias for friend in self.friends)}" if self.friends else ""
-        return f"<Dataset {self.tree!r}: {count}, {_bytes(self.size)}{where}{friends}>"
+        size = _bytes(self.size if any(file.size >= 0 for file in self.files) else -1)
+        return f"<Dataset {self.tree!r}: {count}, {size}{where}{friends}>"
 
     def _all_friends(self) -> list[Dataset]:
         direct = [friend.dataset for friend in self.friends]

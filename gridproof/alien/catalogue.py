@@ -154,7 +154,7 @@ class Catalogue:
         """Register a replica that was written."""
         path = self.absolute(lfn)
         options = (access.envelope, str(size), path, mode, "0", access.url, access.se, access.guid, md5)
-        self._wire.command("commit", "-nomsg", *options)
+        self._wire.command("commit", *options)
 
     def mkdir(self, lfn: str, parents: bool = True) -> None:
         """Make a directory; one that is there already is fine."""

@@ -161,7 +161,9 @@ class Transfers(Catalogue):
         if not local.is_file():
             raise TransferError(f"{local} is no file that could be uploaded to {lfn}")
         path, size, md5 = self.absolute(lfn), local.stat().st_size, file_md5(local)
-        self.mkdir(path.rpartition("/")[0] or "/")
+        directory = path.rpartition("/")[0]
+        if directory not in ("", self.home.rstrip("/")):
+            self.mkdir(directory)
         dead: list[str] = []
         problems: list[str] = []
         for _ in range(1 if ses else _UPLOAD_ROUNDS):

@@ -169,6 +169,7 @@ class Wire:
                 server_hostname=self.host,
                 open_timeout=_OPEN_TIMEOUT,
                 ping_interval=_PING_INTERVAL,
+                ping_timeout=None,  # a service that is busy with a command may not answer pings meanwhile
                 close_timeout=1.0,
                 max_size=_ANSWER_LIMIT,
             )
@@ -189,22 +190,25 @@ class Wire:
             )
         if not isinstance(error, (OSError, InvalidHandshake, ConnectionClosed, EOFError)):
             return error
-        alert = _alert(error) or self._alert_at_first_read()
-        if alert:
-            return CredentialError(f"{where} refused the certificate {self._credentials.cert}: {alert}")
+        refusal = _alert(error) or self._refusal_after_handshake()
+        if refusal:
+            return CredentialError(f"{where} refused the certificate {self._credentials.cert}: {refusal}")
         return WireError(f"the service at {where} did not open a websocket: {str(error) or repr(error)}")
 
-    def _alert_at_first_read(self) -> str:
+    def _refusal_after_handshake(self) -> str:
         """Why TLS 1.3 was refused: that shows only at the first read, where websockets hides it."""
         try:
-            with (
-                socket.create_connection((self.host, self.port), _PROBE_TIMEOUT) as tcp,
-                self._context.wrap_socket(tcp, server_hostname=self.host) as tls,
-            ):
-                tls.recv(1)
+            tcp = socket.create_connection((self.host, self.port), _PROBE_TIMEOUT)
+            with tcp, self._context.wrap_socket(tcp, server_hostname=self.host) as tls:
+                try:
+                    said_nothing = tls.recv(1) == b""
+                except ConnectionResetError:
+                    said_nothing = True
         except OSError as error:
             return _alert(error)
-        return ""
+        return (
+            "it hung up as soon as it had seen it; is it signed by a CA of that Grid?" if said_nothing else ""
+        )
 
     def _disconnect(self) -> None:
         self._connection = None

@@ -1,0 +1,147 @@
+"""The client against a whole embedded Grid: real storage elements, real jobs."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from gridproof.alien import Alien, PilotRequest, pilot_jdl
+from gridproof.dataset import resolve
+from gridproof.errors import CommandError, CredentialError, TransferError
+from gridproof.localgrid import LocalGrid
+
+
+@pytest.fixture(scope="module")
+def grid() -> Iterator[LocalGrid]:
+    with LocalGrid(sites=3, slots=2) as grid:
+        yield grid
+
+
+@pytest.fixture
+def alien(grid: LocalGrid) -> Iterator[Alien]:
+    with Alien.connect(grid.environment) as alien:
+        yield alien
+
+
+@pytest.fixture
+def content(tmp_path: Path) -> Path:
+    path = tmp_path / "content.root"
+    path.write_bytes(os.urandom(100_000))
+    return path
+
+
+def eventually(condition: Callable[[], bool], seconds: float = 20.0) -> bool:
+    """Whether a condition of another process comes true in time."""
+    deadline = time.monotonic() + seconds
+    while not condition() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    return condition()
+
+
+def test_a_file_goes_out_to_named_storage_elements_and_comes_back(
+    grid: LocalGrid, alien: Alien, content: Path, tmp_path: Path
+) -> None:
+    lfn = "/local/there/and/back.root"
+    alien.upload(content, lfn, ses=grid.se_names[:2])
+    assert {replica.se for replica in alien.whereis(lfn)} == {se.upper() for se in grid.se_names[:2]}
+    assert (alien.stat(lfn).size, alien.stat(lfn).perm) == (100_000, "644")
+    alien.download(lfn, tmp_path / "back.root")
+    assert (tmp_path / "back.root").read_bytes() == content.read_bytes() == alien.cat(lfn)
+    assert [entry.lfn for entry in alien.ls("/local/there/and")] == [lfn]
+    assert [entry.lfn for entry in alien.find("/local/there", "*.root")] == [lfn]
+    with pytest.raises(CommandError):
+        alien.upload(content, lfn)  # the name is taken
+    alien.rm(lfn)
+    with pytest.raises(CommandError, match="No such file"):
+        alien.download(lfn, tmp_path / "gone")
+    assert not (tmp_path / "gone").exists()
+
+
+def test_the_grid_chooses_where_replicas_go(alien: Alien, content: Path) -> None:
+    alien.upload(content, "chosen.root", replicas=2)
+    assert len({replica.se for replica in alien.whereis("chosen.root")}) == 2
+
+
+def test_an_empty_file_keeps_its_name(alien: Alien, tmp_path: Path) -> None:
+    (tmp_path / "empty").touch()
+    alien.upload(tmp_path / "empty", "empty")
+    assert alien.cat("empty") == b""
+
+
+def test_an_unknown_storage_element_is_named(alien: Alien, content: Path) -> None:
+    with pytest.raises(CommandError, match="Local::Nowhere::SE"):
+        alien.upload(content, "nowhere.root", ses=["Local::Nowhere::SE"])
+
+
+def test_a_dataset_is_found_with_sizes_and_places(grid: LocalGrid, alien: Alien, content: Path) -> None:
+    for number, se in enumerate(grid.se_names):
+        alien.upload(content, f"/local/set/run{number}/x.root", ses=[se])
+    dataset = resolve("/local/set/**/x.root", "esd", alien)
+    assert [file.ses for file in dataset.files] == [(se.upper(),) for se in grid.se_names]
+    assert dataset.size == 300_000
+
+
+def test_a_split_job_is_submitted_followed_and_killed(grid: LocalGrid, alien: Alien, tmp_path: Path) -> None:
+    script = tmp_path / "job.sh"
+    script.write_text("#!/bin/sh\necho started at $ALIEN_SITE\nexec sleep 600\n")
+    alien.upload(script, "bin/job.sh", mode="755")
+    request = PilotRequest((grid.se_names[1],), 2)
+    master = alien.submit(pilot_jdl(request, executable=f"{alien.home}bin/job.sh", tag="t"), "t")
+    assert eventually(lambda: [job.status for job in alien.ps([master], masters=True)] == ["RUNNING"] * 2)
+    jobs = alien.ps([master], masters=True)
+    assert {job.site for job in jobs} == {"SITE2"}
+    assert {job.master for job in jobs} == {master}
+    assert [job.status for job in alien.ps([master])] == ["SPLIT"]
+    assert any("RUNNING" in line for line in alien.trace(jobs[0].id))
+    assert "RUNNING" in alien.masterjob(master)
+    assert alien.jdl(jobs[0].id).text("JobTag").startswith("comment:t ")
+    alien.kill([master])
+    assert eventually(lambda: all(job.is_final for job in alien.ps([master], masters=True)))
+    alien.kill([master])  # dead already: fine
+
+
+def test_jobs_that_are_not_there(alien: Alien) -> None:
+    assert alien.ps([987654321]) == []
+    for ask in (alien.trace, alien.jdl, alien.masterjob, lambda id: alien.kill([id])):
+        with pytest.raises(CommandError, match=r"no such job|there is no job"):
+            ask(987654321)
+
+
+def test_a_certificate_of_another_grid_is_refused(grid: LocalGrid) -> None:
+    with LocalGrid(sites=1, slots=1) as other:
+        mixed = grid.environment | {
+            name: other.environment[name] for name in ("X509_USER_CERT", "X509_USER_KEY")
+        }
+        with pytest.raises(CredentialError, match="refused the certificate"):
+            Alien.connect(mixed)
+        with pytest.raises(CredentialError, match="signed by none of the CAs"):
+            Alien.connect(other.environment | {"X509_CERT_DIR": grid.environment["X509_CERT_DIR"]})
+
+
+def test_a_dead_storage_element_costs_seconds_when_there_is_another_replica(
+    content: Path, tmp_path: Path
+) -> None:
+    with LocalGrid(sites=2, slots=1) as grid, Alien.connect(grid.environment) as alien:
+        alien.upload(content, "both.root", ses=grid.se_names)
+        alien.upload(content, "one.root", ses=grid.se_names[:1])
+        port = alien.list_ses()[0].url.removeprefix("root://").partition("/")[0].rpartition(":")[2]
+        server = next(
+            process
+            for process in psutil.process_iter(["name"])
+            if process.info["name"] == "xrootd"
+            and any(c.laddr and c.laddr.port == int(port) for c in process.net_connections())
+        )
+        server.send_signal(signal.SIGSTOP)  # frozen: answers nothing, and is not started anew
+        began = time.monotonic()
+        alien.download("both.root", tmp_path / "both.root")
+        assert time.monotonic() - began < 30
+        assert (tmp_path / "both.root").read_bytes() == content.read_bytes()
+        with pytest.raises(TransferError, match=rf"(?i)one.root could not be read .*\n  {grid.se_names[0]}"):
+            alien.download("one.root", tmp_path / "one.root")
+        assert not list(tmp_path.glob(".one.root*"))

@@ -1,0 +1,284 @@
+"""Catalogue and jobs against what a real central service answered, and against its faults."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gridproof.alien import jobs as jobs_module
+from gridproof.alien.catalogue import Access, Catalogue, Replica, chunks, site_of
+from gridproof.alien.client import Alien
+from gridproof.alien.jdl import Jdl, parse
+from gridproof.alien.jobs import ComputingElement, Job
+from gridproof.alien.wire import Wire
+from gridproof.errors import AlienError, CommandError, JdlError, WireError
+
+HOME = "/alice/cern.ch/user/j/jalien/"
+JOB = Jdl({"Executable": HOME + "t1/job.sh"})
+
+
+@pytest.fixture
+def alien(central: Any, wire: Wire) -> Alien:
+    alien = Alien(wire)
+    central.requests.clear()
+    return alien
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(jobs_module, "_SETTLE_DELAYS", (0.0, 0.05, 0.05))
+
+
+def reply(*results: dict[str, Any], error: str = "", exitcode: int = 0) -> dict[str, Any]:
+    return {"metadata": {"exitcode": str(exitcode), "error": error}, "results": list(results)}
+
+
+@pytest.mark.parametrize(
+    ("lfn", "absolute"),
+    [
+        ("t1/blob", HOME + "t1/blob"),
+        ("~/t1/../t1//blob", HOME + "t1/blob"),
+        ("~", HOME.rstrip("/")),
+        ("/alice/./sim/", "/alice/sim"),
+        ("//alice", "/alice"),
+        ("alien:///alice/x", "/alice/x"),
+        ("LF:/alice/x", "/alice/x"),
+        (".", HOME.rstrip("/")),
+    ],
+)
+def test_names_become_absolute(alien: Alien, lfn: str, absolute: str) -> None:
+    assert alien.absolute(lfn) == absolute
+
+
+def test_stat_of_a_file_and_of_a_directory(alien: Alien) -> None:
+    entry = alien.stat("t1/blob")
+    assert (entry.lfn, entry.type, entry.size) == (HOME + "t1/blob", "f", 3000000)
+    assert (entry.md5, entry.perm, entry.ctime) == ("1c30736df849b03edb353fdee75a0f75", "755", 1795354356.0)
+    assert alien.stat("t1").type == "d"
+
+
+def test_ls_gives_types_sizes_and_permissions(alien: Alien) -> None:
+    entries = {entry.lfn: entry for entry in alien.ls(".")}
+    assert entries[HOME + "a"].type == "d"
+    coll = entries[HOME + "coll"]
+    assert (coll.type, coll.size, coll.owner, coll.perm) == ("f", 720, "jalien", "755")
+
+
+def test_find_whereis_and_access(alien: Alien) -> None:
+    assert [e.lfn for e in alien.find("t1", "*.sh")] == [HOME + "t1/job.sh", HOME + "t1/spin.sh"]
+    assert alien.whereis("t1/blob")[1] == Replica(
+        "ALICE::JTESTSITE::FIRSTSE",
+        "root://127.0.0.1:10940//first/10/27446/2e5efc47-e679-11f1-acad-02fc00000001",
+    )
+    first, second = alien.access_read("t1/blob")
+    assert (first.se, first.size, second.se) == (
+        "ALICE::JTESTSITE::FIRSTSE",
+        3000000,
+        "ALICE::OTHER::SECONDSE",
+    )
+    assert first.signed_url == first.url + "?xrd.wantprot=unix&authz=<envelope>"
+    assert "<envelope>" not in repr(first)
+
+
+def test_a_member_of_an_archive_is_unzipped() -> None:
+    access = Access("A::B::C", "root://host//x.zip#hits.root", "", "", 1, "")
+    assert access.signed_url == "root://host//x.zip?xrdcl.unzip=hits.root"
+
+
+def test_storage_and_computing_elements(alien: Alien) -> None:
+    first = alien.list_ses()[0]
+    assert (first.name, first.site, first.used) == ("ALICE::JTestSite::firstse", "JTESTSITE", 3014963)
+    assert alien.list_ces()[1] == ComputingElement(
+        "ALICE::OTHER::SECONDCE", "open", 3000, 300, 87000, "OTHER"
+    )
+    assert alien.se_distance("JTestSite") == [
+        ("ALICE::JTESTSITE::FIRSTSE", 0.0),
+        ("ALICE::OTHER::SECONDSE", 0.5),
+    ]
+
+
+def test_sites_are_the_middle_of_a_name() -> None:
+    assert [site_of(name) for name in ("A::CERN::EOS", "Local::Site1::SE", "UNASSIGNED::x", "y")] == [
+        "CERN",
+        "SITE1",
+        "X",
+        "Y",
+    ]
+
+
+def test_ps_is_one_call_for_many_jobs(alien: Alien, central: Any, recorded: Any) -> None:
+    central.play = lambda command, options: recorded("ps", ["-Fl"])
+    jobs = alien.ps([1888757065, 1888757068])
+    assert central.requests == [("ps", ["-Fl", "-j", "1888757065,1888757068"])]
+    assert jobs[0] == Job(1888757065, 0, "DONE", "ALICE::JTESTSITE::FIRSTCE", "localhost", "test.sh")
+    assert jobs[0].site == "JTESTSITE"
+    assert jobs[0].is_final
+    assert jobs[2].master == 1888757066
+
+
+def test_ps_of_masters_brings_subjobs_and_masters_that_have_none(alien: Alien, central: Any) -> None:
+    rows = {
+        "-m": reply({"id": "11", "split": "1", "status": "RUNNING", "site ": "A::B::C"}),
+        "-j": reply({"id": "2", "split": "0", "status": "SPLITTING"}),
+    }
+    central.play = lambda command, options: rows[options[1]]
+    assert [(j.id, j.master, j.status) for j in alien.ps([1, 2], masters=True)] == [
+        (11, 1, "RUNNING"),
+        (2, 0, "SPLITTING"),
+    ]
+    assert [options[1:] for _, options in central.requests] == [["-m", "1,2"], ["-j", "2"]]
+    assert alien.ps([]) == []
+
+
+def test_trace_and_jdl(alien: Alien) -> None:
+    lines = alien.trace(1888757082)
+    assert lines[0].endswith("Job inserted by localhost, request came from localhost")
+    assert alien.jdl(1888757082).number("TTL", 0) == 600
+
+
+def test_a_job_without_trace_yet_has_none(alien: Alien, central: Any) -> None:
+    central.play = lambda command, options: reply(exitcode=61, error="No data available")
+    assert alien.trace(5) == []
+
+
+@pytest.mark.parametrize("ask", [Alien.trace, Alien.jdl, Alien.masterjob])
+def test_an_unknown_job_is_an_error_though_the_service_gives_none(alien: Alien, ask: Any) -> None:
+    with pytest.raises(CommandError, match="there is no job 1") as caught:
+        ask(alien, 1)
+    assert caught.value.exitcode == 2
+
+
+def test_masterjob_in_words(alien: Alien) -> None:
+    assert alien.masterjob(1888757082) == "Job 1888757082 is in status: DONE"
+
+
+def test_kill_recognises_failures_that_come_as_success(alien: Alien, central: Any) -> None:
+    status = {"1": "killed", "2": "not_allowed", "3": "failed_to_kill", "4": "failed_to_kill"}
+    states = {"3": "DONE", "4": "RUNNING"}
+
+    def play(command: str, options: list[str]) -> Any:
+        if command == "kill":
+            return reply(*({"jobid": id, "status": status[id]} for id in options if id in status))
+        return reply(*({"id": id, "status": states[id]} for id in options[2].split(",") if id in states))
+
+    central.play = play
+    alien.kill([1])
+    alien.kill([3])
+    with pytest.raises(CommandError, match="kill: 2: not allowed; 4: could not be killed; 5: no such job"):
+        alien.kill([1, 2, 3, 4, 5])
+
+
+def test_a_submission_gives_the_id_and_carries_a_tag_of_its_own(alien: Alien, central: Any) -> None:
+    tags = []
+
+    def play(command: str, options: list[str]) -> Any:
+        tags.append(parse(options[0]).text("JobTag"))
+        return reply({"message": "Submitting"}, {"jobId": "77"})
+
+    central.play = play
+    assert alien.submit(JOB, "session-1") == 77
+    assert alien.submit(JOB, "session-1") == 77
+    assert all(tag.startswith("comment:session-1 ") for tag in tags)
+    assert tags[0] != tags[1]
+    assert "JobTag" not in JOB
+
+
+def test_a_jdl_that_is_not_right_is_not_sent(alien: Alien, central: Any) -> None:
+    with pytest.raises(JdlError, match="Executable is missing"):
+        alien.submit(Jdl({"TTL": 5}), "x")
+    assert central.requests == []
+
+
+def test_a_rejected_submission_says_why(alien: Alien, central: Any, recorded: Any) -> None:
+    central.play = lambda command, options: recorded("submit", ['Executable = "nothing.sh";\n'])
+    with pytest.raises(CommandError, match=r"nothing.sh\) cannot be located in any standard PATH") as caught:
+        alien.submit(JOB, "x")
+    assert caught.value.exitcode == 121
+
+
+class Queue:
+    """A task queue that keeps what is submitted, splits it in two, and can be slow to show it."""
+
+    def __init__(self, hidden_looks: int = 0) -> None:
+        self.jdls: dict[int, str] = {}
+        self.hidden_looks = hidden_looks
+
+    def __call__(self, command: str, options: list[str]) -> Any:
+        if command == "submit":
+            id = 100 * (len(self.jdls) + 1)
+            self.jdls[id] = options[0]
+            return reply({"jobId": str(id)})
+        if options[0] == "-jdl":
+            return reply({"id": options[1], "jdl": self.jdls[int(options[1])]})
+        self.hidden_looks -= 1
+        if self.hidden_looks >= 0:
+            return reply()
+        rows = [({"id": str(id), "split": "0"}, {"id": str(id + 1), "split": str(id)}) for id in self.jdls]
+        return reply(*(row for pair in rows for row in pair))
+
+
+@pytest.mark.parametrize("hidden_looks", [0, 1])
+def test_a_lost_answer_is_settled_by_the_tag_and_submit_sent_once(
+    alien: Alien, central: Any, quick: None, hidden_looks: int
+) -> None:
+    central.play = queue = Queue()
+    assert alien.submit(JOB, "same") == 100
+    queue.hidden_looks = hidden_looks
+    central.faults = ["drop done"]
+    assert alien.submit(JOB, "same") == 200
+    assert central.names().count("submit") == 2
+
+
+def test_a_submission_that_never_arrived_is_said_to_be_so(alien: Alien, central: Any, quick: None) -> None:
+    central.play = Queue()
+    central.faults = ["drop"]
+    with pytest.raises(WireError, match="not accepted: submit it again"):
+        alien.submit(JOB, "lost")
+    assert central.names().count("submit") == 1
+
+
+def test_a_late_answer_to_a_submission_is_settled_too(central: Any, authority: Any, quick: None) -> None:
+    alien = Alien(Wire("127.0.0.1", central.port, authority.issue("late"), timeout=0.3))
+    central.play = Queue()
+    central.faults = ["hang"]
+    with pytest.raises(WireError, match="not accepted"):
+        alien.submit(JOB, "late")
+    assert central.names().count("submit") == 1
+    alien.close()
+
+
+def test_mkdir_and_rm_say_what_they_mean(alien: Alien, central: Any) -> None:
+    central.play = lambda command, options: reply()
+    alien.mkdir("a/b")
+    alien.mkdir("/c", parents=False)
+    alien.rm("a", recursive=True)
+    assert central.requests == [
+        ("mkdir", ["-p", HOME + "a/b"]),
+        ("mkdir", ["/c"]),
+        ("rm", ["-r", HOME + "a"]),
+    ]
+
+
+def test_the_home_comes_from_the_metadata_when_whoami_does_not_tell(central: Any, wire: Wire) -> None:
+    central.play = lambda command, options: {
+        "metadata": {"exitcode": "0", "currentdir": "/alice/x/", "user": "x"},
+        "results": [],
+    }
+    catalogue = Catalogue(wire)
+    assert (catalogue.user, catalogue.home) == ("x", "/alice/x/")
+
+
+def test_a_name_that_stat_does_not_answer_is_missing(alien: Alien, central: Any) -> None:
+    central.play = lambda command, options: reply()
+    with pytest.raises(AlienError, match="/a is not in the catalogue"):
+        alien.stat("/a")
+
+
+@given(st.lists(st.text(max_size=40), max_size=50), st.integers(100, 500))
+def test_chunks_keep_all_in_order_below_the_limit(options: list[str], limit: int) -> None:
+    runs = list(chunks(options, limit))
+    assert [option for run in runs for option in run] == options
+    assert all(len(run) == 1 or sum(len(option) + 4 for option in run) <= limit for run in runs)
