@@ -49,19 +49,18 @@ class Gate(asyncssh.SSHServer):
     def __init__(self, server: ProxyServer) -> None:
         self._server = server
         self._conn: asyncssh.SSHServerConnection | None = None
-        self._username = ""
+        self._username = ""  # proved, never merely claimed
         self._control: UserControl | PilotControl | None = None
 
     def connection_made(self, conn: asyncssh.SSHServerConnection) -> None:
         self._conn = conn
-        self._server.stranger_came(conn)
+        self._server.came(conn)
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002
         if self._conn is not None:
-            self._server.stranger_gone(self._conn)
+            self._server.gone(self._conn)
 
-    def begin_auth(self, username: str) -> bool:
-        self._username = username
+    def begin_auth(self, username: str) -> bool:  # noqa: ARG002
         return True
 
     def public_key_auth_supported(self) -> bool:
@@ -72,7 +71,8 @@ class Gate(asyncssh.SSHServer):
 
     def auth_completed(self) -> None:
         if self._conn is not None:
-            self._server.stranger_gone(self._conn)
+            self._username = str(self._conn.get_extra_info("username"))
+            self._server.proved(self._conn)
             asyncio.get_running_loop().call_later(_CONTROL_WITHIN, self._drop_idle)
 
     def _drop_idle(self) -> None:

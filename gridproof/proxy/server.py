@@ -40,6 +40,7 @@ _JOIN_LIFETIME = 86400.0
 _PUSH_DELAY = 0.05  # changes within it travel together
 _RECORDS_PER_LINE = 1000
 _STOP_GRACE = 3.0
+_FORWARDS_END = 0.05  # the sockets of forwards close after their connection, and nobody tells when
 
 
 class ProxyServer:
@@ -50,7 +51,7 @@ class ProxyServer:
         self.registry = Registry(config.limits)
         self.host_key = host_key.export_public_key().decode().strip()
         self.forward_range = range(config.forward_ports[0], config.forward_ports[1] + 1)
-        self._directory = config.state_dir or Path(tempfile.mkdtemp(prefix="gridproof-proxy-"))
+        self._directory: Path
         self._next_forward = 0
         self._host_key = host_key
         self._user_keys = {
@@ -58,6 +59,7 @@ class ProxyServer:
             for name, keys in config.users.items()
         }
         self._join_keys: dict[str, bytes] = {}
+        self._connections: set[asyncssh.SSHServerConnection] = set()
         self._strangers: dict[asyncssh.SSHServerConnection, None] = {}
         self._users: set[UserControl] = set()
         self._pilots: dict[PilotKey, PilotControl] = {}
@@ -102,6 +104,7 @@ class ProxyServer:
             raise ProxyError(
                 f"the ProxyServer cannot listen on {config.host}:{config.port}: {error.strerror}"
             ) from None
+        server._directory = config.state_dir or Path(tempfile.mkdtemp(prefix="gridproof-proxy-"))
         server._background(server._tick())
         return server
 
@@ -134,10 +137,11 @@ class ProxyServer:
             if pilots
             else asyncio.sleep(0),
         )
-        for control in [*self._users, *self._pilots.values()]:
-            control.abort()
-        for stranger in list(self._strangers):
-            stranger.abort()
+        connections = list(self._connections)
+        for conn in connections:
+            conn.abort()
+        await asyncio.gather(*(conn.wait_closed() for conn in connections))
+        await asyncio.sleep(_FORWARDS_END)
         if self._acceptor is not None:
             await self._acceptor.wait_closed()
         if self._push:
@@ -158,16 +162,22 @@ class ProxyServer:
 
     # ---- who may come in
 
-    def stranger_came(self, conn: asyncssh.SSHServerConnection) -> None:
+    def came(self, conn: asyncssh.SSHServerConnection) -> None:
         """A connection that has proved nothing yet; beyond the limit the oldest such one is dropped."""
+        self._connections.add(conn)
         self._strangers[conn] = None
         if len(self._strangers) > self.config.strangers:
             oldest = next(iter(self._strangers))
             del self._strangers[oldest]
             oldest.abort()
 
-    def stranger_gone(self, conn: asyncssh.SSHServerConnection) -> None:
-        """It proved itself, or left."""
+    def proved(self, conn: asyncssh.SSHServerConnection) -> None:
+        """It is no stranger any more."""
+        self._strangers.pop(conn, None)
+
+    def gone(self, conn: asyncssh.SSHServerConnection) -> None:
+        """A connection ended."""
+        self._connections.discard(conn)
         self._strangers.pop(conn, None)
 
     def accepts(self, username: str, key: asyncssh.SSHKey) -> bool:

@@ -53,8 +53,8 @@ def key():
 
 
 @pytest.fixture
-def server(key):
-    process = processes.spawn(ARGV, stdout=subprocess.PIPE)
+def server(key, tmp_path):
+    process = processes.spawn(ARGV, stdout=subprocess.PIPE, env={**os.environ, "TMPDIR": str(tmp_path)})
     process.stdin.write(settings(key))
     process.stdin.flush()
     yield process
