@@ -44,7 +44,7 @@ system:
 	apt-get -qq update && apt-get -qq install -y --no-install-recommends $$missing >/dev/null
 
 $(STAMP): pyproject.toml | system
-	@[ -x $(BIN)/python ] || "$(PYTHON)" -m venv .venv
+	@$(BIN)/python -m pip --version >/dev/null 2>&1 || "$(PYTHON)" -m venv --clear .venv
 	@echo "Installing gridproof and ROOT into .venv (the first time takes a minute)"
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[test]'
 	@touch $@
