@@ -15,18 +15,18 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import Any
 
-from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus
-from websockets.sync.client import ClientConnection, connect
+from websockets.exceptions import InvalidStatus, WebSocketException
 
 from gridproof.alien.credentials import Credentials, ssl_context
-from gridproof.errors import CommandError, CredentialError, WireError
+from gridproof.alien.websocket import WebSocket
+from gridproof.errors import AlienError, CommandError, CredentialError, WireError
 
 #: Bytes that a request may have; the service closes the connection on more.
 REQUEST_LIMIT = 130_000
 _ANSWER_LIMIT = 256 * 2**20
 _OPEN_TIMEOUT = 15.0
 _PING_INTERVAL = 20.0
-_PROBE_TIMEOUT = 3.0
+_PING_TIMEOUT = 5.0
 
 # Commands that change nothing, or that change the same thing when they come twice.
 _REPEATABLE = {
@@ -85,8 +85,8 @@ class Wire:
         self._timeout = timeout
         self._context = ssl_context(credentials)
         self._lock = threading.Lock()
-        self._open = contextlib.ExitStack()
-        self._connection: ClientConnection | None = None
+        self._connection: WebSocket | None = None
+        self._unused = threading.Event()  # set: the thread that keeps the connection alive ends
 
     def command(self, name: str, *options: str) -> Answer:
         """Run one command.
@@ -121,18 +121,18 @@ class Wire:
     def _exchange(self, name: str, request: str) -> Answer:
         connection = self._connected()
         try:
-            connection.send(request)
-            return decode(connection.recv(self._timeout))
+            connection.send(request, self._timeout)
+            return decode(connection.receive(self._timeout))
         except TimeoutError:
             self._disconnect()  # the answer, should it come, must not be taken for the next one's
             raise AnswerLate(
                 f"{name}: no answer from {self.host}:{self.port} within {self._timeout:g} s; "
                 "the central service is overloaded or gone"
             ) from None
-        except (ConnectionClosed, OSError) as error:
+        except (WebSocketException, OSError) as error:
             self._disconnect()
             raise AnswerLost(
-                f"{name}: {self.host}:{self.port} broke off before it answered ({error})"
+                f"{name}: {self.host}:{self.port} broke off before answering ({error})"
             ) from None
         except BaseException:
             self._disconnect()
@@ -141,18 +141,37 @@ class Wire:
     def _drop_if_dead(self) -> None:
         """Find out beforehand that a connection is gone: what must not be sent twice is not sent in vain."""
         if self._connection is not None:
-            with contextlib.suppress(ConnectionClosed, OSError):
-                if self._connection.ping().wait(5.0):
-                    return
-            self._disconnect()
+            try:
+                self._connection.ping(_PING_TIMEOUT)
+            except (WebSocketException, OSError):
+                self._disconnect()
 
-    def _connected(self) -> ClientConnection:
+    def _keep_alive(self, unused: threading.Event) -> None:
+        """Ping while nothing else is going on, so that no one on the way forgets the connection."""
+        while not unused.wait(_PING_INTERVAL):
+            if self._lock.acquire(blocking=False):
+                try:
+                    self._drop_if_dead()
+                finally:
+                    self._lock.release()
+
+    def _connected(self) -> WebSocket:
         if self._connection is None:
             self._credentials.check(datetime.now(timezone.utc))
-            self._connection = self._open.enter_context(self._connect())
+            self._connection = self._connect()
+            self._unused = threading.Event()
+            threading.Thread(
+                target=self._keep_alive, args=(self._unused,), name="gridproof alien", daemon=True
+            ).start()
         return self._connection
 
-    def _connect(self) -> ClientConnection:
+    def _disconnect(self) -> None:
+        self._unused.set()
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+    def _connect(self) -> WebSocket:
         where = f"{self.host}:{self.port}"
         try:
             tcp = socket.create_connection((self.host, self.port), _OPEN_TIMEOUT)
@@ -161,23 +180,21 @@ class Wire:
                 f"cannot connect to the central service at {where}: {error.strerror or error}; "
                 "check ALIENPY_JCENTRAL and ALIENPY_JCENTRAL_PORT, that it runs, and the firewalls between"
             ) from None
-        try:
-            return connect(
-                f"wss://{where}/websocket/json",
-                sock=tcp,
-                ssl=self._context,
-                server_hostname=self.host,
-                open_timeout=_OPEN_TIMEOUT,
-                ping_interval=_PING_INTERVAL,
-                ping_timeout=None,  # a service that is busy with a command may not answer pings meanwhile
-                close_timeout=1.0,
-                max_size=_ANSWER_LIMIT,
-            )
-        except Exception as error:
-            tcp.close()
-            raise self._refusal(error, where) from None
+        encrypted = ""
+        with contextlib.ExitStack() as undo:
+            undo.callback(tcp.close)
+            tcp.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            try:
+                tls = self._context.wrap_socket(tcp, server_hostname=self.host)
+                undo.callback(tls.close)
+                encrypted = tls.version() or ""
+                opened = WebSocket(tls, f"wss://{where}/websocket/json", _OPEN_TIMEOUT, _ANSWER_LIMIT)
+            except (WebSocketException, OSError) as error:
+                raise self._refusal(error, where, encrypted) from None
+            undo.pop_all()
+            return opened
 
-    def _refusal(self, error: Exception, where: str) -> Exception:
+    def _refusal(self, error: Exception, where: str, encrypted: str) -> AlienError:
         if isinstance(error, InvalidStatus) and error.response.status_code == 401:
             return CredentialError(
                 f"the central service at {where} does not know {self._credentials.subject} (HTTP 401): "
@@ -188,32 +205,13 @@ class Wire:
                 f"the certificate of {where} is signed by none of the CAs in "
                 f"{self._credentials.ca or 'the system'} ({error.verify_message}): set X509_CERT_DIR"
             )
-        if not isinstance(error, (OSError, InvalidHandshake, ConnectionClosed, EOFError)):
-            return error
-        refusal = _alert(error) or self._refusal_after_handshake()
-        if refusal:
-            return CredentialError(f"{where} refused the certificate {self._credentials.cert}: {refusal}")
+        reason = _alert(error)
+        hung_up = isinstance(error.__cause__ or error, (EOFError, ConnectionError, ssl.SSLEOFError))
+        if encrypted == "TLSv1.3" and hung_up and not reason:
+            reason = "it hung up at once; is it signed by a CA of that Grid?"  # TLS 1.3 refuses so late
+        if reason:
+            return CredentialError(f"{where} refused the certificate {self._credentials.cert}: {reason}")
         return WireError(f"the service at {where} did not open a websocket: {str(error) or repr(error)}")
-
-    def _refusal_after_handshake(self) -> str:
-        """Why TLS 1.3 was refused: that shows only at the first read, where websockets hides it."""
-        try:
-            tcp = socket.create_connection((self.host, self.port), _PROBE_TIMEOUT)
-            with tcp, self._context.wrap_socket(tcp, server_hostname=self.host) as tls:
-                try:
-                    said_nothing = tls.recv(1) == b""
-                except ConnectionResetError:
-                    said_nothing = True
-        except OSError as error:
-            return _alert(error)
-        return (
-            "it hung up as soon as it had seen it; is it signed by a CA of that Grid?" if said_nothing else ""
-        )
-
-    def _disconnect(self) -> None:
-        self._connection = None
-        with contextlib.suppress(Exception):
-            self._open.close()
 
 
 def _alert(error: BaseException) -> str:

@@ -101,7 +101,7 @@ class Central:
     """A central service on a port of its own; ``requests`` are what it was sent, oldest first.
 
     ``faults`` are played first, one a request: "drop" closes without an answer, "drop done" does what was
-    asked, then closes, "hang" never answers, an integer closes with that code.
+    asked, then closes, "hang" never answers, "pieces" answers in fragments, an integer closes with that code.
     """
 
     authority: Authority
@@ -162,7 +162,8 @@ class Central:
             if fault == "drop done":
                 connection.socket.shutdown(socket.SHUT_RDWR)
                 return
-            connection.send(answer)
+            pieces = [answer[at : at + 7] for at in range(0, len(answer), 7)]
+            connection.send(pieces if fault == "pieces" else answer)
 
 
 def answer(*results: dict[str, Any], exitcode: int = 0, error: str = "") -> dict[str, Any]:

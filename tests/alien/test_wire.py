@@ -64,7 +64,7 @@ def test_a_dead_connection_is_found_out_before_a_submission_is_sent(central: Any
     with pytest.raises(CommandError):
         wire.command("stat", "/nowhere")  # read over a new connection
     assert central.connections == 2
-    wire._connection.socket.shutdown(socket.SHUT_RDWR)  # type: ignore[union-attr]
+    wire._connection._socket.shutdown(socket.SHUT_RDWR)  # type: ignore[union-attr]
     assert wire.command("submit", "/alice/cern.ch/user/j/jalien/t1/j.jdl").results[0]["jobId"]
     assert central.names().count("submit") == 1
 
@@ -91,6 +91,46 @@ def test_threads_share_a_connection(central: Any, wire: Wire) -> None:
         thread.join()
     assert answers == ["jalien"] * 8
     assert central.connections == 1
+
+
+def test_an_answer_may_come_in_fragments_and_be_large(central: Any, wire: Wire) -> None:
+    central.faults = ["pieces"]
+    assert wire.command("whoami").results[0]["username"] == "jalien"
+    rows = [{"lfn": f"/alice/{number}"} for number in range(100_000)]
+    central.play = lambda command, options: {"metadata": {}, "results": rows}
+    assert len(wire.command("find").results) == 100_000
+
+
+def test_an_idle_connection_is_kept_alive_and_let_go_when_it_died(
+    central: Any, wire: Wire, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(wire_module, "_PING_INTERVAL", 0.02)
+    pinged = threading.Event()
+    wire.command("whoami")
+    alive = wire._connection
+    assert alive is not None
+    ping = alive.ping
+    monkeypatch.setattr(alive, "ping", lambda timeout: (ping(timeout), pinged.set()))
+    assert pinged.wait(5)
+    assert wire.command("whoami").results
+    assert central.connections == 1
+    alive._socket.shutdown(socket.SHUT_RDWR)
+    assert wire._unused.wait(5)
+    assert wire.command("whoami").results
+    assert central.connections == 2
+
+
+def test_a_closed_wire_leaves_no_thread(wire: Wire, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = set(threading.enumerate())
+    wire.command("whoami")
+    (keeper,) = (
+        set(threading.enumerate())
+        - before
+        - {thread for thread in threading.enumerate() if thread.name != "gridproof alien"}
+    )
+    wire.close()
+    keeper.join(5)
+    assert not keeper.is_alive()
 
 
 def test_a_closed_wire_opens_again_when_it_is_used(central: Any, wire: Wire) -> None:
