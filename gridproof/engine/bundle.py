@@ -24,18 +24,20 @@ class Bundle:
     """Files by their path inside the bundle, and how to make them known to ROOT.
 
     ``mode``: ``compile`` (ACLiC), ``interpret`` (Cling), ``header`` or ``library``.
-    ``flags``: ACLiC's letters (``g`` debug, ``O`` optimise).
+    ``flags``: ACLiC's letters (``g`` debug, ``O`` optimise). ``alias``: another name for the class, where
+    the process that sends it knows an earlier version by the class's own name.
     """
 
     main: str
     mode: str
     flags: str
     files: tuple[tuple[str, bytes], ...]
+    alias: str = ""
 
     @property
     def key(self) -> str:
         """A hash of everything in it."""
-        digest = hashlib.sha256(f"{self.main}\0{self.mode}\0{self.flags}\0".encode())
+        digest = hashlib.sha256("\0".join((self.main, self.mode, self.flags, self.alias)).encode())
         for name, content in self.files:
             digest.update(f"{name}\0{len(content)}\0".encode())
             digest.update(content)
@@ -43,7 +45,12 @@ class Bundle:
 
     @property
     def class_name(self) -> str:
-        """The class that a selector's file must define: the file's name without its ending."""
+        """The class of a selector's file: the file's name without its ending, or its alias."""
+        return self.alias or self.stem
+
+    @property
+    def stem(self) -> str:
+        """The main file's name without its ending."""
         return Path(self.main).stem
 
     @property
@@ -53,12 +60,12 @@ class Bundle:
 
     def own_include_guards(self) -> list[str]:
         """The include guards of the main file and of the headers of the same name."""
-        own = [content for name, content in self.files if Path(name).stem == Path(self.main).stem]
+        own = [content for name, content in self.files if self._is_own(name)]
         return [guard.decode() for content in own for guard in _GUARD.findall(content)]
 
     def to_message(self) -> dict[str, Any]:
         """As it travels between processes."""
-        return {"main": self.main, "mode": self.mode, "flags": self.flags, "files": list(self.files)}
+        return {**vars(self), "files": list(self.files)}
 
     @classmethod
     def from_message(cls, message: dict[str, Any]) -> Bundle:
@@ -71,15 +78,19 @@ class Bundle:
         for name, _ in files:
             if Path(name).is_absolute() or ".." in Path(name).parts:
                 raise ValueError(f"{name!r} leads out of its bundle")
-        return cls(str(message["main"]), str(message["mode"]), str(message["flags"]), files)
+        rest = {name: str(message[name]) for name in ("main", "mode", "flags", "alias")}
+        return cls(files=files, **rest)
 
     def write(self, directory: Path) -> Path:
         """Lay the files out below ``directory``; returns the main one's path."""
         for name, content in self.files:
             path = directory / name
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(content)
+            path.write_bytes(content if self._is_own(name) else _guarded(name, content))
         return directory / self.main
+
+    def _is_own(self, name: str) -> bool:
+        return self.is_selector and Path(name).stem == self.stem
 
 
 def collect(spec: str | os.PathLike[str]) -> Bundle:
@@ -110,6 +121,15 @@ def collect(spec: str | os.PathLike[str]) -> Bundle:
     flags = "".join(letter for letter in match["flags"] or "" if letter in "gO")
     files = tuple(sorted((p.relative_to(base).as_posix(), content) for p, content in sources.items()))
     return Bundle(path.relative_to(base).as_posix(), mode, flags, files)
+
+
+def _guarded(name: str, content: bytes) -> bytes:
+    """A helper file that Cling can meet again, with the next version of the selector that includes it."""
+    if Path(name).suffix not in _SOURCES | _HEADERS:
+        return content
+    guard = f"GRIDPROOF_{hashlib.sha256(content).hexdigest()[:16]}"
+    head = f'#ifndef {guard}\n#define {guard}\n#line 1 "{Path(name).name}"\n'
+    return head.encode() + content + b"\n#endif\n"
 
 
 def _with_includes(path: Path) -> dict[Path, bytes]:

@@ -35,8 +35,7 @@ class Queries:
     def load(self, spec: str) -> None:
         """Make ``macro.C``, ``lib.so`` or ``header.h`` known here and on every worker."""
         bundle = collect(spec)
-        self._code.load(bundle)
-        self._send("load", bundle=bundle.to_message())
+        self._send("load", bundle=self._code.load(bundle).to_message())
 
     def process(
         self,
@@ -57,15 +56,16 @@ class Queries:
         """
         if on_missing not in ("fail", "skip"):
             raise ConfigError(f'on_missing is "fail" or "skip", not {on_missing!r}')
-        bundle, here, there = self._selector(selector)
+        bundle = self._selector(selector)
+        class_name = bundle.class_name if bundle else selector
         input_list = self._input_list(inputs)
-        instance = self._root.gridproof.Make(here, option, input_list)
+        instance = self._root.gridproof.Make(class_name, option, input_list)
         _check(str(instance.problem) or str(instance.Begin()))
         query = self._send(
             "submit",
             spec={
                 "selector": bundle.to_message() if bundle else None,
-                "class_name": there,
+                "class_name": class_name,
                 "option": option,
                 "input": runtime.pack(self._root, input_list),
                 "on_missing": on_missing,
@@ -82,12 +82,11 @@ class Queries:
 
     # ------------------------------------------------------------ inside
 
-    def _selector(self, spec: str) -> tuple[Bundle | None, str, str]:
-        """The code, and the class's name here and on the workers."""
+    def _selector(self, spec: str) -> Bundle | None:
+        """The selector's code, made known here; None for a class that `load` has made known."""
         if re.fullmatch(r"[A-Za-z_][\w:]*", spec) and not Path(spec).exists():
-            return None, spec, spec  # a class that session.load() has made known
-        bundle = collect(spec)
-        return bundle, self._code.load(bundle), bundle.class_name
+            return None
+        return self._code.load(collect(spec))
 
     def _input_list(self, inputs: Mapping[str, Any] | Sequence[Any]) -> Any:
         root = self._root
@@ -120,7 +119,8 @@ class Queries:
             version = status["version"]
             watch(status)
             if status["error"]:
-                raise _error(*status["error"], status["missing"])
+                kind, message = status["error"]
+                raise _error(kind, message, status["missing"])
             if status["over"]:
                 return dict(status)
 

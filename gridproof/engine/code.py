@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -31,12 +32,12 @@ class CodeStore:
         self._root = root
         self._directory = directory
         self._renames = renames
-        self._loaded: dict[str, str] = {}  # bundle's key → class name
+        self._loaded: dict[str, Bundle] = {}  # key as it came → as it was loaded
         self._names: set[str] = set()  # main files of the bundles
         self._include_dirs: list[Path] = []
 
-    def load(self, bundle: Bundle) -> str:
-        """Make the bundle known to ROOT; returns the name under which its class is known.
+    def load(self, bundle: Bundle) -> Bundle:
+        """Make the bundle known to ROOT; returns it, with an alias for its class if it needed one.
 
         Raises:
             CompileError: with the compiler's own words.
@@ -44,28 +45,27 @@ class CodeStore:
         """
         if bundle.key in self._loaded:
             return self._loaded[bundle.key]
-        name = bundle.class_name
         if bundle.main in self._names and not self._renames:
             raise StaleCode(bundle.main)
-        if bundle.is_selector and self._renames and self._root.TClass.GetClass(name, True, True):
-            name = f"{name}_{bundle.key[:8]}"
+        known = bundle
+        if bundle.is_selector and self._renames and self._root.TClass.GetClass(bundle.stem, True, True):
+            known = replace(bundle, alias=f"{bundle.stem}_{bundle.key[:8]}")
         elif bundle.main in self._names:
             raise CompileError(f"another version of {bundle.main} is loaded; start Python anew to replace it")
-        self._load(bundle, name)
-        self._loaded[bundle.key] = name
+        self._load(known)
+        self._loaded[bundle.key] = known
         self._names.add(bundle.main)
-        return name
+        return known
 
-    def build(self, bundle: Bundle, class_name: str = "") -> Path:
+    def build(self, bundle: Bundle) -> Path:
         """The compiled library of a bundle, from the cache or by compiling now, in a process of its own.
 
         Raises:
             CompileError: with the compiler's own words.
         """
-        renamed = class_name not in ("", bundle.class_name)
-        place = self._place(bundle, class_name if renamed else "")
+        place = self._place(bundle)
         # ROOT takes libraries of one name for one library, wherever they lie.
-        library = place / "lib" / f"{bundle.class_name}_{bundle.key[:8]}{'x' * renamed}.so"
+        library = place / "lib" / f"{bundle.class_name}_{bundle.key[:8]}.so"
         if (place / "built").exists():
             return library
         with self._locked(place):
@@ -74,16 +74,15 @@ class CodeStore:
             source = bundle.write(place / "src")
             (place / "lib").mkdir(exist_ok=True)
             options = [f'-I"{directory}"' for directory in (source.parent, *self._include_dirs)]
-            if renamed:
-                options.append(f"-D{bundle.class_name}={class_name}")
+            if bundle.alias:
+                options.append(f"-D{bundle.stem}={bundle.alias}")
             _compile(source, library, bundle.flags, options)
             (place / "built").touch()
         return library
 
-    def _place(self, bundle: Bundle, class_name: str = "") -> Path:
+    def _place(self, bundle: Bundle) -> Path:
         version = self._root.gROOT.GetVersion().replace("/", ".")
-        name = "-".join(filter(None, (bundle.key, version, platform.machine(), class_name)))
-        return self._directory / name
+        return self._directory / f"{bundle.key}-{version}-{platform.machine()}"
 
     @contextmanager
     def _locked(self, place: Path) -> Iterator[None]:
@@ -95,34 +94,36 @@ class CodeStore:
                     shutil.rmtree(place / leftover, ignore_errors=True)
             yield
 
-    def _load(self, bundle: Bundle, class_name: str) -> None:
+    def _load(self, bundle: Bundle) -> None:
         root = self._root
-        renamed = class_name != bundle.class_name
         if bundle.mode == "compile":
-            library = self.build(bundle, class_name)
-            if renamed:
+            library = self.build(bundle)
+            if bundle.alias:
                 self._forget(*bundle.own_include_guards())
             if root.gSystem.Load(str(library)) < 0:
                 raise CompileError(f"the library of {bundle.main} cannot be loaded; does it miss a symbol?")
-            if renamed:
-                root.gInterpreter.AutoParse(class_name)
-                self._forget(bundle.class_name)  # the renaming macro comes with the library
+            if bundle.alias:
+                root.gInterpreter.AutoParse(bundle.alias)
+                self._forget(bundle.stem)  # the renaming macro comes with the library
             return
         place = self._place(bundle)
         with self._locked(place):
-            path = bundle.write(place / "src")
+            path = place / "src" / bundle.main
+            if not (place / "built").exists():
+                bundle.write(place / "src")
+                (place / "built").touch()
         if bundle.mode == "library":
             if root.gSystem.Load(str(path)) < 0:
                 raise CompileError(f"{bundle.main} cannot be loaded; was it built for this ROOT and system?")
             return
         self._include_dirs.append(path.parent)
         root.gInterpreter.AddIncludePath(str(path.parent))
-        if renamed:
+        if bundle.alias:
             self._forget(*bundle.own_include_guards())
-            root.gInterpreter.Declare(f"#define {bundle.class_name} {class_name}\n")
+            root.gInterpreter.Declare(f"#define {bundle.stem} {bundle.alias}\n")
         good = root.gInterpreter.Declare(f'#include "{path}"')
-        if renamed:
-            self._forget(bundle.class_name)
+        if bundle.alias:
+            self._forget(bundle.stem)
         if not good:
             raise CompileError(f"{bundle.main} does not compile; the messages are above")
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import traceback
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,6 +36,9 @@ _RETRIES = 5
 
 EXIT_STALE = 75
 """A worker's exit code when only a fresh process can go on."""
+
+EXIT_LOST = 1
+"""A worker's exit code when its master is gone; a session that is still there wants another."""
 
 
 @dataclass(frozen=True)
@@ -183,6 +187,8 @@ class _EnginePlugin(WorkerPlugin):  # type: ignore[misc]
             await loop.run(self._site, self._host, os.getpid())
         except StaleCode:
             self.stale = True
+        except Exception:
+            traceback.print_exc()  # into the worker's log; the process ends below
         finally:
             # Not awaited here: closing the worker cancels this very task.
             asyncio.get_running_loop().create_task(worker.close(reason="gridproof-engine-ended"))
@@ -221,7 +227,7 @@ async def run_worker(
     )
     async with worker:
         await worker.finished()
-    return EXIT_STALE if plugin.stale else 0
+    return EXIT_STALE if plugin.stale else EXIT_LOST
 
 
 # ---------------------------------------------------------------- at the user's

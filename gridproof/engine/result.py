@@ -98,9 +98,12 @@ class Result(Mapping[str, Any]):
             self._upload(path, str(where).removeprefix("alien://"))
 
     def _write(self, path: Path) -> None:
-        file = self._root.TFile.Open(str(path), "RECREATE")
-        if not file or file.IsZombie():
-            raise QueryError(f"{path} cannot be written; is there such a directory, and room on the disk?")
+        try:
+            file = self._root.TFile.Open(str(path), "RECREATE")
+        except OSError:
+            raise QueryError(
+                f"{path} cannot be written; is there such a directory, and room on the disk?"
+            ) from None
         try:
             for name, item in self._objects.items():
                 if file.WriteTObject(item, name) <= 0:

@@ -13,7 +13,9 @@
 #include <mutex>
 #include <set>
 #include <csignal>
+#include <stdexcept>
 #include <string>
+#include <thread>
 #include <unistd.h>
 #include <vector>
 
@@ -43,6 +45,7 @@ struct ErrorLog {
    std::string first;              // the first error since Reset
    std::atomic<bool> any{false};
    std::atomic<bool> strict{false}; // every error counts, whoever reports it
+   std::atomic<std::thread::id> reader{std::thread::id()}; // the thread that is in a packet
    ErrorHandlerFunc_t next{nullptr};
 
    void Reset(bool all = false) {
@@ -67,7 +70,7 @@ inline bool SpoilsData(const char *location) {
    static const char *const prefixes[] = {"TFile", "TNetXNG", "TBasket", "TBranch", "TTree", "TChain", "TBuffer",
                                           "TStreamerInfo", "TKey", "TDirectoryFile", "R__unzip", "TLeaf", "TWebFile",
                                           "TNetFile", "TStorageFactory"};
-   if (!location)
+   if (!location || std::string(location).find("::SetBranchStatus") != std::string::npos)
       return false;
    for (auto prefix : prefixes)
       if (std::string(location).compare(0, std::string(prefix).size(), prefix) == 0)
@@ -85,7 +88,15 @@ inline void OnRootMessage(int level, Bool_t abort, const char *location, const c
       }
    }
    (log.next ? log.next : DefaultErrorHandler)(level, abort, location, message);
+   // The selector must not get to see what was not read: it might crash on it.
+   if (log.any && log.reader.load() == std::this_thread::get_id())
+      throw std::runtime_error("a read failed");
 }
+
+struct InPacket {
+   InPacket() { Errors().reader = std::this_thread::get_id(); }
+   ~InPacket() { Errors().reader = std::thread::id(); }
+};
 
 inline void WatchErrors() {
    auto previous = SetErrorHandler(OnRootMessage);
@@ -390,12 +401,15 @@ public:
       Outcome outcome;
       auto &errors = Errors();
       errors.Reset();
+      if (first >= last)
+         return outcome;
       TDirectory::TContext nowhere(gROOT);
-      source.Prepare(first, last);
       auto tree = source.Tree();
       const auto old_style = fSelector->Version() == 0;
       Long64_t entry = first;
       auto thrown = Guarded("the selector", [&] {
+         InPacket watched;
+         source.Prepare(first, last);
          if (&source != fSource) {
             fSource = &source;
             if (!old_style)

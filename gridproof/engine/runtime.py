@@ -59,6 +59,6 @@ def unpack(root: Any, data: bytes) -> Any:
     """
     buffer = (ctypes.c_char * len(data)).from_buffer_copy(data)
     objects = root.gridproof.Unpack(ctypes.addressof(buffer), len(data))
-    if not objects:
+    if root.addressof(objects) == 0:
         raise ValueError("the bytes hold no TList")
     return objects
