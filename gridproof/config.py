@@ -84,7 +84,8 @@ def load(path: Path | None = None, environ: Mapping[str, str] = os.environ) -> C
         values = yaml.safe_load(place.read_text()) or {}
     except (OSError, yaml.YAMLError) as error:
         raise ConfigError(f"the configuration {place} cannot be read: {error}") from None
-    return _build(Config, values, str(place))
+    built: Config = _build(Config, values, str(place))
+    return built
 
 
 def _build(kind: type[Any], values: Any, where: str) -> Any:

@@ -19,6 +19,7 @@ CONTROL = "control"
 USER = "user:"
 PILOT = "pilot:"
 MAX_LINE = 1 << 20
+EXIT_REPLACE = 75  # a worker asks for a fresh process in its place
 MAX_TEXT = 16 * 1024
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.@:+-]{0,127}")
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import deque
 
 from gridproof.errors import ProxyError
-from gridproof.proxy.protocol import Ready, Register, Versions, check_name
+from gridproof.proxy.protocol import EXIT_REPLACE, Ready, Register, Versions, check_name
 from gridproof.proxy.records import PilotRecord, WorkerRecord
 from gridproof.proxy.state import (
     CONNECTED,
@@ -252,7 +252,8 @@ class Registry:
         elif code == 0 and signal == 0:
             slot.given_up = True
         else:
-            slot.young_deaths = slot.young_deaths + 1 if lived < self._limits.young else 0
+            young = lived < self._limits.young and code != EXIT_REPLACE
+            slot.young_deaths = slot.young_deaths + 1 if young else 0
             slot.given_up = slot.young_deaths >= self._limits.young_deaths
             doublings = slot.young_deaths - 2
             delay = (

@@ -16,8 +16,8 @@ class Limits:
 
     silent_after: float = 15.0
     lost_after: float = 60.0
-    young: float = 10.0  # a worker that dies earlier died young
-    young_deaths: int = 5  # so many in a row, and the slot is given up
+    young: float = 5.0  # a worker that dies earlier died young
+    young_deaths: int = 20  # so many in a row, and the slot is given up
     backoff: float = 0.5
     backoff_max: float = 30.0
     forget_after: float = 3600.0
