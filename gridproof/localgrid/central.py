@@ -178,7 +178,8 @@ class CentralService:
         with tempfile.TemporaryDirectory(dir=self._private) as scratch:
             target = Path(scratch) / "file"
             try:
-                await fetch([Source(entry.lfn, urls, entry.size, entry.md5, target)], Path(scratch) / "in")
+                source = Source(entry.lfn, urls, entry.size, entry.md5, target)
+                await fetch([source], Path(scratch) / "in")
             except CopyFailed as failure:
                 raise CommandFailed(EREMOTEIO, f"{complaint}{path}: {failure}", rows) from failure
             return await asyncio.to_thread(target.read_bytes)

@@ -180,7 +180,7 @@ class LocalGrid:
 
 
 def read_events(events: IO[bytes], timeout: float = START_TIMEOUT) -> Any:
-    """The service's announcements one by one, until it closes them. Raises LocalGridError at the time limit."""
+    """The service's announcements one by one, until it closes them. Raises LocalGridError when late."""
     deadline = time.monotonic() + timeout
     pending = b""
     with selectors.DefaultSelector() as selector:

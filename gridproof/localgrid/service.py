@@ -28,7 +28,7 @@ from gridproof.localgrid.central import CentralService
 from gridproof.localgrid.certificates import Authority, user_subject, write_private
 from gridproof.localgrid.core import USERS, Core, utc_now
 from gridproof.localgrid.jobstore import JobStore
-from gridproof.localgrid.sites import make_sites
+from gridproof.localgrid.sites import Site, make_sites
 from gridproof.localgrid.storage import ServerUser, StorageElement, check_programs
 from gridproof.localgrid.taskqueue import TaskQueue
 
@@ -39,7 +39,7 @@ Announce = Callable[[dict[str, Any]], None]
 
 @dataclass(frozen=True)
 class Settings:
-    """What a Grid shall be; ``root`` empty: a temporary directory; ``owner`` the pid it lives for, 0: nobody."""
+    """What a Grid shall be; no ``root``: a temporary directory; ``owner``: the pid it lives for, 0 nobody."""
 
     sites: int = 3
     slots: int = 2
@@ -150,7 +150,7 @@ class Grid:
         starting = asyncio.gather(*(se.start() for se in self._storage))
         try:
             await asyncio.sleep(0)  # the servers start while we make the rest
-            self._core = core = self._make_core(private, starting_sites=sites)
+            self._core = core = self._make_core(private, sites)
             self._central = CentralService(core, private)
             await self._central.start()
         finally:
@@ -177,7 +177,7 @@ class Grid:
                 f"Another embedded Grid is running in {self.root}: stop it or choose another root"
             ) from None
 
-    def _make_core(self, private: Path, starting_sites: tuple[Any, ...]) -> Core:
+    def _make_core(self, private: Path, sites: tuple[Site, ...]) -> Core:
         authority = Authority(private, utc_now())
         authority.publish(self.root / "certificates")
         for user in USERS:
@@ -189,7 +189,7 @@ class Grid:
         catalogue.make_root(list(USERS.items()), int(time.time() * 1000))
         store = JobStore(private / "jobs.db")
         storage = {se.name: se for se in self._storage}
-        return Core(self.root, starting_sites, storage, authority, catalogue, store, TaskQueue(store.load()))
+        return Core(self.root, sites, storage, authority, catalogue, store, TaskQueue(store.load()))
 
     def _environment(self, core: Core) -> dict[str, str]:
         user = self.root / "private" / USER
@@ -226,7 +226,7 @@ class Grid:
 
 
 def main() -> int:
-    """``python -m gridproof.localgrid``: settings come as a JSON line on standard input, events go out as such."""
+    """``python -m gridproof.localgrid``: settings are a JSON line on standard input, events leave as such."""
     settings = Settings.from_json(_first_line())
 
     def announce(event: dict[str, Any]) -> None:

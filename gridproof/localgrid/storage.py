@@ -16,6 +16,7 @@ from gridproof import processes
 from gridproof.errors import LocalGridError
 from gridproof.localgrid.catalogue import pfn_path
 from gridproof.localgrid.sites import Site
+from gridproof.localgrid.transfer import RESOLVER_LIMITS
 
 START_TIMEOUT = 15.0
 _PORT_TRIES = 5
@@ -176,7 +177,7 @@ class StorageElement:
             self.site.name,
         ]
         with (self._directory / "xrootd.log").open("ab") as log:
-            environ = {"PATH": os.environ.get("PATH", os.defpath), "HOME": "/"}
+            environ = {"PATH": os.environ.get("PATH", os.defpath), "HOME": "/", **RESOLVER_LIMITS}
             self._process = processes.spawn(
                 argv, env=environ, cwd=self._directory, stdout=log, stderr=log, death_signal=9
             )

@@ -10,8 +10,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-# A dead server is given up quickly: there are other replicas.
+# A dead server is given up quickly: there are other replicas. XRootD's libraries look up the names of this
+# machine's addresses when they are loaded: a name server that loses packets must not cost 5 s each time (TCP does not lose them).
+RESOLVER_LIMITS = {"RES_OPTIONS": "use-vc timeout:1 attempts:1"}
 _LIMITS = {
+    **RESOLVER_LIMITS,
     "XRD_CONNECTIONWINDOW": "2",
     "XRD_CONNECTIONRETRY": "1",
     "XRD_STREAMERRORWINDOW": "2",
@@ -61,38 +64,20 @@ async def fetch(sources: Sequence[Source], staging: Path) -> None:
         shutil.rmtree(staging, ignore_errors=True)
 
 
-def _prepare(sources: Sequence[Source], staging: Path) -> list[Source]:
-    staging.mkdir(mode=0o700, exist_ok=True)
-    for source in sources:
-        if source.size == 0:
-            source.target.touch()
-    return [source for source in sources if source.size > 0]
-
-
 async def _settle(source: Source, staging: Path) -> None:
-    why = f"{source.lfn} has no replica on any storage element"
+    why = "has no replica on any storage element"
     for number, url in enumerate(source.urls):
         here = staging / url.rsplit("/", 1)[-1]
+        said = ""
         if number:
             here.unlink(missing_ok=True)
-            code, output = await run_copy(url, str(here))
-            why = output or f"xrdcp exited with {code}"
+            _, said = await run_copy(url, str(here))
         problem = await asyncio.to_thread(_problem, source, here)
         if not problem:
             here.replace(source.target)
             return
-        why = f"{url}: {problem}" if not why or not number else f"{url}: {why}"
+        why = f"{url}: {said or problem}"
     raise CopyFailed(f"{source.lfn}: {why}")
-
-
-def _problem(source: Source, path: Path) -> str:
-    if not path.exists():
-        return "could not be read from there"
-    if path.stat().st_size != source.size:
-        return f"has {path.stat().st_size} bytes, the catalogue says {source.size}"
-    if source.md5 and md5_of(path) != source.md5:
-        return "its MD5 is not the one in the catalogue"
-    return ""
 
 
 async def run_copy(*arguments: str, timeout: float = 600.0) -> tuple[int, str]:
@@ -114,6 +99,24 @@ async def run_copy(*arguments: str, timeout: float = 600.0) -> tuple[int, str]:
         raise
     lines = said.decode(errors="replace").strip().splitlines()
     return process.returncode or 0, lines[-1] if lines else ""
+
+
+def _prepare(sources: Sequence[Source], staging: Path) -> list[Source]:
+    staging.mkdir(mode=0o700, exist_ok=True)
+    for source in sources:
+        if source.size == 0:
+            source.target.touch()
+    return [source for source in sources if source.size > 0]
+
+
+def _problem(source: Source, path: Path) -> str:
+    if not path.exists():
+        return "could not be read from there"
+    if path.stat().st_size != source.size:
+        return f"has {path.stat().st_size} bytes, the catalogue says {source.size}"
+    if source.md5 and md5_of(path) != source.md5:
+        return "its MD5 is not the one in the catalogue"
+    return ""
 
 
 def md5_of(path: Path) -> str:

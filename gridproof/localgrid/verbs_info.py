@@ -107,8 +107,8 @@ def list_ses(core: Core, caller: Caller, arguments: Sequence[str]) -> Answer:  #
 
 _SE_HEAD = (
     "                         \t\t                Capacity\t  \t\t\t\t\tDemote\n"
-    "                  SE name\t ID\t   Total  \t    Used  \t    Free      File count\t   Read   Write\tQoS \t"
-    "  Endpoint URL"
+    "                  SE name\t ID\t   Total  \t    Used  \t    Free      File count"
+    "\t   Read   Write\tQoS \t  Endpoint URL"
 )
 
 
