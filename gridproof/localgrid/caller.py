@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import posixpath
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from gridproof.localgrid.answers import ENOENT, CommandFailed
+from gridproof.localgrid.answers import ENOENT, Answer, CommandFailed
 from gridproof.localgrid.catalogue import normal
 from gridproof.localgrid.certificates import Identity
-from gridproof.localgrid.core import USERS
+from gridproof.localgrid.core import USERS, Core
 
 
 @dataclass
@@ -33,6 +34,9 @@ class Caller:
         if lfn == "~" or lfn.startswith("~/"):
             lfn = self.home + lfn[2:]
         return normal(posixpath.join(self.directory, lfn))
+
+
+Verb = Callable[[Core, Caller, Sequence[str]], Answer]
 
 
 def missing(lfn: str) -> CommandFailed:

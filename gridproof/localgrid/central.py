@@ -10,7 +10,7 @@ import json
 import ssl
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from gridproof.localgrid.certificates import Identity, identify, write_private
 from gridproof.localgrid.core import USERS, Core, utc_now
 from gridproof.localgrid.sites import find_se
 from gridproof.localgrid.transfer import CopyFailed, Source, fetch
+from gridproof.localgrid.verbs_access import ACCESS_VERBS
 from gridproof.localgrid.verbs_files import FILE_VERBS
 from gridproof.localgrid.verbs_info import INFO_VERBS
 from gridproof.localgrid.verbs_jobs import JOB_VERBS, submit_text
@@ -34,7 +35,9 @@ MESSAGE_LIMIT = 130 * 1024
 IDLE_LIMIT = 900.0
 CAT_LIMIT = 10 << 20
 TRY_AGAIN_LATER = 1013
-COMMANDS = sorted({"commandlist", "cat", "submit", *FILE_VERBS, *INFO_VERBS, *JOB_VERBS} - {"gridStatus"})
+COMMANDS = sorted(
+    {"commandlist", "cat", "submit", *FILE_VERBS, *ACCESS_VERBS, *INFO_VERBS, *JOB_VERBS} - {"gridStatus"}
+)
 
 
 class CentralService:
@@ -126,12 +129,9 @@ class CentralService:
         return answer.render(caller.directory, caller.user, keys=keys, messages=messages)
 
     async def _run(self, caller: Caller, name: str, arguments: Sequence[str]) -> Answer:
-        if name in FILE_VERBS:
-            return await asyncio.to_thread(FILE_VERBS[name], self._core, caller, arguments)
-        verb: Callable[[Core, Caller, Sequence[str]], Answer] | None = JOB_VERBS.get(name) or INFO_VERBS.get(
-            name
-        )
-        if verb:
+        if verb := FILE_VERBS.get(name) or ACCESS_VERBS.get(name):
+            return await asyncio.to_thread(verb, self._core, caller, arguments)
+        if verb := JOB_VERBS.get(name) or INFO_VERBS.get(name):
             return verb(self._core, caller, arguments)
         if name == "commandlist":
             return Answer([{"commandlist": command, "message": command} for command in COMMANDS])

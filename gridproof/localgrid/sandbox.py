@@ -86,7 +86,8 @@ class Sandbox:
             raise CopyFailed(f"{lfn} is not a file in the catalogue")
         if not entry.allows(self.job.owner, READ):
             raise CopyFailed(f"{lfn}: {self.job.owner} is not allowed to read it")
-        urls = tuple(url for _, url in core.replica_urls(entry, self.job.site))
+        replicas = sorted(core.replica_urls(entry, self.job.site), key=lambda replica: not replica[0].pid)
+        urls = tuple(url for _, url in replicas)
         return Source(entry.lfn, urls, entry.size, entry.md5, self.path / posixpath.basename(entry.lfn))
 
     def tail(self, name: str) -> str:

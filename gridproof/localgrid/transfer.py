@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 # A dead server is given up quickly: there are other replicas. XRootD's libraries look up the names of this
-# machine's addresses when they are loaded: a name server that loses packets must not cost 5 s each time (TCP does not lose them).
+# machine's addresses when they are loaded: a name server that loses packets must not cost 5 s each time.
 RESOLVER_LIMITS = {"RES_OPTIONS": "use-vc timeout:1 attempts:1"}
 _LIMITS = {
     **RESOLVER_LIMITS,
@@ -56,8 +56,8 @@ async def fetch(sources: Sequence[Source], staging: Path) -> None:
     """
     wanted = _prepare(sources, staging)
     try:
-        if wanted:
-            await run_copy(*dict.fromkeys(s.urls[0] for s in wanted if s.urls), f"{staging}/")
+        if first := list(dict.fromkeys(s.urls[0] for s in wanted if s.urls)):
+            await run_copy(*first, f"{staging}/")
         for source in wanted:
             await _settle(source, staging)
     finally:
@@ -69,7 +69,7 @@ async def _settle(source: Source, staging: Path) -> None:
     for number, url in enumerate(source.urls):
         here = staging / url.rsplit("/", 1)[-1]
         said = ""
-        if number:
+        if number or not here.exists():
             here.unlink(missing_ok=True)
             _, said = await run_copy(url, str(here))
         problem = await asyncio.to_thread(_problem, source, here)

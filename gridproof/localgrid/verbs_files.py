@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import fnmatch
 import posixpath
-import secrets
 import time
-import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from gridproof.localgrid.answers import (
     EACCES,
-    EBADR,
     EINVAL,
     EIO,
     EPERM,
@@ -22,19 +19,13 @@ from gridproof.localgrid.answers import (
     read_options,
     text,
 )
-from gridproof.localgrid.caller import Caller, missing
+from gridproof.localgrid.caller import Caller, Verb, missing
 from gridproof.localgrid.catalogue import (
-    READ,
-    Booking,
     CatalogueError,
     Entry,
     is_pattern,
 )
 from gridproof.localgrid.core import Core
-from gridproof.localgrid.sandbox import read_storage_specs
-from gridproof.localgrid.sites import by_distance, find_se
-
-FileVerb = Callable[[Core, Caller, Sequence[str]], Answer]
 
 
 def now_ms() -> int:
@@ -62,7 +53,7 @@ def ls(core: Core, caller: Caller, arguments: Sequence[str]) -> Answer:
     rows: list[Row] = []
     for path in options.rest or (caller.directory,):
         lfn = caller.path(path)
-        entries = core.catalogue.match(lfn) if is_pattern(lfn) else [_existing(core, lfn)]
+        entries = core.catalogue.match(lfn) if is_pattern(lfn) else [existing(core, lfn)]
         if not entries:
             raise missing(path)
         for entry in entries:
@@ -111,8 +102,8 @@ def _whole_seconds(entry: Entry) -> str:
 def stat(core: Core, caller: Caller, arguments: Sequence[str]) -> Answer:
     """All about files and directories."""
     rows: list[Row] = []
-    for path in _required("stat", "<filename1> ...", read_options(arguments).rest):
-        entry = _existing(core, caller.path(path), path)
+    for path in required("stat", "<filename1> ...", read_options(arguments).rest):
+        entry = existing(core, caller.path(path), path)
         changed = time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(entry.ctime / 1000))
         lines = [
             f"File: {entry.path}",
@@ -181,8 +172,8 @@ def _found(entry: Entry, flags: frozenset[str]) -> Row:
 def whereis(core: Core, caller: Caller, arguments: Sequence[str]) -> Answer:
     """The replicas of files."""
     rows: list[Row] = []
-    for path in _required("whereis", "<lfn>", read_options(arguments, words=("lfn",)).rest):
-        entry = _existing(core, caller.path(path), path)
+    for path in required("whereis", "<lfn>", read_options(arguments, words=("lfn",)).rest):
+        entry = existing(core, caller.path(path), path)
         if entry.is_dir:
             raise CommandFailed(21, path)
         for number, (se, url) in enumerate(core.replica_urls(entry, "")):
@@ -200,112 +191,10 @@ def whereis(core: Core, caller: Caller, arguments: Sequence[str]) -> Answer:
     return Answer(rows)
 
 
-def access(core: Core, caller: Caller, arguments: Sequence[str]) -> Answer:
-    """Leave to read or write: URLs with envelopes, nearest storage first."""
-    options = read_options(arguments, valued=("s", "m", "j", "u", "g"))
-    mode, *rest = _required("access", "<operation type> <lfn> [-u] [SE[,!SE[,qos:count]]]", options.rest)
-    if mode not in ("read", "write") or not rest:
-        raise CommandFailed(EINVAL, f"access {mode}: expected read or write and an LFN")
-    lfn = caller.path(rest[0])
-    specs = [spec for part in rest[1:] for spec in part.split(",")]
-    return (
-        _access_read(core, caller, lfn, rest[0], specs)
-        if mode == "read"
-        else _access_write(core, caller, lfn, specs)
-    )
-
-
-def _access_read(core: Core, caller: Caller, lfn: str, given: str, specs: Sequence[str]) -> Answer:
-    entry = _existing(core, lfn, given)
-    if entry.is_dir:
-        raise CommandFailed(21, given)
-    if not entry.allows(caller.user, READ):
-        raise CommandFailed(EACCES, f"{caller.user} is not allowed to read {given}")
-    replicas = core.replica_urls(entry, caller.site)
-    wanted = {s.casefold() for s in specs if "::" in s and not s.startswith("!")}
-    refused = {s[1:].casefold() for s in specs if s.startswith("!")}
-    replicas = [r for r in replicas if r[0].name.casefold() not in refused]
-    replicas.sort(key=lambda r: bool(wanted) and r[0].name.casefold() not in wanted)
-    rows = [
-        _permit(se.name, url, entry.guid, len(replicas), _ticket(), md5=entry.md5, size=entry.size)
-        for se, url in replicas
-    ]
-    if not rows:
-        raise CommandFailed(EIO, f"{given} has no replica that could be read")
-    return Answer(rows)
-
-
-def _access_write(core: Core, caller: Caller, lfn: str, specs: Sequence[str]) -> Answer:
-    core.catalogue.check_new(lfn, caller.user)
-    refused = {s[1:].casefold() for s in specs if s.startswith("!")}
-    copies, names = read_storage_specs([s for s in specs if not s.startswith("!")], 1)
-    unknown = [name for name in names if find_se(core.sites, name) is None]
-    if unknown:
-        raise CommandFailed(
-            EINVAL, f"There is no SE {', '.join(unknown)}; there are {', '.join(core.storage)}"
-        )
-    named = [site.se for name in names if (site := find_se(core.sites, name))]
-    others = [se for se in core.storage if se not in named and se.casefold() not in refused]
-    if not caller.site:  # no site is nearer: spread what comes without a wish
-        secrets.SystemRandom().shuffle(others)
-    ses = [*named, *core.live_first(by_distance(caller.site, others))][:copies]
-    if not ses:
-        raise CommandFailed(EIO, "No storage element is left to write to")
-    guid = str(uuid.uuid1())
-    booked = [Booking(_ticket(), lfn, guid, se, caller.user) for se in ses]
-    core.catalogue.book(booked, now_ms())
-    return Answer(
-        [
-            _permit(b.se, core.storage[b.se].url(guid), guid, len(ses), b.ticket, md5=None, size=0)
-            for b in booked
-        ]
-    )
-
-
-def _ticket() -> str:
-    return f"localgrid-{secrets.token_urlsafe(24)}"
-
-
-def _permit(se: str, url: str, guid: str, count: int, envelope: str, *, md5: str | None, size: int) -> Row:
-    return {
-        "message": f"{url}\nSE: {se.upper()} (needs encrypted envelopes)\nEncrypted envelope:\n{envelope}",
-        "envelope": envelope,
-        "url": url,
-        "guid": guid,
-        "se": se.upper(),
-        "tags": "[disk]",
-        "nSEs": str(count),
-        "md5": md5,
-        "size": str(size),
-    }
-
-
-def commit(core: Core, caller: Caller, arguments: Sequence[str]) -> Answer:
-    """Register what was written: envelope size lfn perm expire pfn se guid md5."""
-    envelope, size_text, lfn, perm, _, pfn, _, _, md5 = (*arguments, *[""] * 9)[:9]
-    if not envelope:
-        raise CommandFailed(EINVAL, "Command requires an argument")
-    if not size_text.isdigit():
-        raise CommandFailed(EINVAL, "Size should be known at commit time")
-    row: Row = {"path": lfn, "lfn": "0", "pfn": pfn, "message": f"{lfn} 0"}
-    booking = core.catalogue.booking(envelope)
-    if booking is None or booking.user != caller.user:
-        raise CommandFailed(EBADR, "Nothing was registered", [row])
-    se, size = core.storage[booking.se], int(size_text)
-    file = se.file(booking.guid)
-    stored = file.stat().st_size if file.exists() else 0 if size == 0 else -1
-    if stored != size:
-        found = f"{stored} bytes" if stored >= 0 else "nothing"
-        raise CommandFailed(EIO, f"{se.name} has {found} for {booking.lfn}, not {size} bytes", [row])
-    mode = perm if len(perm) == 3 and all(c in "01234567" for c in perm) else "755"
-    core.catalogue.commit(booking, size=size, md5=md5, perm=mode, now_ms=now_ms())
-    return Answer([{"path": lfn, "lfn": "1", "pfn": se.url(booking.guid), "message": f"{lfn} 1"}])
-
-
 def mkdir(core: Core, caller: Caller, arguments: Sequence[str]) -> Answer:
     """Make directories."""
     options = read_options(arguments)
-    for path in _required("mkdir", "[-options] <directory> [<directory>[,<directory>]]", options.rest):
+    for path in required("mkdir", "[-options] <directory> [<directory>[,<directory>]]", options.rest):
         core.catalogue.mkdir(caller.path(path), caller.user, now_ms(), parents="p" in options.flags)
     return Answer()
 
@@ -313,7 +202,7 @@ def mkdir(core: Core, caller: Caller, arguments: Sequence[str]) -> Answer:
 def rm(core: Core, caller: Caller, arguments: Sequence[str]) -> Answer:
     """Remove files, with ``-r`` directories."""
     options = read_options(arguments)
-    for path in _required("rm", "<LFN> [<LFN>[,<LFN>]]", options.rest):
+    for path in required("rm", "<LFN> [<LFN>[,<LFN>]]", options.rest):
         lfn = caller.path(path)
         paths = [e.lfn for e in core.catalogue.match(lfn)] if is_pattern(lfn) else [lfn]
         for one in paths:
@@ -334,7 +223,7 @@ def rm(core: Core, caller: Caller, arguments: Sequence[str]) -> Answer:
 
 def rmdir(core: Core, caller: Caller, arguments: Sequence[str]) -> Answer:
     """Remove empty directories."""
-    for path in _required("rmdir", "<directory>", read_options(arguments).rest):
+    for path in required("rmdir", "<directory>", read_options(arguments).rest):
         entry = core.catalogue.get(caller.path(path))
         try:
             if entry is None or not entry.is_dir:
@@ -347,7 +236,7 @@ def rmdir(core: Core, caller: Caller, arguments: Sequence[str]) -> Answer:
 
 def mv(core: Core, caller: Caller, arguments: Sequence[str]) -> Answer:
     """Rename."""
-    source, target = (*_required("mv", "<LFN> <newLFN>", read_options(arguments).rest), "")[:2]
+    source, target = (*required("mv", "<LFN> <newLFN>", read_options(arguments).rest), "")[:2]
     if not target:
         raise CommandFailed(EINVAL, "Command requires an argument")
     core.catalogue.move(caller.path(source), caller.path(target), caller.user)
@@ -356,7 +245,7 @@ def mv(core: Core, caller: Caller, arguments: Sequence[str]) -> Answer:
 
 def touch(core: Core, caller: Caller, arguments: Sequence[str]) -> Answer:
     """Make empty files."""
-    for path in _required("touch", "<LFN> [<LFN>[,<LFN>]]", read_options(arguments).rest):
+    for path in required("touch", "<LFN> [<LFN>[,<LFN>]]", read_options(arguments).rest):
         if core.catalogue.get(caller.path(path)) is None:
             core.catalogue.touch(caller.path(path), caller.user, now_ms())
     return Answer()
@@ -364,7 +253,7 @@ def touch(core: Core, caller: Caller, arguments: Sequence[str]) -> Answer:
 
 def chmod(core: Core, caller: Caller, arguments: Sequence[str]) -> Answer:
     """Change permissions, given in octal."""
-    mode, *paths = _required("chmod", "-R <octal mode> <lfn> [<lfn>...]", read_options(arguments).rest)
+    mode, *paths = required("chmod", "-R <octal mode> <lfn> [<lfn>...]", read_options(arguments).rest)
     if not fnmatch.fnmatchcase(mode, "[0-7][0-7][0-7]"):
         raise CommandFailed(EINVAL, f"{mode} is no octal mode of three digits")
     for path in paths:
@@ -377,26 +266,28 @@ def chmod(core: Core, caller: Caller, arguments: Sequence[str]) -> Answer:
 
 def md5sum(core: Core, caller: Caller, arguments: Sequence[str]) -> Answer:
     """The MD5 of files as the catalogue knows it."""
-    paths = _required("md5sum", "<filename1> [or guid]", read_options(arguments).rest)
-    return text("\n".join(f"{_existing(core, caller.path(p), p).md5}\t{p}" for p in paths))
+    paths = required("md5sum", "<filename1> [or guid]", read_options(arguments).rest)
+    return text("\n".join(f"{existing(core, caller.path(p), p).md5}\t{p}" for p in paths))
 
 
 def type_(core: Core, caller: Caller, arguments: Sequence[str]) -> Answer:
     """File or directory."""
-    path = _required("type", "<lfn>", read_options(arguments).rest)[0]
-    entry = _existing(core, caller.path(path), path)
+    path = required("type", "<lfn>", read_options(arguments).rest)[0]
+    entry = existing(core, caller.path(path), path)
     kind = "directory" if entry.is_dir else "file"
     return Answer([{"lfn": entry.path, "type": kind, "message": kind}])
 
 
-def _existing(core: Core, lfn: str, given: str = "") -> Entry:
+def existing(core: Core, lfn: str, given: str = "") -> Entry:
+    """The entry of an LFN; raises CommandFailed."""
     entry = core.catalogue.get(lfn)
     if entry is None:
         raise missing(given or lfn)
     return entry
 
 
-def _required(name: str, usage: str, rest: Sequence[str]) -> Sequence[str]:
+def required(name: str, usage: str, rest: Sequence[str]) -> Sequence[str]:
+    """The arguments, if there are any; raises CommandFailed."""
     if not rest:
         raise CommandFailed(
             EINVAL, "Command requires an argument", [{"message": f"\nusage: {name}   {usage}"}]
@@ -404,15 +295,13 @@ def _required(name: str, usage: str, rest: Sequence[str]) -> Sequence[str]:
     return rest
 
 
-FILE_VERBS: dict[str, FileVerb] = {
+FILE_VERBS: dict[str, Verb] = {
     "pwd": pwd,
     "cd": cd,
     "ls": ls,
     "stat": stat,
     "find": find,
     "whereis": whereis,
-    "access": access,
-    "commit": commit,
     "mkdir": mkdir,
     "rm": rm,
     "rmdir": rmdir,

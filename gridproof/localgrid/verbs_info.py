@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from gridproof.localgrid.answers import (
     EINVAL,
@@ -16,7 +16,7 @@ from gridproof.localgrid.answers import (
     read_options,
     text,
 )
-from gridproof.localgrid.caller import Caller
+from gridproof.localgrid.caller import Caller, Verb
 from gridproof.localgrid.certificates import token_subject
 from gridproof.localgrid.core import Core, utc_now
 from gridproof.localgrid.jobstates import ON_NODE
@@ -24,7 +24,6 @@ from gridproof.localgrid.sites import JOB_TTL_LIMIT, distance, find_site
 
 TOKEN_DAYS = 31
 VERSION = "1.8.5"
-InfoVerb = Callable[[Core, Caller, Sequence[str]], Answer]
 
 
 def whoami(core: Core, caller: Caller, arguments: Sequence[str]) -> Answer:  # noqa: ARG001
@@ -240,7 +239,7 @@ def grid_status(core: Core, caller: Caller, arguments: Sequence[str]) -> Answer:
     return Answer([*rows, *({"state": name, "jobs": str(count)} for name, count in states.items())])
 
 
-INFO_VERBS: dict[str, InfoVerb] = {
+INFO_VERBS: dict[str, Verb] = {
     "whoami": whoami,
     "user": user,
     "groups": groups,

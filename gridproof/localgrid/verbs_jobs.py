@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import posixpath
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 
 from gridproof.alien.jdl import Jdl, parse, validate
 from gridproof.errors import JdlError
@@ -19,12 +19,10 @@ from gridproof.localgrid.answers import (
     read_options,
     text,
 )
-from gridproof.localgrid.caller import Caller
+from gridproof.localgrid.caller import Caller, Verb
 from gridproof.localgrid.core import Core
 from gridproof.localgrid.splitting import input_lfn
 from gridproof.localgrid.taskqueue import IllegalTransition, Job
-
-JobVerb = Callable[[Core, Caller, Sequence[str]], Answer]
 
 _FILTERS = {
     "r": {state.RUNNING, state.SAVING, state.ASSIGNED, state.STARTED},
@@ -262,7 +260,7 @@ def _need(arguments: Sequence[str], name: str, usage: str) -> None:
         )
 
 
-JOB_VERBS: dict[str, JobVerb] = {
+JOB_VERBS: dict[str, Verb] = {
     "ps": ps,
     "kill": kill,
     "resubmit": resubmit,
