@@ -16,7 +16,8 @@ GridproofError
 │   └── VersionMismatch     pilot and session run different versions of what they share
 └── QueryError              a query failed; the session stays usable
     ├── CompileError        the selector does not compile
-    ├── SelectorError       the selector threw, aborted or crashed
+    ├── SelectorError       the selector threw or aborted
+    │   └── SelectorCrashed the selector took its worker down, time and again
     ├── MissingFiles        files could not be read at any of their replicas
     ├── MergeError          outputs of the workers could not be merged
     └── QueryCancelled      the query was cancelled
@@ -112,6 +113,10 @@ class CompileError(QueryError):
 
 class SelectorError(QueryError):
     """The selector threw, aborted or crashed."""
+
+
+class SelectorCrashed(SelectorError):
+    """The selector took its worker down, time and again at the same place."""
 
 
 class MissingFiles(QueryError):

@@ -9,7 +9,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from .alien import Alien, Job, PilotRequest, pilot_jdl
+from .alien import Alien, Job, PilotRequest, pilot_jdl, pilot_requests
 from .config import PilotConfig
 from .errors import AlienError
 
@@ -44,14 +44,14 @@ class PilotJobs:
             settings.write_text(json.dumps(dict(join)))
             self._alien.upload(script, f"{self._directory}/pilot.sh", mode="755")
             self._alien.upload(settings, f"{self._directory}/pilot.json", mode="600")
-        for request in requests:
+        for request, some_lfns in pilot_requests(requests, self._config.strategy, lfns):
             jdl = pilot_jdl(
                 request,
                 executable=f"{self._directory}/pilot.sh",
                 input_files=(f"{self._directory}/pilot.json",),
                 tag=self._tag,
                 strategy=self._config.strategy,
-                lfns=lfns,
+                lfns=some_lfns,
                 cores=self._config.cores,
                 ttl=self._config.ttl,
                 memory=self._config.memory,
@@ -98,9 +98,11 @@ class PilotJobs:
 
     def end(self) -> None:
         """Kill what is left of the pilots and remove their sandbox from the catalogue."""
-        if self._masters:
-            self._alien.kill(self._masters)
-        self._alien.rm(self._directory, recursive=True)
+        try:
+            if self._masters:
+                self._alien.kill(self._masters)
+        finally:
+            self._alien.rm(self._directory, recursive=True)
 
     def _last_words(self, job: Job) -> str:
         try:

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import platform
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from importlib.metadata import version
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from . import _root, config, grids, progress
 from .dataset import Dataset, resolve
-from .errors import ConfigError, NotEnoughWorkers, SessionError, VersionMismatch
+from .errors import ConfigError, NotEnoughWorkers, SelectorCrashed, SessionError, VersionMismatch
 from .workers import WorkerRecord, Workers
 
 if TYPE_CHECKING:
@@ -171,7 +169,10 @@ class Session:
                     self._lost = "no worker is left and no pilot can bring one"
                     raise SessionError("\n  ".join([self._lost, *self._pilots.describe()]))
 
-            return self._queries.process(parts, selector, option, inputs, on_missing, watch)
+            try:
+                return self._queries.process(parts, selector, option, inputs, on_missing, watch)
+            except SelectorCrashed as error:
+                raise SelectorCrashed(f"{error}{self._last_words()}") from None
 
     # ------------------------------------------------------------ opening
 
@@ -184,7 +185,9 @@ class Session:
         tree: str | None,
     ) -> None:
         from .alien import Alien
+        from .engine.client import Queries
         from .loopthread import LoopThread
+        from .proxy.versions import here
 
         began = time.monotonic()
         place = grids.enter(self._grid, workers, self._settings, self._stack)
@@ -199,15 +202,18 @@ class Session:
             )
         self._loop = LoopThread("gridproof session")
         self._stack.callback(self._loop.close)
-        self._connect(place, workers)
+        self._connect(place)
+        opening = self._loop.start(self._proxy.open_session(here(), workers, session=self.name))
+        self._stack.callback(self._end_session)
         self._start_pilots(place, requests, known)
-        self._load_root(place)
+        self._meet_master(opening.result())
+        self._queries = Queries(
+            self._send, place.config.cache, lambda path, lfn: self._alien.upload(path, lfn)
+        )
         self._wait(workers, min_workers, began + (place.timeout if timeout is None else timeout))
 
-    def _connect(self, place: grids.Place, workers: int) -> None:
-        from .engine.dask import MasterClient, Tls
-        from .proxy.client import ProxyClient, SessionLost
-        from .proxy.protocol import Versions
+    def _connect(self, place: grids.Place) -> None:
+        from .proxy.client import ProxyClient, SessionLost, new_session_name
 
         async def on_event(event: Any) -> None:
             if isinstance(event, SessionLost):
@@ -220,12 +226,10 @@ class Session:
             )
         )
         self._stack.callback(lambda: self._loop.run(self._proxy.close()))
-        versions = Versions(
-            platform.python_version(), _root.version(), version("gridproof"), version("distributed")
-        )
-        opened = self._loop.run(self._proxy.open_session(versions, workers))
-        self.name = opened.session
-        self._stack.callback(self._end_session)
+        self.name = new_session_name()
+
+    def _meet_master(self, opened: Any) -> None:
+        from .engine.dask import MasterClient, Tls
 
         async def connect() -> MasterClient:
             return MasterClient(opened.address, Tls(opened.ca, opened.cert, opened.key))
@@ -252,13 +256,6 @@ class Session:
         self._pilots = PilotJobs(self._alien, pilots, f"gridproof-{self.name}")
         self._stack.callback(self._pilots.end)
         self._pilots.submit(requests, join, [f.name for f in known.files if f.kind == "lfn"] if known else [])
-
-    def _load_root(self, place: grids.Place) -> None:
-        from .engine.client import Queries
-
-        self._queries = Queries(
-            self._send, place.config.cache, lambda path, lfn: self._alien.upload(path, lfn)
-        )
 
     def _wait(self, workers: int, min_workers: int, deadline: float) -> None:
         with progress.opening(progress.wanted(None), workers) as show:
@@ -303,6 +300,11 @@ class Session:
                 state = "ready" if worker.name in ready else "starting"
                 records.append(WorkerRecord(worker.name, worker.site, worker.host, worker.pid, state))
         return records
+
+    def _last_words(self) -> str:
+        """Of the worker that died last: how, and the end of its log."""
+        ended = [w for w in self._status().workers.values() if w.state == "ended"]
+        return f"\nworker {ended[-1].name} ended by {ended[-1].reason}" if ended else ""
 
     def _end_session(self) -> None:
         if not self._proxy.closed.done():

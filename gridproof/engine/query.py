@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-from ..errors import MissingFiles, QueryError, SelectorError
+from ..errors import MissingFiles, QueryError, SelectorCrashed, SelectorError
 from .commits import CommitLog, Verdict
 from .packetizer import Packetizer
 from .packets import Packet
@@ -107,9 +107,8 @@ class Query:
         self._crashes[place] += 1
         if self._crashes[place] > CRASHES_FORGIVEN:
             where = self.describe(begun)
-            self.error = SelectorError(
-                f"{self._crashes[place]} workers died while they processed {where}; the selector crashes "
-                "there. The last lines of the workers' logs say where in the code."
+            self.error = SelectorCrashed(
+                f"{self._crashes[place]} workers died while they processed {where}: the selector crashes there"
             )
 
     # ------------------------------------------------------------ packets
