@@ -108,7 +108,7 @@ class Query:
         if self._crashes[place] > CRASHES_FORGIVEN:
             where = self.describe(begun)
             self.error = SelectorCrashed(
-                f"{self._crashes[place]} workers died while they processed {where}: the selector crashes there"
+                f"{self._crashes[place]} workers died while they processed {where}: the selector crashes"
             )
 
     # ------------------------------------------------------------ packets

@@ -200,6 +200,10 @@ class Runner:
             self._running = None
             self._release_trees()
 
+    def close(self) -> None:
+        """Close what is open."""
+        self._close_trees()
+
     # ------------------------------------------------------------ inside
 
     def _instance(self) -> _Running:

@@ -27,10 +27,10 @@ _XROOTD_TIMEOUTS = {
 def preload() -> None:
     """Import what every worker needs, so that workers start by a mere fork."""
     os.environ.update(_XROOTD_TIMEOUTS)
-    from ..engine import dask, runtime
+    from ..engine import dask, warmup
 
     dask.configure()
-    runtime.load_threaded()
+    warmup.warm_up()
 
 
 def main(spec: Mapping[str, Any]) -> int:
