@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import ssl
@@ -12,7 +13,7 @@ from types import TracebackType
 from typing import Any
 
 from websockets.exceptions import WebSocketException
-from websockets.sync.client import ClientConnection, connect
+from websockets.sync.client import connect
 
 from gridproof.errors import LocalGridError
 from gridproof.localgrid.transfer import copy_argv, transfer_environment
@@ -26,12 +27,15 @@ class GridAccess:
         host, port = environment["ALIENPY_JCENTRAL"], environment["ALIENPY_JCENTRAL_PORT"]
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         context.check_hostname = False
+        # websockets reads and writes from two threads, which loses data with TLS 1.3 before Python 3.13.
+        context.maximum_version = ssl.TLSVersion.TLSv1_2
         context.load_cert_chain(environment["X509_USER_CERT"], environment["X509_USER_KEY"])
         context.load_verify_locations(capath=environment["X509_CERT_DIR"])
         url = f"wss://{host}:{port}/websocket/json"
+        self._stack = contextlib.ExitStack()
         try:
-            self._connection: ClientConnection = connect(
-                url, ssl=context, max_size=None, open_timeout=timeout, proxy=None
+            self._connection = self._stack.enter_context(
+                connect(url, ssl=context, max_size=None, open_timeout=timeout, proxy=None)
             )
         except (OSError, WebSocketException) as error:
             raise LocalGridError(f"The embedded Grid at {host}:{port} does not answer: {error}") from error
@@ -42,7 +46,7 @@ class GridAccess:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._connection.close()
+        self._stack.close()
 
     def command(self, name: str, *options: str) -> list[dict[str, Any]]:
         """The rows of an answer; raises LocalGridError for a failure."""

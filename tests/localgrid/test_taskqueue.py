@@ -1,0 +1,341 @@
+"""The task queue as a pure machine: whatever happens in whatever order, its jobs stay legal."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from gridproof.alien.jdl import Jdl, parse
+from gridproof.errors import JdlError
+from gridproof.localgrid import jobstates as state
+from gridproof.localgrid.jobstore import JobStore
+from gridproof.localgrid.sites import Site, make_sites
+from gridproof.localgrid.taskqueue import (
+    RETRIES,
+    RETRY_DELAY,
+    ZOMBIE_AFTER,
+    IllegalTransition,
+    Job,
+    TaskQueue,
+)
+
+SITES = make_sites(3, 2, 1)
+FILES = {
+    "/local/a": (10, ("Local::Site1::SE",)),
+    "/local/b": (20, ("Local::Site2::SE",)),
+    "/local/c": (30, ("Local::Site1::SE", "Local::Site2::SE")),
+}
+
+
+def jdl(text: str = "") -> Jdl:
+    return parse(f'Executable = "/local/job.sh"; {text}')
+
+
+def submitted(queue: TaskQueue, text: str = "", now: float = 0.0) -> Job:
+    job = queue.submit(jdl(text), "gridproof", now)
+    queue.optimise(job.id, FILES.get, now)
+    found = queue.get(job.id)
+    assert found
+    return found
+
+
+def run_to(queue: TaskQueue, job: Job, last: str, site: Site = SITES[0], now: float = 1.0) -> None:
+    queue.assign(job.id, site, "node", now)
+    for step in (state.STARTED, state.RUNNING, state.SAVING, state.DONE):
+        queue.move(job.id, step, now)
+        if step == last:
+            return
+
+
+def texts(queue: TaskQueue, job_id: int) -> list[str]:
+    return [line.text for line in queue.take_changes().trace if line.job == job_id]
+
+
+def test_a_job_walks_the_states_of_jalien_and_its_trace_tells() -> None:
+    queue = TaskQueue()
+    job = submitted(queue)
+    run_to(queue, job, state.DONE)
+    assert texts(queue, job.id) == [
+        "Job inserted by localhost, request came from localhost",
+        "Job state transition to INSERTING",
+        "Job state transition from INSERTING to WAITING",
+        "Job ASSIGNED to: Local::Site1::CE",
+        "Job state transition from ASSIGNED to STARTED",
+        "Job state transition from STARTED to RUNNING",
+        "Job state transition from RUNNING to SAVING",
+        "Job state transition from SAVING to DONE",
+    ]
+
+
+def test_a_submitted_jdl_is_completed() -> None:
+    queue = TaskQueue()
+    complete = queue.jdl(submitted(queue, 'User = "somebody";').id)
+    assert (complete["User"], complete["TTL"], complete["CPUCores"]) == ("gridproof", 21600, "1")
+
+
+@pytest.mark.parametrize("text", ['TTL = "soon";', 'Priority = "high";', 'MaxWaitingTime = "a day";'])
+def test_a_jdl_that_cannot_be_read_later_is_refused_at_submission(text: str) -> None:
+    with pytest.raises(JdlError):
+        TaskQueue().submit(jdl(text), "gridproof", 0.0)
+
+
+def test_production_makes_subjobs_with_counters_and_their_master_is_done_when_all_are_final() -> None:
+    queue = TaskQueue()
+    master = submitted(queue, 'Split = "production:1-3"; OutputDir = "/o/#alien_counter_03i#";')
+    assert master.status == state.SPLIT
+    subjobs = queue.subjobs(master.id)
+    assert [queue.jdl(sub.id)["OutputDir"] for sub in subjobs] == ["/o/001", "/o/002", "/o/003"]
+    assert {sub.status for sub in subjobs} == {state.WAITING}
+    run_to(queue, subjobs[0], state.DONE)
+    run_to(queue, subjobs[1], state.RUNNING)
+    queue.move(subjobs[1].id, state.ERROR_E, 2.0)
+    assert queue.get(master.id).status == state.SPLIT  # type: ignore[union-attr]
+    queue.kill(subjobs[2].id, 3.0)
+    assert queue.get(master.id).status == state.DONE  # type: ignore[union-attr]
+
+
+def test_killing_a_master_kills_its_subjobs_and_names_those_that_hold_a_slot() -> None:
+    queue = TaskQueue()
+    master = submitted(queue, 'Split = "production:1-3";')
+    first, *_ = queue.subjobs(master.id)
+    run_to(queue, first, state.RUNNING)
+    assert queue.kill(master.id, 2.0) == (first.id,)
+    assert {job.status for job in queue.jobs()} == {state.KILLED}
+
+
+def test_a_resubmitted_subjob_takes_its_master_back_to_split() -> None:
+    queue = TaskQueue()
+    master = submitted(queue, 'Split = "production:1-1";')
+    (sub,) = queue.subjobs(master.id)
+    queue.kill(sub.id, 1.0)
+    queue.resubmit(sub.id, 2.0)
+    assert queue.get(master.id).status == state.SPLIT  # type: ignore[union-attr]
+    with pytest.raises(IllegalTransition):
+        queue.resubmit(master.id, 3.0)
+
+
+def test_input_that_does_not_come_is_tried_again_ten_times_and_then_no_more() -> None:
+    queue = TaskQueue()
+    job = submitted(queue)
+    now = 1.0
+    for _ in range(RETRIES):
+        run_to(queue, job, state.STARTED, now=now)
+        queue.move(job.id, state.ERROR_IB, now)
+        assert queue.get(job.id).status == state.WAITING  # type: ignore[union-attr]
+        assert queue.match(SITES[0], now, 1e6) is None
+        now = queue.next_due() or 0.0
+        assert queue.match(SITES[0], now, 1e6)
+    run_to(queue, job, state.STARTED, now=now)
+    queue.move(job.id, state.ERROR_IB, now)
+    assert queue.get(job.id).status == state.ERROR_IB  # type: ignore[union-attr]
+    assert now == pytest.approx(1.0 + RETRIES * RETRY_DELAY)
+
+
+def test_the_broker_takes_priority_first_then_price_then_age() -> None:
+    queue = TaskQueue()
+    texts = ("Price = 2.0;", "", "", "Priority = 5;")
+    jobs = [submitted(queue, text) for text in texts]
+    order = []
+    while job := queue.match(SITES[0], 1.0, 1e6):
+        order.append(jobs.index(queue.get(job.id)))  # type: ignore[arg-type]
+        queue.assign(job.id, SITES[0], "node", 1.0)
+    assert order == [3, 1, 2, 0]
+
+
+@pytest.mark.parametrize(
+    ("text", "sites"),
+    [
+        ("", [1, 2, 3]),
+        ('Requirements = member(other.CloseSE,"LOCAL::SITE2::SE");', [2]),
+        ('Requirements = member(other.CloseSE,"Local::Site2::SE") || other.Nonsense > 5;', [2]),
+        ('Requirements = !member(other.CloseSE,"Local::Site2::SE");', [1, 3]),
+        ('Requirements = other.CE == "Local::Site3::CE" && other.CE == "Local::Site1::CE";', [1, 3]),
+        ('Requirements = other.CE != "Local::Site3::CE";', [1, 2]),
+        ("TTL = 100000;", []),
+        ('CPUCores = "2";', []),
+        ('InputData = {"LF:/local/b,nodownload"};', [2]),
+        ('InputData = {"LF:/local/b", "LF:/local/c"};', [2]),
+        ('InputData = {"LF:/local/a", "LF:/local/b"};', [1, 2]),
+    ],
+)
+def test_a_job_goes_only_where_its_requirements_allow(text: str, sites: list[int]) -> None:
+    queue = TaskQueue()
+    submitted(queue, text)
+    assert [site.number for site in SITES if queue.match(site, 1.0, 87_000)] == sites
+
+
+def test_split_by_se_groups_by_the_exact_set_and_binds_each_chunk() -> None:
+    queue = TaskQueue()
+    inputs = ",".join(f'"LF:{lfn},nodownload"' for lfn in FILES)
+    master = submitted(queue, f'Split = "se"; SplitMaxInputFileNumber = 10; InputData = {{{inputs}}};')
+    found = [
+        (queue.jdl(sub.id)["InputData"], [s.number for s in SITES if _fits(queue, sub, s)])
+        for sub in queue.subjobs(master.id)
+    ]
+    assert found == [
+        (("LF:/local/a,nodownload",), [1]),
+        (("LF:/local/b,nodownload",), [2]),
+        (("LF:/local/c,nodownload",), [1, 2]),
+    ]
+
+
+def _fits(queue: TaskQueue, job: Job, site: Site) -> bool:
+    return queue._parse(job.id)[1].allow(site, 87_000)
+
+
+def test_a_split_that_cannot_be_done_ends_in_error_splt_with_the_reason() -> None:
+    queue = TaskQueue()
+    master = submitted(queue, 'Split = "se"; InputData = {"LF:/local/none,nodownload"};')
+    assert master.status == state.ERROR_SPLT
+    assert "InputData: /local/none is not in the catalogue" in texts(queue, master.id)
+
+
+def test_without_heartbeat_a_job_becomes_a_zombie_and_then_expires() -> None:
+    queue = TaskQueue()
+    silent, lively = submitted(queue), submitted(queue)
+    for job in (silent, lively):
+        run_to(queue, job, state.RUNNING, now=0.0)
+    queue.heartbeat(lively.id, ZOMBIE_AFTER)
+    queue.tick(ZOMBIE_AFTER + 1)
+    assert queue.get(silent.id).status == state.ZOMBIE  # type: ignore[union-attr]
+    assert queue.get(lively.id).status == state.RUNNING  # type: ignore[union-attr]
+    queue.tick(2 * ZOMBIE_AFTER + 2)
+    assert queue.get(silent.id).status == state.EXPIRED  # type: ignore[union-attr]
+
+
+def test_a_job_that_waits_too_long_ends_in_error_w() -> None:
+    queue = TaskQueue()
+    job = submitted(queue, "MaxWaitingTime = 60;")
+    queue.tick(59.0)
+    queue.tick(61.0)
+    assert queue.get(job.id).status == state.ERROR_W  # type: ignore[union-attr]
+
+
+def test_a_restart_forgets_nothing_and_says_what_it_did(tmp_path: Path) -> None:
+    queue = TaskQueue()
+    jobs = [submitted(queue) for _ in range(4)]
+    run_to(queue, jobs[1], state.STARTED)
+    run_to(queue, jobs[2], state.RUNNING)
+    run_to(queue, jobs[3], state.DONE)
+    store = JobStore(tmp_path / "jobs.db")
+    store.save(queue.take_changes())
+    store.close()
+
+    store = JobStore(tmp_path / "jobs.db")
+    anew = TaskQueue(store.load())
+    assert anew.jobs() == queue.jobs()
+    anew.recover(5.0)
+    store.save(anew.take_changes())
+    assert [job.status for job in anew.jobs()] == ["WAITING", "WAITING", "ERROR_E", "DONE"]
+    assert any("started anew" in line.text for line in store.trace(jobs[2].id))
+    assert submitted(anew).id == jobs[-1].id + 1
+    store.close()
+
+
+def test_what_could_not_be_stored_is_stored_the_next_time() -> None:
+    queue = TaskQueue()
+    job = submitted(queue)
+    lost = queue.take_changes()
+    run_to(queue, job, state.STARTED)
+    queue.put_back(lost)
+    changes = queue.take_changes()
+    assert [j.status for j in changes.jobs] == [state.STARTED]
+    assert [line.text for line in changes.trace][:2] == [line.text for line in lost.trace][:2]
+
+
+class QueueMachine(RuleBasedStateMachine):
+    """Random lives of jobs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.queue = TaskQueue()
+        self.now = 0.0
+        self.stored: dict[int, Job] = {}
+
+    def pick(self, number: int) -> Job:
+        jobs = self.queue.jobs()
+        return jobs[number % len(jobs)]
+
+    @rule(count=st.integers(1, 4), split=st.booleans(), priority=st.integers(0, 2))
+    def submit(self, count: int, split: bool, priority: int) -> None:
+        how = f'Split = "production:1-{count}";' if split else ""
+        submitted(self.queue, f"{how} Priority = {priority};", self.now)
+
+    @rule(site=st.sampled_from(SITES))
+    def assign(self, site: Site) -> None:
+        job = self.queue.match(site, self.now, 87_000)
+        if job:
+            assert job.status == state.WAITING
+            self.queue.assign(job.id, site, "node", self.now)
+
+    @precondition(lambda self: self.queue.jobs())
+    @rule(number=st.integers(0, 1000), new=st.sampled_from(sorted(state.TRANSITIONS)))
+    def move(self, number: int, new: str) -> None:
+        job = self.pick(number)
+        if self.queue.subjobs(job.id) or new in (state.SPLIT, state.SPLITTING, state.ASSIGNED):
+            return
+        try:
+            self.queue.move(job.id, new, self.now)
+        except IllegalTransition:
+            assert not state.may_follow(job.status, new)
+            assert self.queue.get(job.id) == job
+        else:
+            assert state.may_follow(job.status, new)
+
+    @precondition(lambda self: self.queue.jobs())
+    @rule(number=st.integers(0, 1000))
+    def kill(self, number: int) -> None:
+        job = self.pick(number)
+        self.queue.kill(job.id, self.now)
+        assert all(j.final for j in [self.queue.get(job.id), *self.queue.subjobs(job.id)] if j)
+
+    @precondition(lambda self: self.queue.jobs())
+    @rule(number=st.integers(0, 1000))
+    def resubmit(self, number: int) -> None:
+        job = self.pick(number)
+        if job.final and not self.queue.subjobs(job.id):
+            self.queue.resubmit(job.id, self.now)
+
+    @rule(seconds=st.floats(0.1, 5000))
+    def wait(self, seconds: float) -> None:
+        self.now += seconds
+        self.queue.tick(self.now)
+
+    @rule()
+    def restart(self) -> None:
+        self.store()
+        self.queue = TaskQueue(self.stored.values())
+        self.queue.recover(self.now)
+        assert not self.queue.active()
+
+    @rule()
+    def store(self) -> None:
+        self.stored |= {job.id: job for job in self.queue.take_changes().jobs}
+        assert list(self.stored.values()) == self.queue.jobs() or self.stored == {
+            job.id: job for job in self.queue.jobs()
+        }
+
+    @invariant()
+    def masters_are_final_exactly_when_their_subjobs_are(self) -> None:
+        for job in self.queue.jobs():
+            subjobs = self.queue.subjobs(job.id)
+            if subjobs and job.status == state.DONE:
+                assert all(sub.final for sub in subjobs)
+            if subjobs and job.status == state.SPLIT:
+                assert not all(sub.final for sub in subjobs)
+
+    @invariant()
+    def only_jobs_on_a_node_have_a_site(self) -> None:
+        for job in self.queue.jobs():
+            if job.status in state.ON_NODE:
+                assert job.site
+            if job.status == state.WAITING:
+                assert not job.site
+
+
+QueueMachine.TestCase.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+TestQueueMachine = QueueMachine.TestCase
