@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import subprocess
+import sys
 import tempfile
 from pathlib import Path
 
@@ -27,7 +28,8 @@ def make(files: int, events: int = 100_000) -> None:
         for number in range(files):
             path = Path(directory) / f"esd_{number:02d}.root"
             ROOT.MakeEsd(str(path), events, number + 1)
-            subprocess.run(["gridproof", "grid", "put", path, f"{DIRECTORY}/{path.name}"], check=True)
+            put = [sys.executable, "-m", "gridproof.cli", "grid", "put", path, f"{DIRECTORY}/{path.name}"]
+            subprocess.run(put, check=True)
 
 
 def main() -> None:
