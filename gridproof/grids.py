@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 from . import processes
 from .config import Config
 from .errors import ConfigError, ProxyError
+from .loopthread import LoopThread
 
 if TYPE_CHECKING:
     from .localgrid import LocalGrid
@@ -48,8 +49,10 @@ class Place:
     timeout: float
 
 
-def enter(grid: str | LocalGrid, workers: int, config: Config, stack: ExitStack) -> Place:
+def enter(grid: str | LocalGrid, workers: int, config: Config, stack: ExitStack, loop: LoopThread) -> Place:
     """Have the Grid and the ProxyServer there; what is started for it ends with ``stack``.
+
+    ``loop`` lasts as long as the session: a child dies with the thread that started it.
 
     Raises:
         ConfigError: no such kind of Grid, or its configuration lacks something.
@@ -59,7 +62,7 @@ def enter(grid: str | LocalGrid, workers: int, config: Config, stack: ExitStack)
         return Place(os.environ, _configured(config), config, GRID_TIMEOUT)
     if isinstance(grid, str) and grid != "local":
         raise ConfigError(f'grid is "local", "alien" or a LocalGrid, not {grid!r}')
-    proxy = _start_proxy(stack)
+    proxy = _start_proxy(stack, loop)
     environ = _local_environ(grid, workers, stack)
     pilots = replace(config.pilots, python=sys.executable, orphan_limit=LOCAL_ORPHAN_LIMIT)
     return Place({**os.environ, **environ}, proxy(), replace(config, pilots=pilots), LOCAL_TIMEOUT)
@@ -77,13 +80,20 @@ def _local_environ(grid: str | LocalGrid, workers: int, stack: ExitStack) -> Map
     return stack.enter_context(LocalGrid(sites=LOCAL_SITES, slots=slots)).environment
 
 
-def _start_proxy(stack: ExitStack) -> _Starting:
+def _start_proxy(stack: ExitStack, loop: LoopThread) -> _Starting:
     """Start a ProxyServer that ends with this process; call what is returned when it must be there."""
     import asyncssh
 
     key = asyncssh.generate_private_key("ssh-ed25519")
     public = key.export_public_key().decode().strip()
-    process = processes.spawn([sys.executable, "-m", "gridproof.proxy"], stdout=subprocess.PIPE)
+
+    async def spawn() -> subprocess.Popen[bytes]:
+        return processes.spawn([sys.executable, "-m", "gridproof.proxy"], stdout=subprocess.PIPE)
+
+    process = loop.run(spawn())
+    assert process.stdin is not None
+    assert process.stdout is not None
+    stack.callback(process.stdout.close)
     stack.callback(processes.stop, process)
     user = getpass.getuser()
     settings = {
@@ -93,7 +103,6 @@ def _start_proxy(stack: ExitStack) -> _Starting:
         "orphan_limit": LOCAL_ORPHAN_LIMIT,
         "owner_pipe": True,
     }
-    assert process.stdin is not None
     process.stdin.write(json.dumps(settings).encode() + b"\n")
     process.stdin.flush()
     return _Starting(process, user, key.export_private_key().decode())

@@ -109,4 +109,5 @@ class PilotJobs:
             trace = self._alien.trace(job.id)
         except AlienError:
             return ""
-        return f": {trace[-1]}" if trace else ""
+        telling = [line for line in trace if "[state" not in line] or trace
+        return f": {telling[-1]}" if telling else ""

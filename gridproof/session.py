@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from . import _root, config, grids, progress
 from .dataset import Dataset, resolve
 from .errors import ConfigError, NotEnoughWorkers, SelectorCrashed, SessionError, VersionMismatch
+from .loopthread import LoopThread
 from .workers import WorkerRecord, Workers
 
 if TYPE_CHECKING:
@@ -186,11 +187,12 @@ class Session:
     ) -> None:
         from .alien import Alien
         from .engine.client import Queries
-        from .loopthread import LoopThread
         from .proxy.versions import here
 
         began = time.monotonic()
-        place = grids.enter(self._grid, workers, self._settings, self._stack)
+        self._loop = LoopThread("gridproof session")
+        self._stack.callback(self._loop.close)
+        place = grids.enter(self._grid, workers, self._settings, self._stack, self._loop)
         self._settings = place.config
         self._alien = Alien.connect(place.environ)
         self._stack.callback(self._alien.close)
@@ -200,8 +202,6 @@ class Session:
             raise NotEnoughWorkers(
                 f"{min_workers} workers were asked for, but the Grid's sites run {capacity} at most"
             )
-        self._loop = LoopThread("gridproof session")
-        self._stack.callback(self._loop.close)
         self._connect(place)
         opening = self._loop.start(self._proxy.open_session(here(), workers, session=self.name))
         self._stack.callback(self._end_session)

@@ -27,7 +27,10 @@ void make_file(const char *name, const char *tree, int entries, long offset, boo
    for (long i = offset; i < offset + entries; ++i) {
       TRandom3 random(i + 1);
       pt.clear(); eta.clear();
-      for (int k = random.Poisson(3); k > 0; --k) { pt.push_back(random.Exp(1)); eta.push_back(random.Gaus()); }
+      for (int k = random.Poisson(3); k > 0; --k) {
+         pt.push_back(random.Exp(1));
+         eta.push_back(random.Gaus());
+      }
       vz = random.Gaus(0, 5); id = i; weight = 1. / (1 + i % 7);
       t.Fill();
    }
@@ -71,7 +74,9 @@ public:
       for (auto e : *eta) h2->Fill(e, *vz);
       return true;
    }
-   void Terminate() override { fOutput->Add(new TNamed("terminated", fOutput->FindObject("pt") ? "seen" : "")); }
+   void Terminate() override {
+      fOutput->Add(new TNamed("terminated", fOutput->FindObject("pt") ? "seen" : ""));
+   }
    ClassDefOverride(Reader, 0);
 };
 """
@@ -81,7 +86,8 @@ OLD_STYLE = """
 #include <TSelector.h>
 #include <TTree.h>
 class Old : public TSelector {
-   TTree *fChain = nullptr; float vz = 0; Long64_t id = 0; TBranch *b_vz = nullptr, *b_id = nullptr; TH1D *h = nullptr;
+   TTree *fChain = nullptr; float vz = 0; Long64_t id = 0;
+   TBranch *b_vz = nullptr, *b_id = nullptr; TH1D *h = nullptr;
    int notified = 0;
 public:
    int Version() const override { return 2; }

@@ -1,5 +1,7 @@
 """No interleaving of leases, commits, deaths and failures loses or doubles an entry."""
 
+from itertools import pairwise
+
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
@@ -118,7 +120,7 @@ class AnyInterleaving(RuleBasedStateMachine):
     def nothing_is_merged_twice(self):
         for file, entries in enumerate(getattr(self, "entries", ())):
             ranges = sorted((a, b) for f, a, b in self.merged if f == file)
-            assert all(b1 <= a2 for (_, b1), (a2, _) in zip(ranges, ranges[1:], strict=False))
+            assert all(b1 <= a2 for (_, b1), (a2, _) in pairwise(ranges))
             assert all(b <= entries for _, b in ranges)
 
     def teardown(self):

@@ -1,0 +1,196 @@
+"""A session on an embedded Grid: its work, bad input, and the death of each of its parts."""
+
+import os
+import signal
+from pathlib import Path
+
+import psutil
+import pytest
+
+import gridproof
+from gridproof.errors import (
+    CompileError,
+    ConfigError,
+    DatasetError,
+    MissingFiles,
+    SelectorCrashed,
+    SelectorError,
+)
+
+
+@pytest.fixture(scope="module")
+def session(world):
+    with gridproof.open(world.grid, workers=4, dataset=world.pattern, tree="events") as opened:
+        yield opened
+
+
+@pytest.fixture(scope="module")
+def data(session, world):
+    return session.dataset(world.pattern, tree="events")
+
+
+def ours(title: str) -> list[psutil.Process]:
+    """Processes below this one whose title begins so."""
+    found = []
+    for process in psutil.Process().children(recursive=True):
+        try:
+            if " ".join(process.cmdline()).startswith(title):
+                found.append(process)
+        except psutil.Error:
+            continue
+    return found
+
+
+class MidQuery:
+    """Does something once while a query runs, when it has processed a part of its events."""
+
+    def __init__(self, session, act, after=0.2):
+        self._follow, self._act, self._after = session._send, act, after
+        self.done = False
+
+    def __call__(self, message, **arguments):
+        answer = self._follow(message, **arguments)
+        if (
+            message == "follow"
+            and not self.done
+            and answer["events"] > self._after * max(answer["expected"], 1)
+        ):
+            self.done = True
+            self._act()
+        return answer
+
+
+def process_while(session, act, *arguments, **options):
+    """`session.process`, with `act` called in its middle."""
+    middle = MidQuery(session, act)
+    queries = session._queries
+    before, queries._send = queries._send, middle
+    try:
+        result = session.process(*arguments, **options)
+    finally:
+        queries._send = before
+    assert middle.done
+    return result
+
+
+def test_workers_are_records_at_their_sites(session):
+    assert len(session.workers) == 4
+    assert {w.state for w in session.workers} == {"ready"}
+    assert {w.site.upper() for w in session.workers} <= {"SITE1", "SITE2", "SITE3"}
+    assert all(psutil.pid_exists(w.pid) for w in session.workers)
+    assert all("gridproof worker" in " ".join(psutil.Process(w.pid).cmdline()) for w in session.workers)
+    assert "site" in str(session.workers)
+    assert "<table>" in session.workers._repr_html_()
+
+
+def test_a_query_is_exact_and_reads_near(session, world, data):
+    result = session.process(data, world.selector)
+    world.assert_exact(result)
+    assert result.summary.local_fraction > 0.5
+    assert sum(result.summary.per_worker.values()) == world.events
+    assert result.summary.bytes_read > 0.5 * data.size
+
+
+def test_results_can_be_saved_to_the_grid(session, world, data, tmp_path):
+    session.process(data, world.selector).save("/local/out/result.root")
+    world.grid.get("/local/out/result.root", tmp_path / "back.root")
+    assert (tmp_path / "back.root").stat().st_size > 1000
+
+
+def test_the_collision_files_give_what_a_plain_loop_gives(session, world):
+    shared = Path(__file__).parents[3] / "shared" / "data"
+    if not shared.is_dir():
+        pytest.skip("the two collision files are not beside the checkout")
+    for name in ("uproot-Zmumu.root", "uproot-HZZ.root"):
+        world.grid.put(shared / name, f"/local/shared/{name}")
+    (world.directory / "Count.C").write_text(
+        """
+#include <TH1D.h>
+#include <TLeaf.h>
+#include <TSelector.h>
+#include <TTree.h>
+class Count : public TSelector {
+   TTree *fChain = nullptr; TH1D *h = nullptr; TString leaf;
+public:
+   int Version() const override { return 2; }
+   void SlaveBegin(TTree *) override {
+      leaf = GetOption();
+      fOutput->Add(h = new TH1D("h", "", 100, -100, 200));
+   }
+   void Init(TTree *tree) override { fChain = tree; }
+   bool Process(Long64_t entry) override {
+      fChain->GetTree()->GetEntry(entry);
+      auto values = fChain->GetTree()->GetLeaf(leaf);
+      for (int i = 0; i < values->GetLen(); ++i) h->Fill(values->GetValue(i));
+      return true;
+   }
+   ClassDefOverride(Count, 0);
+};
+"""
+    )
+    from gridproof import _root
+
+    root = _root.load()
+    for name, leaf in (("uproot-Zmumu.root", "M"), ("uproot-HZZ.root", "Muon_Px")):
+        file = root.TFile.Open(str(shared / name))
+        tree = file.Get("events")
+        reference = root.TH1D("reference", "", 100, -100, 200)
+        reference.SetDirectory(root.nullptr)
+        for entry in range(tree.GetEntries()):
+            tree.GetEntry(entry)
+            values = tree.GetLeaf(leaf)
+            for i in range(values.GetLen()):
+                reference.Fill(values.GetValue(i))
+        data = session.dataset(f"/local/shared/{name}", tree="events")
+        result = session.process(data, f"{world.directory / 'Count.C'}+", leaf)
+        assert result["h"].GetEntries() == reference.GetEntries() > 0
+        assert [result["h"].GetBinContent(i) for i in range(102)] == [
+            reference.GetBinContent(i) for i in range(102)
+        ]
+        file.Close()
+
+
+def test_bad_input_gives_clear_errors_and_the_session_stays_usable(session, world, data, tmp_path):
+    with pytest.raises(DatasetError, match=r"/local/data/nothing\.root"):
+        session.dataset(["/local/data/nothing.root"], tree="events")
+    with pytest.raises(ConfigError, match=r"Slow\.C"):
+        session.process(data, f"{world.directory / 'Slwo.C'}+")
+    wrong = tmp_path / "Wrong.C"
+    wrong.write_text("#include <TSelector.h>\nclass Wrong : public TSelector { int x = nonsense; };\n")
+    with pytest.raises(CompileError, match="nonsense"):
+        session.process(data, f"{wrong}+")
+    with pytest.raises(MissingFiles, match=r'no tree "other"; |no tree "other" in it; trees there: events'):
+        session.process(session.dataset(world.pattern, tree="other"), world.selector)
+    with pytest.raises(SelectorError, match="as asked at entry 30000 of /local/data/events"):
+        session.process(data, world.selector, "throw")
+    with pytest.raises(SelectorCrashed, match=r"(?s)events.*signal 6.*Slow"):
+        session.process(data, world.selector, "crash")
+    broken = tmp_path / "broken.root"
+    broken.write_bytes(world.files[0].read_bytes()[:100_000])
+    world.grid.put(broken, "/local/broken/broken.root")
+    with pytest.raises(MissingFiles, match=r"broken\.root.*truncated"):
+        session.process(session.dataset("/local/broken/broken.root", tree="events"), world.selector)
+    world.assert_exact(session.process(data, world.selector))
+
+
+def test_a_killed_worker_costs_nothing_but_time(session, world, data):
+    victim = session.workers[0].pid
+    result = process_while(
+        session, lambda: os.kill(victim, signal.SIGKILL), data, world.selector, "wait for it"
+    )
+    world.assert_exact(result)
+
+
+def test_a_killed_pilot_costs_nothing_but_time(session, world, data):
+    pilots = ours("gridproof pilot")
+    assert len(pilots) == 4
+    world.assert_exact(process_while(session, pilots[0].kill, data, world.selector, "wait for it"))
+
+
+def test_a_killed_storage_element_is_replaced_by_its_other_replicas(session, world, data):
+    victim = int(world.grid.status()[0]["pid"])
+    result = process_while(
+        session, lambda: os.kill(victim, signal.SIGKILL), data, world.selector, "wait for it"
+    )
+    world.assert_exact(result)
+    assert not result.summary.missing_files
