@@ -23,7 +23,7 @@ from gridproof.localgrid.sites import Site, by_distance
 from gridproof.localgrid.taskqueue import IllegalTransition, Job
 from gridproof.localgrid.transfer import CopyFailed, fetch, md5_of, run_copy
 
-KILL_GRACE = 5.0  # s between SIGTERM and SIGKILL
+KILL_GRACE = 3.0  # s between SIGTERM and SIGKILL
 _WRAPPER = Path(__file__).with_name("wrapper.py")
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import datetime
+import sqlite3
+import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -51,9 +53,11 @@ class Core:
     # Jobs
 
     def submit(self, jdl: Jdl, owner: str) -> Job:
-        """Insert a job and let the optimizer have it next. Raises JdlError."""
+        """Insert a job, which the optimizer has next. Raises JdlError; OSError when it cannot be stored."""
         job = self.queue.submit(jdl, owner, time.time())
-        self.save()
+        if not self.save():
+            self.queue.kill(job.id, time.time())
+            raise OSError(f"job {job.id} could not be stored and was killed: is the disk full?")
         asyncio.get_running_loop().call_soon(self._optimise, job.id)
         return job
 
@@ -116,14 +120,16 @@ class Core:
         self.save()
         self._dispatch()
 
-    def save(self) -> None:
-        """Store what changed in the queue; kept for the next time if that fails."""
+    def save(self) -> bool:
+        """Store what changed in the queue; if that fails, keep it for the next time and say so."""
         changes = self.queue.take_changes()
         try:
             self.store.save(changes)
-        except Exception:
+        except sqlite3.Error as error:
             self.queue.put_back(changes)
-            raise
+            print(f"The task queue could not be stored: {error}", file=sys.stderr, flush=True)
+            return False
+        return True
 
     # The broker
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from pathlib import Path
 
 import psutil
 import pytest
@@ -118,14 +119,12 @@ def test_a_missing_output_or_one_that_exists_already_ends_in_error_sv(raw, scrip
     assert "exists already" in raw.trace(again)
 
 
-def test_an_input_that_vanished_is_tried_again_and_then_given_up(raw, script, monkeypatch):
+def test_what_is_not_in_the_catalogue_is_refused_at_submission(raw, script):
     lfn = script("true")
-    job = raw.submit(f'Executable = "{lfn}"; Requirements = other.CE == "A::B::C";')
-    raw.rows("kill", job)
-    raw.rows("rm", lfn)
-    answer = raw.ask("submit", f'Executable = "{lfn}";')
-    assert answer["metadata"]["exitcode"] == "121"
-    assert "cannot be located" in answer["metadata"]["error"]
+    for jdl in ('Executable = "/local/none.sh";', f'Executable = "{lfn}"; InputFile = {{"LF:/local/none"}};'):
+        answer = raw.ask("submit", jdl)
+        assert answer["metadata"]["exitcode"] == "121"
+        assert "/local/none" in answer["metadata"]["error"]
 
 
 def test_a_killed_job_frees_its_slot_at_once_and_leaves_no_process(raw, script, until):
@@ -142,7 +141,7 @@ def test_a_payload_may_clean_up_when_it_is_killed(raw, script, until, tmp_path):
     mark = tmp_path / "cleaned"
     lfn = script(f'trap "echo done > {mark}; exit 0" TERM; touch {mark}.ready; while :; do sleep 0.05; done')
     job = raw.submit(f'Executable = "{lfn}";')
-    until(lambda: os.path.exists(f"{mark}.ready"))
+    until(lambda: mark.with_suffix(".ready").exists())
     raw.rows("kill", job)
     until(mark.exists)
     assert raw.status(job) == "KILLED"
@@ -152,9 +151,8 @@ def test_killing_the_wrapper_leaves_nothing_of_the_payload(raw, script, until):
     job = raw.submit(f'Executable = "{script("setsid sleep 1000 & sleep 1000")}";')
     raw.wait(job, "RUNNING")
     until(lambda: len(_processes_of(job)) >= 3)
-    for process in _processes_of(job):
-        if "wrapper.py" in " ".join(process.cmdline()):
-            process.kill()
+    (wrapper,) = (p for p in _processes_of(job) if "wrapper.py" in " ".join(p.cmdline()))
+    wrapper.kill()
     raw.wait(job, "ERROR_E")
     until(lambda: not _processes_of(job))
 
@@ -191,11 +189,15 @@ def test_ps_filters(raw, script):
     def ids(*options):
         return {row["id"] for row in raw.rows("ps", *options)}
 
-    assert {done, stuck} <= ids() and {done, stuck} <= ids("-a")
+    assert {done, stuck} <= ids()
+    assert {done, stuck} <= ids("-a")
     assert ids("-j", f"{done},{stuck}") == {done, stuck}
-    assert done in ids("-f", "d") and stuck not in ids("-f", "d")
-    assert stuck in ids("-f", "WAITING") and done not in ids("-f", "WAITING")
-    assert stuck in ids("-X") and done not in ids("-X")
+    assert done in ids("-f", "d")
+    assert stuck not in ids("-f", "d")
+    assert stuck in ids("-f", "WAITING")
+    assert done not in ids("-f", "WAITING")
+    assert stuck in ids("-X")
+    assert done not in ids("-X")
     assert ids("-l", "1") == {stuck}
     assert "comment:once" in raw.rows("ps", "-jdl", done)[0]["jdl"]
     raw.rows("kill", stuck)
@@ -222,5 +224,5 @@ def test_a_job_goes_on_when_one_of_two_replicas_of_its_input_is_gone(grid, raw, 
 def test_files_on_storage_do_not_exist_outside_of_it(grid, raw, script):
     (row,) = raw.rows("whereis", script("true"))
     path = row["pfn"].split("//")[-1]
-    assert not os.path.exists(f"/{path}")
+    assert not Path(f"/{path}").exists()
     assert row["pfn"].count("//") == 2

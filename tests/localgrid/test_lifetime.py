@@ -163,7 +163,7 @@ def test_a_full_disk_is_told_at_once(tmp_path):
         full.rmdir()
         pytest.skip("cannot mount here")
     try:
-        with pytest.raises(LocalGridError, match="cannot use|does not start"):
+        with pytest.raises(LocalGridError, match=r"cannot use|does not start"):
             LocalGrid(root=full / "grid").start()
         assert not below(full)
     finally:
@@ -174,7 +174,7 @@ def test_a_full_disk_is_told_at_once(tmp_path):
 def test_missing_programs_are_named_with_their_packages(monkeypatch, tmp_path):
     (tmp_path / "setpriv").symlink_to(str(shutil.which("setpriv")))
     monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(LocalGridError, match="xrootd, xrdcp.*apt-get install xrootd-server xrootd-client"):
+    with pytest.raises(LocalGridError, match=r"xrootd, xrdcp.*apt-get install xrootd-server xrootd-client"):
         LocalGrid().start()
 
 
