@@ -34,6 +34,7 @@ _LIMITS = {
     "XRD_STREAMTIMEOUT": "20",
     "XRD_REQUESTTIMEOUT": "20",
     "XRD_TIMEOUTRESOLUTION": "1",
+    "RES_OPTIONS": "use-vc timeout:1 attempts:1",  # XRootD asks the name server for the machine's addresses
 }
 _METALINK = """<?xml version="1.0" encoding="UTF-8"?>
 <metalink xmlns="urn:ietf:params:xml:ns:metalink">

@@ -17,6 +17,7 @@ from ..errors import GridproofError, MergeError, QueryCancelled, QueryError
 from .bundle import Bundle
 from .commits import Verdict
 from .merge import Merger, MergeThread
+from .packetizer import HELP_SECONDS
 from .query import FileInfo, Query
 
 LONGEST_WAIT = 20.0  # seconds that a message may wait for news
@@ -108,12 +109,15 @@ class Master:
         for query, packet_id, entries, seconds in ran:
             if query in self._running:
                 self._running[query].active.ran(worker, packet_id, entries, seconds)
-        deadline = time.monotonic() + min(wait, LONGEST_WAIT)
+        asked = time.monotonic()
+        patience, deadline = asked + HELP_SECONDS, asked + min(wait, LONGEST_WAIT)
         answer: dict[str, Any] = {}
         while worker in self._workers:
-            answer = self._next_packet(worker)
-            if answer or not await self._wait(deadline):
+            patient = time.monotonic() < patience
+            answer = self._next_packet(worker, patient)
+            if answer or (time.monotonic() >= deadline):
                 break
+            await self._wait(min(patience, deadline) if patient else deadline)
         self._answered[worker] = (number, answer)
         return answer
 
@@ -288,10 +292,10 @@ class Master:
 
     # ------------------------------------------------------------ inside
 
-    def _next_packet(self, worker: str) -> dict[str, Any]:
+    def _next_packet(self, worker: str, patient: bool) -> dict[str, Any]:
         """From the query that has fewest packets out."""
         for running in sorted(self._running.values(), key=lambda r: (r.active.outstanding(), r.id)):
-            packet = None if running.over else running.active.lease(worker)
+            packet = None if running.over else running.active.lease(worker, patient)
             if packet is not None:
                 return {
                     "query": running.id,

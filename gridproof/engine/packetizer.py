@@ -18,6 +18,7 @@ FIRST_LIMIT = 500  # entries: what a packet has while no rate is known
 FIRST_SECONDS = 0.1
 LONGEST_SECONDS = 1.0
 SHORTEST_SECONDS = 0.05
+HELP_SECONDS = 0.5  # what a site has done by itself sooner than this, a patient worker leaves to it
 RATE_MEMORY = 0.5  # weight of the newest measurement
 
 
@@ -103,10 +104,13 @@ class Packetizer:
 
     # ------------------------------------------------------------ packets
 
-    def lease(self, worker: str) -> Packet | None:
-        """The worker's next packet, or None if there is nothing for it now."""
+    def lease(self, worker: str, patient: bool = False) -> Packet | None:
+        """The worker's next packet, or None if there is nothing for it now.
+
+        A ``patient`` one leaves to other sites what their own workers will have done in a moment.
+        """
         state = self._workers[worker]
-        packet = self._returned_for(worker, state) or self._fresh_or_opened(worker, state)
+        packet = self._returned_for(worker, state) or self._fresh_or_opened(worker, state, patient)
         if packet is not None:
             if state.file != packet.file:
                 if state.file >= 0:
@@ -239,15 +243,16 @@ class Packetizer:
     def _shuns(self, file: _File, worker: str) -> bool:
         return worker in file.avoided_by and any(w not in file.avoided_by for w in self._workers)
 
-    def _fresh_or_opened(self, worker: str, state: _Worker) -> Packet | None:
+    def _fresh_or_opened(self, worker: str, state: _Worker, patient: bool) -> Packet | None:
         current = self._files[state.file] if state.file >= 0 else None
-        if current is not None and current.left and not self._shuns(current, worker):
+        near = current is not None and (state.site in current.sites or not current.sites)
+        if current is not None and near and current.left and not self._shuns(current, worker):
             return self._cut(state.file, state)
         for site in (state.site, ""):
             packet = self._at(site, worker, state)
             if packet is not None:
                 return packet
-        for site in self._furthest_behind(state.site):
+        for site in self._furthest_behind(state, HELP_SECONDS if patient else 0.0):
             packet = self._at(site, worker, state)
             if packet is not None:
                 return packet
@@ -260,19 +265,21 @@ class Packetizer:
         index = self._opened_at(site, worker)
         return self._cut(index, state) if index is not None else None
 
-    def _furthest_behind(self, own: str) -> list[str]:
-        """The other sites, first the one with most bytes left for each of its workers."""
-        manned: dict[str, int] = defaultdict(int)
+    def _furthest_behind(self, helper: _Worker, least: float) -> list[str]:
+        """The other sites that are busy for ``least`` s, first the one that will be longest."""
+        rates: dict[str, float] = defaultdict(float)
         for worker in self._workers.values():
-            manned[worker.site] += 1
+            rates[worker.site] += worker.rate or helper.rate or 1.0
 
-        def behind(site: str) -> float:
-            left = sum(self._files[i].left for i in self._opened[site]) * self._entry_bytes()
-            left += sum(max(1, self._files[i].size) for _, i in self._fresh[site] if self._waiting(i))
-            return left / (manned[site] or 0.01)
+        def seconds(site: str) -> float:
+            left = float(sum(self._files[i].left for i in self._opened[site]))
+            waiting = (self._files[i].size for _, i in self._fresh[site] if self._waiting(i))
+            left += sum(max(1, size) for size in waiting) / self._entry_bytes()
+            return left / rates[site] if rates[site] else float("inf")
 
-        others = [s for s in {*self._fresh, *self._opened} if s not in (own, "") and self._has_work(s)]
-        return sorted(others, key=lambda site: (-behind(site), site))
+        others = [s for s in {*self._fresh, *self._opened} if s not in (helper.site, "")]
+        busy = {site: seconds(site) for site in others if self._has_work(site)}
+        return sorted((s for s in busy if busy[s] >= least), key=lambda s: (-busy[s], s))
 
     def _has_work(self, site: str) -> bool:
         return bool(self._opened.get(site)) or any(self._waiting(i) for _, i in self._fresh.get(site, ()))

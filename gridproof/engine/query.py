@@ -113,11 +113,11 @@ class Query:
 
     # ------------------------------------------------------------ packets
 
-    def lease(self, worker: str) -> Packet | None:
-        """The next packet for this worker."""
+    def lease(self, worker: str, patient: bool = False) -> Packet | None:
+        """The next packet for this worker; see `Packetizer.lease`."""
         if self.error is not None or worker not in self._workers:
             return None
-        packet = self._packetizer.lease(worker)
+        packet = self._packetizer.lease(worker, patient)
         if packet is not None:
             self._leased[packet.id] = packet
         return packet

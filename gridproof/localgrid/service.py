@@ -139,11 +139,10 @@ class Grid:
             )
         self._lock_root()
         settings, private = self._settings, self.root / "private"
-        for directory in (private, self.root / "wn"):
-            directory.mkdir(mode=0o700, exist_ok=True)
-            directory.chmod(0o700)
+        private.mkdir(mode=0o700, exist_ok=True)
+        private.chmod(0o700)
         shutil.rmtree(self.root / "wn", ignore_errors=True)
-        (self.root / "wn").mkdir(mode=0o700)
+        (self.root / "wn").mkdir(mode=0o711)  # pilots' own XRootD servers run as another user
         sites = make_sites(settings.sites, settings.slots, settings.cores)
         self._storage = [StorageElement(site, self.root / "se" / site.name, self._user) for site in sites]
         (self.root / "se").mkdir(mode=0o711, exist_ok=True)

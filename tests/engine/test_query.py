@@ -231,3 +231,14 @@ def test_packets_grow_with_the_measured_rate_and_shrink_towards_the_end():
     assert sizes[0] <= 500
     assert max(sizes) >= 80_000
     assert sizes[-1] < max(sizes) / 4
+
+
+def test_a_patient_worker_leaves_a_site_what_it_will_soon_have_done_by_itself():
+    query = Query([FileInfo("/f", 100, (("V::B::SE", "B"),))])
+    query.join("a", "A")
+    query.join("b", "B")
+    packet = query.lease("b")
+    query.opened("b", packet.id, 500, 1_000, ())
+    query.ran("b", packet.id, 500, 0.005)
+    assert query.lease("a", patient=True) is None
+    assert query.lease("a") is not None
