@@ -19,15 +19,18 @@ help:
 
 install: $(STAMP)
 
-# What must be on the machine: command or Python module -> Debian package.
+# What must be on the machine: command, Python module or (for ROOT's pictures) library -> Debian package.
 system:
 	@missing=; need() { missing="$$missing $$1"; }; \
 	command -v xrootd >/dev/null 2>&1 || need xrootd-server; \
 	{ command -v xrdcp && command -v xrdfs; } >/dev/null 2>&1 || need xrootd-client; \
 	command -v g++ >/dev/null 2>&1 || need g++; \
 	command -v setpriv >/dev/null 2>&1 || need util-linux; \
-	if ! command -v "$(PYTHON)" >/dev/null 2>&1; then need python3; need python3-venv; \
-	elif ! "$(PYTHON)" -c 'import ensurepip, venv' >/dev/null 2>&1; then need python3-venv; fi; \
+	python() { "$(PYTHON)" -c "$$1" >/dev/null 2>&1; }; \
+	python 'import ensurepip, venv' || need python3-venv; \
+	for library in libSM.so.6=libsm6 libXext.so.6=libxext6 libXrender.so.1=libxrender1; do \
+	  python "import ctypes; ctypes.CDLL('$${library%=*}')" || need "$${library#*=}"; \
+	done; \
 	if [ -z "$$missing" ]; then exit 0; fi; \
 	if ! command -v apt-get >/dev/null 2>&1; then \
 	  echo "gridproof needs programs that are not here. Debian calls their packages:$$missing" >&2; \

@@ -82,8 +82,14 @@ def wait_for(words: str, lines: Iterator[str]) -> None:
     pytest.fail(f"the demo never said {words!r}:\n{''.join(seen)}")
 
 
+def notes_of_xrootd() -> dict[str, float]:
+    """XRootD writes these wherever the temporary directory is."""
+    return {path.name: path.stat().st_mtime for path in Path("/tmp").glob("xrootd.*.env")}
+
+
 @pytest.mark.timeout(240)
 def test_the_demo_gives_the_same_histograms_as_one_process_and_says_so_in_json(place):
+    notes = notes_of_xrootd()
     with demo(place, "--json", stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         out, err = process.communicate(timeout=200)
     assert process.returncode == 0, err
@@ -100,7 +106,9 @@ def test_the_demo_gives_the_same_histograms_as_one_process_and_says_so_in_json(p
     assert len(picture) > 5_000
     for words in (*MOMENTS, "Site1", "Site2", "Site3", "MB/s", "read at own site"):
         assert words in err
+    assert "Traceback" not in err
     assert files_left(place) == []
+    assert notes_of_xrootd() == notes
 
 
 @pytest.mark.parametrize(
