@@ -50,11 +50,17 @@ def demo(as_json: bool, output: Path) -> None:
 
 
 @cli.command()
-def proxy() -> None:
-    """Run a ProxyServer: its configuration is one line of JSON on standard input."""
+@click.option(
+    "--config",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="YAML: users (name: [public keys]), host, port, forward_ports, state_dir, orphan_limit. "
+    "Without it, one line of JSON on standard input, whose end ends the ProxyServer.",
+)
+def proxy(config: Path | None) -> None:
+    """Run a ProxyServer until it is told to end; prints its port and host key."""
     from .proxy.__main__ import main as serve
 
-    sys.exit(serve())
+    sys.exit(serve(config))
 
 
 @cli.command()

@@ -206,7 +206,7 @@ class Session:
         opening = self._loop.start(self._proxy.open_session(here(), workers, session=self.name))
         self._stack.callback(self._end_session)
         self._start_pilots(place, requests, known)
-        self._meet_master(opening.result())
+        self._meet_master(opening.result(), place)
         self._queries = Queries(
             self._send, place.config.cache, lambda path, lfn: self._alien.upload(path, lfn)
         )
@@ -228,11 +228,16 @@ class Session:
         self._stack.callback(lambda: self._loop.run(self._proxy.close()))
         self.name = new_session_name()
 
-    def _meet_master(self, opened: Any) -> None:
+    def _meet_master(self, opened: Any, place: grids.Place) -> None:
         from .engine.dask import MasterClient, Tls
 
         async def connect() -> MasterClient:
-            return MasterClient(opened.address, Tls(opened.ca, opened.cert, opened.key))
+            address = opened.address
+            if place.proxy.host != "127.0.0.1":  # the master listens on the VO-box's own loopback
+                port = int(address.rpartition(":")[2])
+                tunnel = await self._proxy.conn.forward_local_port("127.0.0.1", 0, "127.0.0.1", port)
+                address = f"tls://127.0.0.1:{tunnel.get_port()}"
+            return MasterClient(address, Tls(opened.ca, opened.cert, opened.key))
 
         self._master = self._loop.run(connect())
         self._stack.callback(lambda: self._loop.run(self._master.close()))

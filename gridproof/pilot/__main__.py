@@ -39,6 +39,8 @@ def main() -> int:
     job = job_of(os.environ)
     setproctitle.setproctitle(f"gridproof pilot {job.site}")
     os.environ.setdefault("LOGNAME", "gridproof")  # asyncssh asks for it, and a job may have no name
+    # XRootD asks the name server for every address of the machine when it starts, which can take long.
+    os.environ.setdefault("RES_OPTIONS", "use-vc timeout:1 attempts:1")
     asyncio.run(pilot(config, job))
     return 0
 

@@ -14,21 +14,19 @@ from ..errors import AlienError
 if TYPE_CHECKING:
     from ..alien import Alien
 
-_XROOTD_SETTINGS = {
-    "RES_OPTIONS": "use-vc timeout:1 attempts:1",
+_XROOTD_TIMEOUTS = {
     "XRD_CONNECTIONWINDOW": "3",
     "XRD_CONNECTIONRETRY": "2",
     "XRD_STREAMERRORWINDOW": "3",
     "XRD_REQUESTTIMEOUT": "30",
     "XRD_TIMEOUTRESOLUTION": "1",
 }
-"""XRootD's own time-outs hang for minutes where another replica would do, and at its start it asks the name
-server for every address of the machine, which may be as slow."""
+"""XRootD's own time-outs hang for minutes where another replica would do."""
 
 
 def preload() -> None:
     """Import what every worker needs, so that workers start by a mere fork."""
-    os.environ.update(_XROOTD_SETTINGS)
+    os.environ.update(_XROOTD_TIMEOUTS)
     from ..engine import dask, warmup
 
     dask.configure()

@@ -9,12 +9,16 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import signal
 import sys
+from pathlib import Path
+from typing import Any
 
 import setproctitle
+import yaml
 
-from gridproof.errors import GridproofError
+from gridproof.errors import ConfigError, GridproofError
 from gridproof.proxy.children import watch_owner
 from gridproof.proxy.config import ServerConfig, read_config
 from gridproof.proxy.protocol import decode
@@ -42,15 +46,31 @@ async def serve(config: ServerConfig) -> None:
         await server.close("the ProxyServer's owner is gone")
 
 
-def main() -> int:
-    """Entry point; returns the exit code."""
+def main(file: Path | None = None) -> int:
+    """Entry point; returns the exit code. ``file``: the configuration as YAML, for a service of its own."""
     setproctitle.setproctitle("gridproof proxy")
+    # It warns of every byte that comes through a tunnel after the other end has gone.
+    logging.getLogger("asyncio").setLevel(logging.ERROR)
     try:
-        asyncio.run(serve(read_config(decode(sys.stdin.buffer.readline()))))
+        if file is None:
+            settings = decode(sys.stdin.buffer.readline())
+        else:
+            settings = {"owner_pipe": False, **_settings(file)}
+        asyncio.run(serve(read_config(settings)))
     except GridproofError as error:
         print(f"gridproof proxy: {error}", file=sys.stderr)
         return 2
     return 0
+
+
+def _settings(file: Path) -> dict[str, Any]:
+    try:
+        settings = yaml.safe_load(file.read_text())
+    except (OSError, yaml.YAMLError) as error:
+        raise ConfigError(f"the ProxyServer's configuration {file} cannot be read: {error}") from None
+    if not isinstance(settings, dict):
+        raise ConfigError(f"the ProxyServer's configuration {file} holds no settings")
+    return settings
 
 
 if __name__ == "__main__":
