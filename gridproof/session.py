@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from .localgrid import LocalGrid
 
 WORKERLESS_SECONDS = 30.0  # a query without a worker so long asks whether any can still come
+LONGEST_WORKERLESS = 180.0  # and waits no longer than this
 ENGINES = ("auto", "dask", "proof")
 
 
@@ -166,9 +167,8 @@ class Session:
                     workerless_since = 0.0
                 elif not workerless_since:
                     workerless_since = time.monotonic()
-                elif time.monotonic() - workerless_since > WORKERLESS_SECONDS and not self._pilots.alive():
-                    self._lost = "no worker is left and no pilot can bring one"
-                    raise SessionError("\n  ".join([self._lost, *self._pilots.describe()]))
+                elif time.monotonic() - workerless_since > WORKERLESS_SECONDS:
+                    self._look_for_workers(time.monotonic() - workerless_since)
 
             try:
                 return self._queries.process(parts, selector, option, inputs, on_missing, watch)
@@ -305,6 +305,18 @@ class Session:
                 state = "ready" if worker.name in ready else "starting"
                 records.append(WorkerRecord(worker.name, worker.site, worker.host, worker.pid, state))
         return records
+
+    def _look_for_workers(self, seconds: float) -> None:
+        """There has been no worker for so long: give up unless one can be on its way."""
+        status = self._status()
+        coming = any(w.state != "ended" for w in status.workers.values())
+        registered = {p.job_id for p in status.pilots.values()}
+        if self._pilots.alive():
+            coming = coming or any(str(j.id) not in registered for j in self._pilots.pilots if not j.is_final)
+        if coming and seconds < LONGEST_WORKERLESS:
+            return
+        self._lost = "no worker is left and no pilot brings one"
+        raise SessionError("\n  ".join([f"{self._lost}{self._last_words()}", *self._pilots.describe()]))
 
     def _last_words(self) -> str:
         """Of the worker that died last: how, and the end of its log."""

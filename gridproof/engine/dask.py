@@ -58,14 +58,18 @@ class Tls:
         )
 
 
-def configure() -> None:
-    """Set distributed up for wide networks and few words, in a process that is gridproof's own."""
+def configure(scratch: str | None = None) -> None:
+    """Set distributed up for wide networks and few words, in a process that is gridproof's own.
+
+    ``scratch``: its directory for temporary files.
+    """
     logging.getLogger("distributed").setLevel(logging.ERROR)
     dask.config.set(
         {
+            "temporary-directory": scratch,
             "distributed.comm.timeouts.tcp": "180s",
             "distributed.comm.timeouts.connect": "30s",
-            "distributed.scheduler.worker-ttl": None,
+            "distributed.scheduler.worker-ttl": "90s",
             "distributed.worker.memory.target": False,
             "distributed.worker.memory.spill": False,
             "distributed.worker.memory.pause": False,

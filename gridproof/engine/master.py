@@ -21,6 +21,7 @@ from .packetizer import HELP_SECONDS
 from .query import FileInfo, Query
 
 LONGEST_WAIT = 20.0  # seconds that a message may wait for news
+LOOK_AROUND = 2.0  # seconds after which an idle worker asks again for what has become overdue
 BACKOFF_COMMITS = 3  # undecodable commits in a row that a query survives
 
 
@@ -117,7 +118,7 @@ class Master:
             answer = self._next_packet(worker, patient)
             if answer or (time.monotonic() >= deadline):
                 break
-            await self._wait(min(patience, deadline) if patient else deadline)
+            await self._wait(min(deadline, patience if patient else time.monotonic() + LOOK_AROUND))
         self._answered[worker] = (number, answer)
         return answer
 
@@ -295,7 +296,7 @@ class Master:
     def _next_packet(self, worker: str, patient: bool) -> dict[str, Any]:
         """From the query that has fewest packets out."""
         for running in sorted(self._running.values(), key=lambda r: (r.active.outstanding(), r.id)):
-            packet = None if running.over else running.active.lease(worker, patient)
+            packet = None if running.over else running.active.lease(worker, patient, time.monotonic())
             if packet is not None:
                 return {
                     "query": running.id,

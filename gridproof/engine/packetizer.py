@@ -1,8 +1,9 @@
-"""Who runs which entries next (pure: no clock, no sockets; rates come in with the reports).
+"""Who runs which entries next (pure: no sockets, and no clock of its own; times and rates come in).
 
 A worker asks for one packet at a time. It goes on with its file first, then takes a file at its own site,
 then one of the site that is furthest behind. Packets start small, grow to about a second of work at the
-worker's own measured rate and shrink towards the end.
+worker's own measured rate and shrink towards the end. When nothing else is left, a packet that its worker
+should have committed long ago goes to a second one; whose commit comes first counts.
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ FIRST_SECONDS = 0.1
 LONGEST_SECONDS = 1.0
 SHORTEST_SECONDS = 0.05
 HELP_SECONDS = 0.5  # what a site has done by itself sooner than this, a patient worker leaves to it
+OVERDUE_SECONDS = 10.0  # and what the worker should take for all that it has, so many times:
+OVERDUE_FACTOR = 3.0
 RATE_MEMORY = 0.5  # weight of the newest measurement
 
 
@@ -29,6 +32,7 @@ class _Worker:
     packets: int = 0
     file: int = -1
     outstanding: dict[int, Packet] = field(default_factory=dict)  # in the order of leasing
+    since: dict[int, float] = field(default_factory=dict)  # when they were leased
 
 
 @dataclass
@@ -39,6 +43,7 @@ class _File:
     clusters: Sequence[int] = ()
     dropped: bool = False
     next: int = 0
+    head: int = 0  # where the packet of the worker that opened it ended
     opener: str = ""
     readers: int = 0
     avoided_by: set[str] = field(default_factory=set)
@@ -104,13 +109,17 @@ class Packetizer:
 
     # ------------------------------------------------------------ packets
 
-    def lease(self, worker: str, patient: bool = False) -> Packet | None:
-        """The worker's next packet, or None if there is nothing for it now.
+    def lease(self, worker: str, patient: bool = False, now: float = 0.0) -> Packet | None:
+        """The worker's next packet, or None if there is nothing for it ``now`` (seconds of any clock).
 
         A ``patient`` one leaves to other sites what their own workers will have done in a moment.
         """
         state = self._workers[worker]
-        packet = self._returned_for(worker, state) or self._fresh_or_opened(worker, state, patient)
+        packet = (
+            self._returned_for(worker, state)
+            or self._fresh_or_opened(worker, state, patient)
+            or self._overdue(worker, now)
+        )
         if packet is not None:
             if state.file != packet.file:
                 if state.file >= 0:
@@ -118,6 +127,7 @@ class Packetizer:
                 state.file = packet.file
                 self._files[packet.file].readers += 1
             state.outstanding[packet.id] = packet
+            state.since[packet.id] = now
         return packet
 
     def opened(self, packet_id: int, worker: str, last: int, entries: int, clusters: Sequence[int]) -> Packet:
@@ -132,7 +142,12 @@ class Packetizer:
             return packet
         file = self._files[packet.file]
         packet = replace(packet, last=min(last, entries))
+        if not file.fresh and file.head != packet.last:
+            raise KeyError(packet_id)  # a second worker has opened it and cut it otherwise
         state.outstanding[packet_id] = packet
+        if not file.fresh:
+            return packet
+        file.head = packet.last
         file.entries, file.clusters, file.next, file.opener = entries, clusters, packet.last, ""
         self._fresh_count -= 1
         self._fresh_bytes -= max(0, file.size)
@@ -150,6 +165,7 @@ class Packetizer:
         for packet_id in packet_ids:
             if state is not None:
                 state.outstanding.pop(packet_id, None)
+                state.since.pop(packet_id, None)
             self._returned.pop(packet_id, None)
 
     def give_back(self, worker: str, packet_ids: Iterable[int]) -> None:
@@ -157,7 +173,8 @@ class Packetizer:
         state = self._workers.get(worker)
         for packet_id in packet_ids:
             packet = state.outstanding.pop(packet_id, None) if state else None
-            if packet is not None:
+            if state is not None and packet is not None:
+                del state.since[packet_id]
                 self._put_back(packet)
 
     def requeue(self, packet: Packet) -> None:
@@ -217,7 +234,7 @@ class Packetizer:
 
     def _put_back(self, packet: Packet) -> None:
         file = self._files[packet.file]
-        if file.dropped:
+        if file.dropped or any(packet.id in w.outstanding for w in self._workers.values()):
             return
         if packet.last < 0 and file.fresh:
             file.opener = ""
@@ -225,6 +242,20 @@ class Packetizer:
                 heapq.heappush(self._fresh[site], (len(file.sites), packet.file))
         elif packet.last >= 0:
             self._returned[packet.id] = replace(packet, solo=True)
+
+    def _overdue(self, worker: str, now: float) -> Packet | None:
+        """A packet that another worker, dead or hung or slow, should have committed long ago."""
+        own = self._workers[worker].outstanding
+        for name, state in self._workers.items():
+            if name == worker:
+                continue
+            entries = sum(p.last - p.first if p.last >= 0 else p.limit for p in state.outstanding.values())
+            due = OVERDUE_SECONDS + OVERDUE_FACTOR * (entries / state.rate if state.rate else 0.0)
+            for packet_id, packet in state.outstanding.items():
+                late = now - state.since[packet_id] > due
+                if late and packet_id not in own and not self._shuns(self._files[packet.file], worker):
+                    return replace(packet, solo=True)
+        return None
 
     def _returned_for(self, worker: str, state: _Worker) -> Packet | None:
         best: Packet | None = None

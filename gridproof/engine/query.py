@@ -113,17 +113,19 @@ class Query:
 
     # ------------------------------------------------------------ packets
 
-    def lease(self, worker: str, patient: bool = False) -> Packet | None:
+    def lease(self, worker: str, patient: bool = False, now: float = 0.0) -> Packet | None:
         """The next packet for this worker; see `Packetizer.lease`."""
         if self.error is not None or worker not in self._workers:
             return None
-        packet = self._packetizer.lease(worker, patient)
+        packet = self._packetizer.lease(worker, patient, now)
         if packet is not None:
-            self._leased[packet.id] = packet
+            self._leased.setdefault(packet.id, packet)
         return packet
 
     def opened(self, worker: str, packet_id: int, last: int, entries: int, clusters: Sequence[int]) -> bool:
         """A file has been opened for a packet; False if the worker does not hold that packet any more."""
+        if packet_id in self._log:
+            return False
         try:
             self._leased[packet_id] = self._packetizer.opened(packet_id, worker, last, entries, clusters)
         except KeyError:

@@ -175,6 +175,8 @@ class StorageElement:
             str(port),
             "-n",
             self.site.name,
+            "-s",  # and beside it, what it would otherwise leave in /tmp
+            str(self._directory / "xrootd.pid"),
         ]
         with (self._directory / "xrootd.log").open("ab") as log:
             environ = {"PATH": os.environ.get("PATH", os.defpath), "HOME": "/", **RESOLVER_LIMITS}

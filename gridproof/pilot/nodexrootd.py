@@ -72,6 +72,7 @@ async def start(cache: Path, work: Path) -> NodeXrootd:
     for _ in range(_ATTEMPTS):
         port = _free_port()
         argv = [*_as(user), program, "-c", str(run / _CONFIG_NAME), "-I", "v4", "-p", str(port)]
+        argv += ["-s", str(run / "xrootd.pid")]  # and beside it, what it would otherwise leave in /tmp
         with log.open("wb") as output:
             child = await Child.start(argv, cwd=run, stderr=output, death_signal=signal.SIGKILL)
         up = False

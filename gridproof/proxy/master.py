@@ -30,7 +30,7 @@ def main() -> None:
     """Run until the owner goes."""
     settings = json.loads(sys.stdin.readline())
     setproctitle(f"gridproof master {settings['session']}")
-    configure()
+    configure(scratch=settings["cache_dir"])
     asyncio.run(_serve(settings))
 
 

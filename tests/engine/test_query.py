@@ -28,8 +28,8 @@ class Worker:
         self.run_packets = []
         query.join(name, site)
 
-    def lease(self):
-        packet = self.query.lease(self.name)
+    def lease(self, now=0.0):
+        packet = self.query.lease(self.name, now=now)
         if packet:
             self.held.append(packet)
         return packet
@@ -63,6 +63,7 @@ class AnyInterleaving(RuleBasedStateMachine):
         self.born = 0
         self.merged = []
         self.deaths = 0
+        self.now = 0.0
 
     @rule(site=st.sampled_from(SITES))
     @precondition(lambda self: len(self.workers) < 4)
@@ -74,7 +75,11 @@ class AnyInterleaving(RuleBasedStateMachine):
     @rule(data=st.data())
     @precondition(lambda self: self.workers)
     def lease(self, data):
-        self.pick(data).lease()
+        self.pick(data).lease(self.now)
+
+    @rule(seconds=st.floats(0, 50))
+    def wait(self, seconds):
+        self.now += seconds
 
     @rule(data=st.data())
     @precondition(lambda self: any(w.held for w in self.workers.values()))
@@ -242,3 +247,17 @@ def test_a_patient_worker_leaves_a_site_what_it_will_soon_have_done_by_itself():
     query.ran("b", packet.id, 500, 0.005)
     assert query.lease("a", patient=True) is None
     assert query.lease("a") is not None
+
+
+def test_a_packet_that_is_long_overdue_goes_to_a_second_worker_and_counts_once():
+    query = make([100])
+    hung, other = Worker(query, "hung", "A", [100]), Worker(query, "other", "A", [100])
+    hung.lease(now=0.0)
+    assert other.lease(now=5.0) is None
+    assert other.lease(now=60.0) is not None
+    other.run()
+    assert other.commit() == [(0, 0, 100)]
+    assert query.finished
+    hung.run()
+    assert hung.run_packets == []
+    assert query.tally.entries == 100
