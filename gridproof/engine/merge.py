@@ -20,8 +20,8 @@ class MergeThread:
     def __init__(self, cache: Path) -> None:
         self._executor = ThreadPoolExecutor(1, thread_name_prefix="merge")
         self._cache = cache
-        self._root: Any = None
-        self._code: CodeStore | None = None
+        self._root: Any
+        self._code: CodeStore
 
     async def start(self) -> None:
         """Load ROOT, in the thread."""
@@ -37,7 +37,6 @@ class MergeThread:
 
     def merger(self, code: Sequence[Bundle]) -> Merger:
         """The outputs of a query; ``code`` is loaded when an output's class is not known here."""
-        assert self._code is not None, "start() comes first"
         return Merger(self._root, self._code, code)
 
     def _load(self) -> None:

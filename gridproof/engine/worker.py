@@ -41,7 +41,7 @@ class WorkerLoop:
         self._name = name
         self._make_runner = make_runner
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="root")
-        self._runner: Runner | None = None
+        self._runner: Runner  # made in its own thread, by run()
         self._query = 0
         self._layout: list[Mapping[str, Any]] = []
         self._sequence = 0
@@ -85,7 +85,6 @@ class WorkerLoop:
         packet = Packet.from_message(work["packet"])
         query = int(work["query"])
         at_risk: tuple[int, ...] = ()
-        assert self._runner is not None
         try:
             if work["count"]:
                 await self._count(query, packet, work["file"])
@@ -113,14 +112,12 @@ class WorkerLoop:
             return False
         keys = [*described["loads"], *([described["selector"]] if described["selector"] else [])]
         code = [Bundle.from_message(await self._channel.bundle(key=key)) for key in keys]
-        assert self._runner is not None
         await self._do(self._runner.begin, described, code)
         self._layout = await self._channel.layout(query=query) if described["friends"] else []
         self._query = query
         return True
 
     async def _count(self, query: int, packet: Packet, file: Mapping[str, Any]) -> None:
-        assert self._runner is not None
         entries = await self._do(self._runner.count, file, packet.avoid)
         good = await self._channel.opened(
             worker=self._address, query=query, packet=packet.id, last=entries, entries=entries, clusters=[]
@@ -130,7 +127,6 @@ class WorkerLoop:
 
     async def _process(self, packet: Packet, file: Mapping[str, Any]) -> None:
         loop = asyncio.get_running_loop()
-        assert self._runner is not None
         told: list[asyncio.Task[bool]] = []
 
         def opened(last: int, entries: int, clusters: list[int]) -> None:
@@ -161,12 +157,10 @@ class WorkerLoop:
         self._ran.append((self._query, packet.id, entries, seconds))
 
     def _commit_interval(self) -> float:
-        assert self._runner is not None
         return max(FEEDBACK_SECONDS, COMMIT_COSTS * self._runner.instance_cost)
 
     async def _commit(self) -> None:
         """Send what the open instance has; at most one commit is under way."""
-        assert self._runner is not None
         packets = self._runner.uncommitted
         if not packets:
             return
@@ -208,7 +202,6 @@ class WorkerLoop:
 
     async def _fail(self, query: int, packet: Packet, at_risk: tuple[int, ...], failure: Failure) -> None:
         """Report a failed packet; those that its instance had run before did not happen either."""
-        assert self._runner is not None
         await self._do(self._runner.discard)
         await self._channel.fail(
             worker=self._address,

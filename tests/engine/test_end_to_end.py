@@ -7,7 +7,9 @@ from pathlib import Path
 import pytest
 
 from gridproof.engine import runtime
+from gridproof.engine.bundle import collect
 from gridproof.engine.client import Queries
+from gridproof.engine.code import CodeStore
 from gridproof.errors import CompileError, MissingFiles, QueryError, SelectorError
 
 FILES = (20_000, 0, 30_000, 1, 25_000, *([40] * 30))
@@ -373,6 +375,28 @@ def test_a_class_that_load_made_known_can_be_named(queries, place, paths):
     queries.load(f"{place / 'UsesLoaded.C'}+")
     result = process(queries, [part(paths[:1])], "UsesLoaded")
     assert result["vz"].GetEntries() == FILES[0]
+
+
+def test_a_library_and_a_macro_that_load_made_known_are_there_on_the_workers(
+    queries, cluster, root, place, paths
+):
+    (place / "library.C").write_text('extern "C" int library_answer() { return 21; }\n')
+    built = CodeStore(root, cluster.cache, renames=True).build(collect(f"{place / 'library.C'}+"))
+    library = place / "libanswer.so"
+    library.write_bytes(built.read_bytes())
+    (place / "twice.C").write_text("int twice(int x) { return 2 * x; }\n")
+    queries.load(str(library))
+    queries.load(str(place / "twice.C"))
+    text = OLD_STYLE.replace("Old", "UsesLibrary").replace(
+        "#include <TTree.h>",
+        X,
+    )
+    weight = 'gInterpreter->Calc("twice(1)") * library_answer()'
+    text = text.replace("int notified = 0;", f"int notified = 0; const double weight = {weight};")
+    (place / "UsesLibrary.C").write_text(text.replace("1 + id % 3", "weight"))
+    result = process(queries, [part(paths[:1])], place / "UsesLibrary.C+")
+    inside = sum(result["vz"].GetBinContent(i) for i in range(52))
+    assert inside == 42 * FILES[0]
 
 
 def test_results_can_be_saved(queries, root, place, paths, tmp_path):
