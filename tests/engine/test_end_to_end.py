@@ -389,7 +389,7 @@ def test_a_library_and_a_macro_that_load_made_known_are_there_on_the_workers(
     queries.load(str(place / "twice.C"))
     text = OLD_STYLE.replace("Old", "UsesLibrary").replace(
         "#include <TTree.h>",
-        X,
+        '#include <TTree.h>\n#include <TInterpreter.h>\nextern "C" int library_answer();',
     )
     weight = 'gInterpreter->Calc("twice(1)") * library_answer()'
     text = text.replace("int notified = 0;", f"int notified = 0; const double weight = {weight};")
