@@ -47,6 +47,7 @@ class _File:
     opener: str = ""
     readers: int = 0
     avoided_by: set[str] = field(default_factory=set)
+    avoid: tuple[str, ...] = ()
 
     @property
     def fresh(self) -> bool:
@@ -66,7 +67,9 @@ class Packetizer:
     def __init__(self, files: Iterable[tuple[int, Iterable[str]]]) -> None:
         self._files = [_File(size, frozenset(s.upper() for s in sites)) for size, sites in files]
         self._workers: dict[str, _Worker] = {}
+        self._holders: dict[int, set[str]] = {}  # workers that have a packet out; mostly one
         self._returned: dict[int, Packet] = {}
+        self._rate = 0.0  # of all workers, entries per second
         self._ids = 0
         # Per site ("": files of no site) the fresh files, those with fewest sites first, and the opened.
         self._fresh: dict[str, list[tuple[int, int]]] = defaultdict(list)
@@ -88,12 +91,13 @@ class Packetizer:
 
     def leave(self, worker: str) -> list[Packet]:
         """A worker is gone: what it had out comes back, in the order in which it was leased."""
-        gone = self._workers.pop(worker, None)
+        gone = self._workers.get(worker)
         if gone is None:
             return []
         lost = list(gone.outstanding.values())
-        for packet in lost:
-            self._put_back(packet)
+        self.give_back(worker, [packet.id for packet in lost])
+        del self._workers[worker]
+        self._rate -= gone.rate
         if gone.file >= 0:
             self._files[gone.file].readers -= 1
         return lost
@@ -105,7 +109,9 @@ class Packetizer:
             return
         state.packets += 1
         rate = entries / seconds
-        state.rate = rate if not state.rate else RATE_MEMORY * rate + (1 - RATE_MEMORY) * state.rate
+        before = state.rate
+        state.rate = RATE_MEMORY * rate + (1 - RATE_MEMORY) * before if before else rate
+        self._rate += state.rate - before
 
     # ------------------------------------------------------------ packets
 
@@ -128,6 +134,7 @@ class Packetizer:
                 self._files[packet.file].readers += 1
             state.outstanding[packet.id] = packet
             state.since[packet.id] = now
+            self._holders.setdefault(packet.id, set()).add(worker)
         return packet
 
     def opened(self, packet_id: int, worker: str, last: int, entries: int, clusters: Sequence[int]) -> Packet:
@@ -159,31 +166,24 @@ class Packetizer:
                 self._opened[site].add(packet.file)
         return packet
 
-    def done(self, worker: str, packet_ids: Iterable[int]) -> None:
-        """These packets need not be thought of any more."""
-        state = self._workers.get(worker)
+    def done(self, packet_ids: Iterable[int]) -> None:
+        """These packets need not be thought of any more, whoever has them."""
         for packet_id in packet_ids:
-            if state is not None:
-                state.outstanding.pop(packet_id, None)
-                state.since.pop(packet_id, None)
+            for worker in list(self._holders.get(packet_id, ())):
+                self._take(worker, packet_id)
             self._returned.pop(packet_id, None)
 
     def give_back(self, worker: str, packet_ids: Iterable[int]) -> None:
-        """These packets did not happen and go out again."""
-        state = self._workers.get(worker)
+        """These packets did not happen at this worker and go out again, unless another one has them too."""
         for packet_id in packet_ids:
-            packet = state.outstanding.pop(packet_id, None) if state else None
-            if state is not None and packet is not None:
-                del state.since[packet_id]
+            packet = self._take(worker, packet_id)
+            if packet is not None and packet_id not in self._holders:
                 self._put_back(packet)
-
-    def requeue(self, packet: Packet) -> None:
-        """A packet that nobody has out any more goes out again."""
-        self._put_back(packet)
 
     def avoid(self, file: int, storage_elements: tuple[str, ...], worker: str) -> None:
         """A read failed: other workers come first for this file, and these SEs last."""
         self._files[file].avoided_by.add(worker)
+        self._files[file].avoid = storage_elements
         for packet_id, packet in list(self._returned.items()):
             if packet.file == file:
                 self._returned[packet_id] = replace(packet, avoid=storage_elements)
@@ -215,7 +215,12 @@ class Packetizer:
     @property
     def idle(self) -> bool:
         """Nothing is left and nothing is out."""
-        return self.exhausted and not any(s.outstanding for s in self._workers.values())
+        return self.exhausted and not self._holders
+
+    @property
+    def out(self) -> int:
+        """Packets that are out with workers."""
+        return len(self._holders)
 
     def entries_by_file(self) -> list[int]:
         """Entries of every file, −1 where nobody has opened it."""
@@ -232,9 +237,20 @@ class Packetizer:
 
     # ------------------------------------------------------------ inside
 
+    def _take(self, worker: str, packet_id: int) -> Packet | None:
+        """Take a packet from a worker, if that has it."""
+        state = self._workers.get(worker)
+        packet = state.outstanding.pop(packet_id, None) if state else None
+        if state is not None and packet is not None:
+            del state.since[packet_id]
+            self._holders[packet_id].discard(worker)
+            if not self._holders[packet_id]:
+                del self._holders[packet_id]
+        return packet
+
     def _put_back(self, packet: Packet) -> None:
         file = self._files[packet.file]
-        if file.dropped or any(packet.id in w.outstanding for w in self._workers.values()):
+        if file.dropped:
             return
         if packet.last < 0 and file.fresh:
             file.opener = ""
@@ -346,12 +362,13 @@ class Packetizer:
 
     def _open(self, index: int, worker: str, state: _Worker) -> Packet:
         self._files[index].opener = worker
-        return Packet(self._new_id(), index, 0, -1, self._wanted(state), self._near_end())
+        avoid = self._files[index].avoid
+        return Packet(self._new_id(), index, 0, -1, self._wanted(state), self._near_end(), avoid)
 
     def _cut(self, index: int, state: _Worker) -> Packet:
         file = self._files[index]
         end = cut(file.next, self._wanted(state), file.entries, file.clusters)
-        packet = Packet(self._new_id(), index, file.next, end, solo=self._near_end())
+        packet = Packet(self._new_id(), index, file.next, end, 0, self._near_end(), file.avoid)
         self._left_entries -= end - file.next
         file.next = end
         if not file.left:
@@ -378,5 +395,4 @@ class Packetizer:
         return self._left_entries + self._fresh_bytes / self._entry_bytes()
 
     def _near_end(self) -> bool:
-        rate = sum(w.rate for w in self._workers.values())
-        return self._remaining() < SHORTEST_SECONDS * rate
+        return self._remaining() < SHORTEST_SECONDS * self._rate

@@ -75,18 +75,13 @@ class Query:
         return self.error is None and self._packetizer.idle
 
     @property
-    def exhausted(self) -> bool:
-        """No packet is left to hand out; what is missing is out with workers."""
-        return self._packetizer.exhausted
-
-    @property
     def expected_entries(self) -> int:
         """Entries in the dataset, an estimate until every file was opened."""
         return self._packetizer.expected_entries
 
     def outstanding(self) -> int:
         """Packets that are out with workers."""
-        return sum(len(self._packetizer.outstanding(w)) for w in self._workers)
+        return self._packetizer.out
 
     # ------------------------------------------------------------ workers
 
@@ -155,17 +150,15 @@ class Query:
             return verdict
         self._run[worker] -= set(packets)
         if verdict.accepted:
-            self._forget(packets)
+            self._packetizer.done(packets)
             entries = sum(self._leased[p].last - self._leased[p].first for p in packets)
             self.tally.entries += entries
             self.tally.entries_by_worker[worker] += entries
             self.tally.packets += len(packets)
         else:
             self.tally.discarded_commits += 1
-            self._packetizer.done(worker, packets)
-            for orphan in sorted(verdict.orphans):
-                if not self._held_elsewhere(orphan):
-                    self._packetizer.requeue(self._leased[orphan])
+            self._packetizer.give_back(worker, packets)
+            self._packetizer.done(set(packets) - verdict.orphans)
         return verdict
 
     def fail(
@@ -211,13 +204,6 @@ class Query:
         return self._packetizer.entries_by_file()
 
     # ------------------------------------------------------------ inside
-
-    def _forget(self, packets: Iterable[int]) -> None:
-        for worker in self._workers:
-            self._packetizer.done(worker, packets)
-
-    def _held_elsewhere(self, packet_id: int) -> bool:
-        return any(packet_id == p.id for w in self._workers for p in self._packetizer.outstanding(w))
 
     def _distrust(self, packet: Packet, worker: str, reason: str, ses: Sequence[str]) -> None:
         trouble = self._trouble[packet.file]

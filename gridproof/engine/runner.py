@@ -274,18 +274,20 @@ class Runner:
             described.tree, described.alias = part["tree"], part["alias"]
             start = 0
             for file, entries in zip(part["files"], part["entries"], strict=True):
-                url = ""
                 if start < end and start + entries > offset:
                     replica = self._in_order(file, ())[0]
-                    url = replica.url
                     tree.local = tree.local and replica.site.upper() == self._site
-                described.urls.push_back(url)
-                described.entries.push_back(entries)
+                    if not described.urls.size():
+                        described.lead = offset - start
+                    described.urls.push_back(replica.url)
+                    described.entries.push_back(entries)
                 start += entries
             friends.push_back(described)
-        tree.source.Befriend(tree.replica.url, layout[0]["tree"], offset, friends)
+        tree.source.Befriend(tree.replica.url, layout[0]["tree"], friends)
 
     def _release_trees(self) -> None:
+        if self._query.get("friends"):
+            self._trees.clear()
         for tree in self._trees.values():
             tree.source.Release()
 

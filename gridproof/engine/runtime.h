@@ -180,19 +180,31 @@ inline TList *Unpack(std::uintptr_t address, Long64_t length) {
 
 // ---------------------------------------------------------------- a tree to read from
 
+// Files of a friend beside one file of the main tree, in which the first one begins `lead` entries earlier.
 struct FriendFiles {
    std::string tree, alias;
-   std::vector<std::string> urls;    // "" where this packet needs nothing of the file
+   std::vector<std::string> urls;
    std::vector<Long64_t> entries;
+   Long64_t lead{0};
+};
+
+// A chain whose entry 0 lies within its first file.
+class AlignedChain : public TChain {
+public:
+   using TChain::TChain;
+   void Lead(Long64_t entries) {
+      for (int i = 0; i <= fNtrees; ++i)
+         fTreeOffset[i] -= entries;
+      fEntries -= entries;
+   }
 };
 
 // One file's tree, open for reading, with its friends aligned by global entry number.
 class Source {
    std::unique_ptr<TFile> fFile;
-   std::vector<std::unique_ptr<TChain>> fFriends;
-   std::unique_ptr<TChain> fChain;
+   std::vector<std::unique_ptr<AlignedChain>> fFriends;
+   std::unique_ptr<TChain> fChain; // instead of fTree where there are friends: readers demand it
    TTree *fTree{nullptr};
-   Long64_t fOffset{0};
    Long64_t fEntries{0};
    Long64_t fBytesBefore{TFile::GetFileBytesRead()};
 
@@ -233,8 +245,8 @@ public:
    }
 
    ~Source() {
-      fChain.reset(); // before its friends
-      fFriends.clear();
+      for (auto &chain : fFriends)
+         fChain->RemoveFriend(chain.get());
    }
 
    std::string Trees() const {
@@ -251,7 +263,6 @@ public:
    std::string FileClass() const { return fFile ? fFile->ClassName() : ""; }
    Long64_t Entries() const { return fEntries; }
    TTree *Tree() const { return fChain ? fChain.get() : fTree; }
-   Long64_t Offset() const { return fOffset; }
 
    // First entries of the clusters, at most `most` of them, evenly thinned.
    std::vector<Long64_t> Clusters(std::size_t most) const {
@@ -271,19 +282,14 @@ public:
       return starts;
    }
 
-   // Makes the tree part of a chain in which it starts at `offset`, with friend chains beside it.
-   // The other files of the chains are never opened: they only shift the entry numbers.
-   void Befriend(const std::string &url, const std::string &tree, Long64_t offset,
-                 const std::vector<FriendFiles> &friends) {
-      fOffset = offset;
+   void Befriend(const std::string &url, const std::string &tree, const std::vector<FriendFiles> &friends) {
       fChain = std::make_unique<TChain>(tree.c_str());
-      if (offset > 0)
-         fChain->AddFile("before", offset);
       fChain->AddFile(url.c_str(), fEntries);
       for (auto &described : friends) {
-         auto chain = std::make_unique<TChain>(described.tree.c_str());
+         auto chain = std::make_unique<AlignedChain>(described.tree.c_str());
          for (std::size_t i = 0; i < described.urls.size(); ++i)
-            chain->AddFile(described.urls[i].empty() ? "elsewhere" : described.urls[i].c_str(), described.entries[i]);
+            chain->AddFile(described.urls[i].c_str(), described.entries[i]);
+         chain->Lead(described.lead);
          fChain->AddFriend(chain.get(), described.alias.c_str());
          fFriends.push_back(std::move(chain));
       }
@@ -291,11 +297,10 @@ public:
 
    void Prepare(Long64_t first, Long64_t last) {
       auto tree = Tree();
-      if (fChain)
-         fChain->LoadTree(fOffset + first);
+      tree->LoadTree(first);
       if (tree->GetCacheSize() <= 0)
          tree->SetCacheSize(32 * 1024 * 1024);
-      tree->SetCacheEntryRange(fOffset + first, fOffset + last);
+      tree->SetCacheEntryRange(first, last);
    }
 
    // As a fresh instance expects to find it.
@@ -420,7 +425,7 @@ public:
             fSelector->Notify();
          }
          for (; entry < last; ++entry) {
-            const auto local = tree->LoadTree(source.Offset() + entry);
+            const auto local = tree->LoadTree(entry);
             if (local < 0)
                break;
             if (old_style) {
@@ -442,12 +447,9 @@ public:
          return Failure("selector", thrown + place);
       if (fSelector->GetAbort() == TSelector::kAbortProcess)
          return Failure("selector", "the selector called Abort" + place);
-      if (fSelector->GetAbort() == TSelector::kAbortFile) {
-         // TTree::Process leaves the rest of the file; here it is the rest of the packet.
-         fSelector->ResetAbort();
-         outcome.processed = last - first;
-         return outcome;
-      }
+      if (fSelector->GetAbort() == TSelector::kAbortFile)
+         return Failure("selector", "the selector left the file by Abort(kAbortFile)" + place +
+                                       ", but others process its other parts; skip entries in Process instead,");
       if (entry < last)
          return Failure("read", "the tree cannot be loaded" + place);
       return outcome;

@@ -44,6 +44,7 @@ class WorkerLoop:
         self._runner: Runner  # made in its own thread, by run()
         self._query = 0
         self._layout: list[Mapping[str, Any]] = []
+        self._file = -1
         self._sequence = 0
         self._leases = 0
         self._ran: list[tuple[int, int, int, float]] = []
@@ -93,8 +94,10 @@ class WorkerLoop:
                 await self._commit()
                 if not await self._take_up(query):
                     return
-            if packet.solo:
+            if packet.solo or (self._layout and packet.file != self._file):
+                # With friends an instance keeps to one file: ROOT's readers confuse friends of two trees.
                 await self._commit()
+            self._file = packet.file
             at_risk = self._runner.uncommitted
             await self._process(packet, work["file"])
             if packet.solo or time.monotonic() - self._began > self._commit_interval():
