@@ -23,6 +23,7 @@ ERRORS = {
     "ProxyError",
     "QueryCancelled",
     "QueryError",
+    "SelectorCrashed",
     "SelectorError",
     "SessionError",
     "TransferError",

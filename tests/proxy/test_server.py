@@ -14,7 +14,8 @@ from gridproof.proxy.client import ProxyClient, SessionLost, new_session_name
 
 
 def masters():
-    return [p for p in psutil.Process().children() if "standin_master.py" in " ".join(p.cmdline())]
+    living = (p for p in psutil.Process().children() if p.status() != psutil.STATUS_ZOMBIE)
+    return [p for p in living if "standin_master.py" in " ".join(p.cmdline())]
 
 
 async def until(condition, timeout=10.0):
