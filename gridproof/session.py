@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import threading
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
@@ -79,6 +81,7 @@ class Session:
         self.engine = "dask"
         self.name = ""
         self._lost = ""
+        self._one_at_a_time = threading.Lock()  # ROOT and the selector's code live in this process once
 
     # ------------------------------------------------------------ life
 
@@ -155,7 +158,9 @@ class Session:
             SessionError: the session's master is gone.
         """
         self._check()
-        parts = [self._part(dataset, "")] + [self._part(f.dataset, f.alias) for f in dataset.friends]
+        if not isinstance(dataset, Dataset):
+            raise ConfigError(f"process takes a dataset: session.dataset({dataset!r}, tree=…)")
+        parts = [self._part(dataset, ""), *self._friends(dataset)]
         with _bar(progress) as draw:
             workerless_since = 0.0
 
@@ -171,7 +176,8 @@ class Session:
                     self._look_for_workers(time.monotonic() - workerless_since)
 
             try:
-                return self._queries.process(parts, selector, option, inputs, on_missing, watch)
+                with self._one_at_a_time:
+                    return self._queries.process(parts, selector, option, inputs, on_missing, watch)
             except SelectorCrashed as error:
                 raise SelectorCrashed(f"{error}{self._last_words()}") from None
 
@@ -333,6 +339,13 @@ class Session:
         if self._lost:
             raise SessionError(self._lost)
 
+    def _friends(self, dataset: Dataset) -> list[dict[str, Any]]:
+        """The friends and theirs."""
+        parts = []
+        for friend in dataset.friends:
+            parts += [self._part(friend.dataset, friend.alias), *self._friends(friend.dataset)]
+        return parts
+
     def _part(self, dataset: Dataset, alias: str) -> dict[str, Any]:
         from .alien import site_of
 
@@ -354,7 +367,7 @@ def _bar(show: bool | None) -> Any:
 
 def _plan(alien: Alien, workers: int, dataset: Dataset | None, cores: int) -> tuple[Sequence[Any], int]:
     """Pilots for each set of SEs, and how many workers the Grid's sites can run at all."""
-    from .alien import plan_pilots, site_of
+    from .alien import PilotRequest, plan_pilots, site_of
 
     capacity: dict[str, int] = {}
     for ce in alien.list_ces():
@@ -362,4 +375,6 @@ def _plan(alien: Alien, workers: int, dataset: Dataset | None, cores: int) -> tu
             capacity[ce.site] = capacity.get(ce.site, 0) + ce.max_running
     files = [(file.size, file.ses) for file in dataset.files] if dataset else []
     sites = {se.name: site_of(se.name) for se in alien.list_ses()}
+    if not files:  # to any site: the broker knows where slots are free
+        return [PilotRequest((), math.ceil(workers / cores))], sum(capacity.values()) * cores
     return plan_pilots(workers, files, sites, capacity, cores), sum(capacity.values()) * cores

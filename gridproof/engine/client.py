@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
+from numbers import Integral, Real
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -85,20 +86,29 @@ class Queries:
     def _selector(self, spec: str) -> Bundle | None:
         """The selector's code, made known here; None for a class that `load` has made known."""
         if re.fullmatch(r"[A-Za-z_][\w:]*", spec) and not Path(spec).exists():
+            if not self._root.TClass.GetClass(spec, True, True):
+                raise ConfigError(f'there is no class {spec}; a source file is given as "{spec}.C+"')
             return None
-        return self._code.load(collect(spec))
+        bundle = collect(spec)
+        if not bundle.is_selector:
+            raise ConfigError(f"{bundle.main} is no selector's source")
+        return self._code.load(bundle)
 
     def _input_list(self, inputs: Mapping[str, Any] | Sequence[Any]) -> Any:
         root = self._root
         objects = root.TList()
         kept = []
         for name, value in inputs.items() if isinstance(inputs, Mapping) else ((None, v) for v in inputs):
+            if name is None and not isinstance(value, root.TObject):
+                raise ConfigError("numbers and strings among the inputs need names: give a mapping")
             if isinstance(value, bool):
                 item = root.TParameter["bool"](name, value)
-            elif isinstance(value, int):
-                item = root.TParameter["Long64_t"](name, value)
-            elif isinstance(value, float):
-                item = root.TParameter["double"](name, value)
+            elif isinstance(value, Integral):
+                if not -(2**63) <= int(value) < 2**63:
+                    raise ConfigError(f"input {name!r} needs more than 64 bits")
+                item = root.TParameter["Long64_t"](name, int(value))
+            elif isinstance(value, Real):
+                item = root.TParameter["double"](name, float(value))
             elif isinstance(value, str):
                 item = root.TNamed(name, value)
             elif isinstance(value, root.TObject):

@@ -7,7 +7,7 @@ import platform
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -49,7 +49,8 @@ class CodeStore:
             raise StaleCode(bundle.main)
         known = bundle
         if bundle.is_selector and self._renames and self._root.TClass.GetClass(bundle.stem, True, True):
-            known = replace(bundle, alias=f"{bundle.stem}_{bundle.key[:8]}")
+            # Cling cannot forget the helpers of the first version; a library keeps to its own.
+            known = replace(bundle, mode="compile", alias=f"{bundle.stem}_{bundle.key[:8]}")
         elif bundle.main in self._names:
             raise CompileError(f"another version of {bundle.main} is loaded; start Python anew to replace it")
         self._load(known)
@@ -76,7 +77,7 @@ class CodeStore:
             options = [f'-I"{directory}"' for directory in (source.parent, *self._include_dirs)]
             if bundle.alias:
                 options.append(f"-D{bundle.stem}={bundle.alias}")
-            _compile(source, library, bundle.flags, options)
+            _run(source, "compile", str(library), bundle.flags, *options)
             (place / "built").touch()
         return library
 
@@ -116,15 +117,11 @@ class CodeStore:
             if root.gSystem.Load(str(path)) < 0:
                 raise CompileError(f"{bundle.main} cannot be loaded; was it built for this ROOT and system?")
             return
+        if self._renames:  # a failed try would leave the interpreter of a process that lasts in disorder
+            _run(path, "interpret", *(f'-I"{directory}"' for directory in self._include_dirs))
         self._include_dirs.append(path.parent)
         root.gInterpreter.AddIncludePath(str(path.parent))
-        if bundle.alias:
-            self._forget(*bundle.own_include_guards())
-            root.gInterpreter.Declare(f"#define {bundle.stem} {bundle.alias}\n")
-        good = root.gInterpreter.Declare(f'#include "{path}"')
-        if bundle.alias:
-            self._forget(bundle.stem)
-        if not good:
+        if not root.gInterpreter.Declare(f'#include "{path}"'):
             raise CompileError(f"{bundle.main} does not compile; the messages are above")
 
     def _forget(self, *macros: str) -> None:
@@ -132,9 +129,10 @@ class CodeStore:
             self._root.gInterpreter.Declare(f"#undef {macro}\n")
 
 
-def _compile(source: Path, library: Path, flags: str, options: Sequence[str]) -> None:
+def _run(source: Path, how: str, *arguments: str) -> None:
+    """Compile or interpret in a process of its own, for its words and for its crashes."""
     run = subprocess.run(
-        [sys.executable, "-m", __name__, source, library, flags, *options],
+        [sys.executable, "-m", __name__, how, source, *arguments],
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
@@ -148,19 +146,30 @@ def _compile(source: Path, library: Path, flags: str, options: Sequence[str]) ->
         raise CompileError(f"{source.name} does not compile:\n{words}")
 
 
-def _main(source: str, library: str, flags: str, *options: str) -> int:
-    from .. import _root
-
-    root = _root.load()
-    root.gSystem.AddIncludePath(" ".join(options))
+def _compile(root: Any, source: str, library: str, flags: str) -> bool:
     # Two versions of a class may live in one process: each library keeps to its own functions.
     root.gSystem.AddLinkedLibs("-Wl,-Bsymbolic")
     directory = Path(library).parent
     root.gSystem.SetBuildDir(str(directory), True)
     if not root.gSystem.CompileMacro(source, "kc" + flags, "", str(directory)):
-        return 1
+        return False
     next(directory.glob("*.so")).rename(library)
-    return 0
+    return True
+
+
+def _main(how: str, source: str, *arguments: str) -> int:
+    from .. import _root
+
+    root = _root.load()
+    if how == "compile":
+        library, flags, *options = arguments
+        root.gSystem.AddIncludePath(" ".join(options))
+        return 0 if _compile(root, source, library, flags) else 1
+    root.gSystem.AddIncludePath(" ".join(arguments))
+    root.gInterpreter.AddIncludePath(str(Path(source).parent))
+    for option in arguments:
+        root.gInterpreter.AddIncludePath(option.removeprefix("-I").strip('"'))
+    return 0 if root.gInterpreter.Declare(f'#include "{source}"') else 1
 
 
 if __name__ == "__main__":

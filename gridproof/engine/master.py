@@ -241,6 +241,7 @@ class Master:
         ``files`` (``name``, ``kind``, ``size``, ``replicas``).
         """
         self._ids += 1
+        number = self._ids  # others may be submitted while this one waits for the merge thread
         selector = self._keep(spec["selector"]) if spec["selector"] else ""
         parts = [dict(part) for part in spec["parts"]]
         kept = {
@@ -252,7 +253,7 @@ class Master:
         }
         code = [self._bundles[key] for key in [*self._loads, *([selector] if selector else [])]]
         merger = await self._merge.run(self._merge.merger, code)
-        running = _Running(self._ids, kept, Query(_infos(parts[0]["files"]), spec["on_missing"]), merger)
+        running = _Running(number, kept, Query(_infos(parts[0]["files"]), spec["on_missing"]), merger)
         if len(parts) > 1:
             running.counting = Query([info for part in parts for info in _infos(part["files"])], "skip")
         for query in filter(None, (running.state, running.counting)):
@@ -296,7 +297,12 @@ class Master:
     def _next_packet(self, worker: str, patient: bool) -> dict[str, Any]:
         """From the query that has fewest packets out."""
         for running in sorted(self._running.values(), key=lambda r: (r.active.outstanding(), r.id)):
-            packet = None if running.over else running.active.lease(worker, patient, time.monotonic())
+            try:
+                packet = None if running.over else running.active.lease(worker, patient, time.monotonic())
+            except Exception as error:  # a fault of the master's own must end its query, not the workers
+                running.state.error = QueryError(f"the master failed: {type(error).__name__}: {error}")
+                self._settle(running)
+                continue
             if packet is not None:
                 return {
                     "query": running.id,

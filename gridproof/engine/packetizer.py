@@ -66,6 +66,10 @@ class Packetizer:
 
     def __init__(self, files: Iterable[tuple[int, Iterable[str]]]) -> None:
         self._files = [_File(size, frozenset(s.upper() for s in sites)) for size, sites in files]
+        known = [file.size for file in self._files if file.size >= 0]
+        typical = sum(known) // len(known) if known else 1
+        for file in self._files:
+            file.size = file.size if file.size >= 0 else typical
         self._workers: dict[str, _Worker] = {}
         self._holders: dict[int, set[str]] = {}  # workers that have a packet out; mostly one
         self._returned: dict[int, Packet] = {}
@@ -78,7 +82,7 @@ class Packetizer:
             for site in file.sites or {""}:
                 heapq.heappush(self._fresh[site], (len(file.sites), index))
         self._fresh_count = len(self._files)
-        self._fresh_bytes = sum(max(0, f.size) for f in self._files)
+        self._fresh_bytes = sum(f.size for f in self._files)
         self._opened_bytes = 0
         self._opened_entries = 0
         self._left_entries = 0  # of opened files, not yet leased
@@ -157,8 +161,8 @@ class Packetizer:
         file.head = packet.last
         file.entries, file.clusters, file.next, file.opener = entries, clusters, packet.last, ""
         self._fresh_count -= 1
-        self._fresh_bytes -= max(0, file.size)
-        self._opened_bytes += max(0, file.size)
+        self._fresh_bytes -= file.size
+        self._opened_bytes += file.size
         self._opened_entries += entries
         self._left_entries += file.left
         if file.left:
@@ -195,7 +199,7 @@ class Packetizer:
         self._returned = {i: p for i, p in self._returned.items() if p.file != file}
         if entry.fresh:
             self._fresh_count -= 1
-            self._fresh_bytes -= max(0, entry.size)
+            self._fresh_bytes -= entry.size
             entry.entries = 0
         else:
             self._left_entries -= entry.left
@@ -229,11 +233,9 @@ class Packetizer:
     @property
     def expected_entries(self) -> int:
         """Entries of the dataset: known for opened files, guessed from their sizes for the others."""
-        if not self._fresh_count:
-            return self._opened_entries
-        if not self._opened_bytes:
-            return self._opened_entries
-        return self._opened_entries + round(self._fresh_bytes * self._opened_entries / self._opened_bytes)
+        return self._opened_entries + (
+            round(self._fresh_bytes / self._entry_bytes()) if self._opened_bytes else 0
+        )
 
     # ------------------------------------------------------------ inside
 
@@ -335,7 +337,9 @@ class Packetizer:
         return self._files[index].fresh and not self._files[index].opener
 
     def _entry_bytes(self) -> float:
-        return self._opened_bytes / self._opened_entries if self._opened_entries else 1.0
+        if not (self._opened_bytes and self._opened_entries):
+            return 1.0  # nothing is known yet
+        return self._opened_bytes / self._opened_entries
 
     def _fresh_at(self, site: str, worker: str) -> int | None:
         heap = self._fresh.get(site)

@@ -103,7 +103,8 @@ class Query:
         if self._crashes[place] > CRASHES_FORGIVEN:
             where = self.describe(begun)
             self.error = SelectorCrashed(
-                f"{self._crashes[place]} workers died while they processed {where}: the selector crashes"
+                f"{self._crashes[place]} workers died while they processed {where}: the selector crashes. "
+                "(What Begin makes is not there on workers: SlaveBegin must make it.)"
             )
 
     # ------------------------------------------------------------ packets

@@ -30,6 +30,7 @@
 #include <TKey.h>
 #include <TList.h>
 #include <TMethodCall.h>
+#include <TNamed.h>
 #include <TROOT.h>
 #include <TSelector.h>
 #include <TSystem.h>
@@ -260,6 +261,15 @@ public:
       return text.empty() ? "none" : text;
    }
 
+   std::string Branches() const {
+      std::string text;
+      int shown = 0;
+      for (auto branch : *fTree->GetListOfBranches())
+         if (++shown <= 20)
+            text += (text.empty() ? "" : ", ") + std::string(branch->GetName());
+      return shown > 20 ? text + ", …" : text;
+   }
+
    std::string FileClass() const { return fFile ? fFile->ClassName() : ""; }
    Long64_t Entries() const { return fEntries; }
    TTree *Tree() const { return fChain ? fChain.get() : fTree; }
@@ -441,8 +451,12 @@ public:
       outcome.processed = entry - first;
       outcome.bytes = source.TakeBytes();
       const auto place = " at entry " + std::to_string(entry);
-      if (errors.any)
-         return Failure("read", errors.First() + " (" + place.substr(1) + ")");
+      if (errors.any) {
+         const auto what = errors.First();
+         const auto no_such_branch = what.find("::SetBranchAddress") != what.npos || what.find("::CreateProxy") != what.npos;
+         return no_such_branch ? Failure("selector", what + "; the branches are " + source.Branches() + ";" + place)
+                               : Failure("read", what + " (" + place.substr(1) + ")");
+      }
       if (!thrown.empty())
          return Failure("selector", thrown + place);
       if (fSelector->GetAbort() == TSelector::kAbortProcess)
@@ -516,6 +530,8 @@ public:
          }
          auto problem = MergeOne(into, object);
          if (problem == "unmergeable") {
+            if (std::string(into->GetTitle()) == object->GetTitle() && into->IsA() == TNamed::Class())
+               continue; // the same text
             auto warning = std::string("output \"") + object->GetName() + "\" of class " + object->ClassName() +
                            " cannot be merged; the first one was kept";
             if (std::find(warnings.begin(), warnings.end(), warning) == warnings.end())

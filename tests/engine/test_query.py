@@ -261,3 +261,13 @@ def test_a_packet_that_is_long_overdue_goes_to_a_second_worker_and_counts_once()
     hung.run()
     assert hung.run_packets == []
     assert query.tally.entries == 100
+
+
+def test_files_of_unknown_size_are_shared_like_others():
+    query = Query([FileInfo(f"root://host//{i}", -1, ()) for i in range(5)])
+    worker = Worker(query, "w", "A", [1_000] * 5)
+    while worker.lease():
+        worker.run()
+        worker.commit()
+    assert query.finished
+    assert query.tally.entries == query.expected_entries == 5_000
