@@ -326,8 +326,10 @@ class Session:
 
     def _last_words(self) -> str:
         """Of the worker that died last: how, and the end of its log."""
+        from .engine.crash import readable
+
         ended = [w for w in self._status().workers.values() if w.state == "ended"]
-        return f"\nworker {ended[-1].name} ended by {ended[-1].reason}" if ended else ""
+        return f"\nworker {ended[-1].name} ended by {readable(ended[-1].reason)}" if ended else ""
 
     def _end_session(self) -> None:
         if not self._proxy.closed.done():

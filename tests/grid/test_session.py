@@ -163,7 +163,7 @@ def test_bad_input_gives_clear_errors_and_the_session_stays_usable(session, worl
         session.process(session.dataset(world.pattern, tree="other"), world.selector)
     with pytest.raises(SelectorError, match="as asked at entry 30000 of /local/data/events"):
         session.process(data, world.selector, "throw")
-    with pytest.raises(SelectorCrashed, match=r"(?s)events.*signal 6.*Slow"):
+    with pytest.raises(SelectorCrashed, match=r"(?s)events.*signal 6.*Slow::Process"):
         session.process(data, world.selector, "crash")
     broken = tmp_path / "broken.root"
     broken.write_bytes(world.files[0].read_bytes()[:100_000])
