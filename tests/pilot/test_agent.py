@@ -15,6 +15,9 @@ from gridproof.pilot.agent import Timing
 from gridproof.pilot.workers import reserve_port
 from gridproof.proxy.state import Limits
 
+# Tunnels that are being torn down when a test's loop ends have not told their sockets yet.
+pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+
 
 def alive(pid):
     try:

@@ -17,6 +17,9 @@ from gridproof.proxy.versions import here
 
 ARGV = [sys.executable, "-m", "gridproof.pilot"]
 
+# Tunnels that are being torn down when a test's loop ends have not told their sockets yet.
+pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+
 
 @contextmanager
 def job(sandbox, config, job_id="1"):
@@ -53,8 +56,6 @@ def gone(pids, within=10.0):
     return False
 
 
-# Tunnels that are being torn down when the loop ends have not told their sockets yet.
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize("signum", [signal.SIGKILL, signal.SIGTERM])
 def test_with_a_pilot_ends_all_that_it_started(cluster, sandbox, signum):
     async def main():
