@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
@@ -75,14 +75,14 @@ def run(*, json: bool, output_dir: Path) -> dict[str, Any]:
     """
     from rich.console import Console
 
-    with _standard_output_kept(json), _ended_by_signals():
-        report = asdict(_run(Console(stderr=json, highlight=False), output_dir))
+    with _standard_output_kept(json), _ended_by_signals() as check:
+        report = asdict(_run(Console(stderr=json, highlight=False), output_dir, check))
     if json:
         print(jsonlib.dumps(report), flush=True)
     return report
 
 
-def _run(console: Console, output_dir: Path) -> Report:
+def _run(console: Console, output_dir: Path, check: Callable[[], None]) -> Report:
     import gridproof
     from gridproof.localgrid import LocalGrid
 
@@ -93,6 +93,7 @@ def _run(console: Console, output_dir: Path) -> Report:
         scratch = grid.root / "demo"
         scratch.mkdir(mode=0o700)
         local_files = _make_data(grid, scratch)
+        check()
         size = sum(path.stat().st_size for path in local_files)
         console.print(f"{FILES} files with {FILES * EVENTS:,} events ({size / 1e6:.0f} MB) are on it.")
 
@@ -101,6 +102,7 @@ def _run(console: Console, output_dir: Path) -> Report:
             "local", workers=SITES * SLOTS, dataset=f"{DIRECTORY}/*.root", tree=TREE
         ) as session:
             open_s = time.monotonic() - start
+            check()
             console.print(f"{len(session.workers)} workers are ready after {open_s:.1f} s:")
             console.print(str(session.workers), style="dim")
             dataset = session.dataset(f"{DIRECTORY}/*.root", tree=TREE)
@@ -108,6 +110,7 @@ def _run(console: Console, output_dir: Path) -> Report:
             start = time.monotonic()
             session.load(selector)
             console.print(f"{SELECTOR} is compiled and loaded everywhere, {time.monotonic() - start:.1f} s.")
+            check()
             start = time.monotonic()
             result = session.process(dataset, selector)
             query_s = time.monotonic() - start
@@ -283,21 +286,31 @@ def _standard_output_kept(wanted: bool) -> Iterator[None]:
 
 
 @contextmanager
-def _ended_by_signals() -> Iterator[None]:
-    """SIGTERM and SIGHUP leave by `SystemExit`, the first of them once: what follows cleans up in peace."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
+def _ended_by_signals() -> Iterator[Callable[[], None]]:
+    """SIGTERM and SIGHUP leave by `SystemExit`, the first of them once: what follows cleans up in peace.
+
+    Gives what raises it again if it was raised where Python swallows exceptions, as in a destructor.
+    """
     signals = (signal.SIGTERM, signal.SIGHUP)
+    came: list[int] = []
+
+    def check() -> None:
+        if came:
+            raise SystemExit(128 + came[0])
+
+    if threading.current_thread() is not threading.main_thread():
+        yield check
+        return
 
     def leave(number: int, _frame: FrameType | None) -> None:
         for each in signals:
             signal.signal(each, signal.SIG_IGN)
-        raise SystemExit(128 + number)
+        came.append(number)
+        check()
 
     before = {each: signal.signal(each, leave) for each in signals}
     try:
-        yield
+        yield check
     finally:
         for each, handler in before.items():
             signal.signal(each, handler)
