@@ -62,7 +62,7 @@ def enter(grid: str | LocalGrid, workers: int, config: Config, stack: ExitStack,
         return Place(os.environ, _configured(config), config, GRID_TIMEOUT)
     if isinstance(grid, str) and grid != "local":
         raise ConfigError(f'grid is "local", "alien" or a LocalGrid, not {grid!r}')
-    proxy = _start_proxy(stack, loop)
+    proxy = _start_proxy(config, stack, loop)
     environ = _local_environ(grid, workers, stack)
     pilots = replace(config.pilots, python=sys.executable, orphan_limit=LOCAL_ORPHAN_LIMIT)
     return Place({**os.environ, **environ}, proxy(), replace(config, pilots=pilots), LOCAL_TIMEOUT)
@@ -80,7 +80,7 @@ def _local_environ(grid: str | LocalGrid, workers: int, stack: ExitStack) -> Map
     return stack.enter_context(LocalGrid(sites=LOCAL_SITES, slots=slots)).environment
 
 
-def _start_proxy(stack: ExitStack, loop: LoopThread) -> _Starting:
+def _start_proxy(config: Config, stack: ExitStack, loop: LoopThread) -> _Starting:
     """Start a ProxyServer that ends with this process; call what is returned when it must be there."""
     import asyncssh
 
@@ -99,6 +99,7 @@ def _start_proxy(stack: ExitStack, loop: LoopThread) -> _Starting:
     settings = {
         "host": "127.0.0.1",
         "port": 0,
+        "cache_dir": str(config.cache),
         "users": {user: [public]},
         "orphan_limit": LOCAL_ORPHAN_LIMIT,
         "owner_pipe": True,

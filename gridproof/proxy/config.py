@@ -27,6 +27,7 @@ class ServerConfig:
     port: int = 20000
     forward_ports: tuple[int, int] = (20001, 20999)
     state_dir: Path | None = None
+    cache_dir: Path | None = None  # compiled selectors, beyond sessions
     owner_pipe: bool = True
     orphan_limit: float = 300.0
     login_timeout: float = 20.0
@@ -42,6 +43,7 @@ _KINDS: Mapping[str, tuple[type, ...]] = {
     "port": (int,),
     "forward_ports": (list,),
     "state_dir": (str, type(None)),
+    "cache_dir": (str, type(None)),
     "owner_pipe": (bool,),
     "orphan_limit": (int, float),
     "master": (list,),
@@ -68,8 +70,9 @@ def read_config(values: Mapping[str, Any]) -> ServerConfig:
         check_name("user", name)
     if "forward_ports" in settings:
         settings["forward_ports"] = _port_range(settings["forward_ports"])
-    if settings.get("state_dir") is not None:
-        settings["state_dir"] = Path(settings["state_dir"])
+    for name in ("state_dir", "cache_dir"):
+        if settings.get(name) is not None:
+            settings[name] = Path(settings[name]).expanduser()
     return ServerConfig(**settings)
 
 

@@ -1,7 +1,7 @@
 """A session's master as a process: ``python -m gridproof.proxy.master``, started by the ProxyServer.
 
-Standard input brings one JSON line ``{session, ca, cert, key, cache_dir}``; standard output answers one,
-``{"address": "tls://127.0.0.1:PORT"}``. The process ends with its standard input.
+Standard input brings one JSON line ``{session, ca, cert, key, cache_dir, scratch_dir}``; standard output
+answers one, ``{"address": "tls://127.0.0.1:PORT"}``. The process ends with its standard input.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def main() -> None:
     """Run until the owner goes."""
     settings = json.loads(sys.stdin.readline())
     setproctitle(f"gridproof master {settings['session']}")
-    configure(scratch=settings["cache_dir"])
+    configure(scratch=settings["scratch_dir"])
     asyncio.run(_serve(settings))
 
 

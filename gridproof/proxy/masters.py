@@ -17,14 +17,20 @@ _STOP_GRACE = 3.0
 
 
 class Master:
-    """Scheduler and engine master of one session; ``directory`` is its own and goes with it."""
+    """Scheduler and engine master of one session; ``directory`` is its own and goes with it.
 
-    def __init__(self, session: str, identities: SessionIdentities, directory: Path) -> None:
+    ``cache``: where compiled code is kept beyond sessions; None: in ``directory``.
+    """
+
+    def __init__(
+        self, session: str, identities: SessionIdentities, directory: Path, cache: Path | None
+    ) -> None:
         self.identities = identities
         self.address = ""
         self.stopping = False
         self._session = session
         self._directory = directory
+        self._cache = cache or directory
         self._child: Child | None = None
 
     async def start(self, argv: Sequence[str], timeout: float) -> int:
@@ -39,7 +45,11 @@ class Master:
             self._child = await Child.start(argv)
         except OSError as error:
             raise ProxyError(f"{what} cannot be started: {error}") from None
-        settings = {"session": self._session, "cache_dir": str(self._directory)}
+        settings = {
+            "session": self._session,
+            "cache_dir": str(self._cache),
+            "scratch_dir": str(self._directory),
+        }
         self._child.send({**settings, **asdict(self.identities.scheduler)})
         self.address = str((await self._child.first(what, timeout)).get("address"))
         try:

@@ -289,7 +289,9 @@ class ProxyServer:
         versions = build(Versions, request.get("versions"))
         self.registry.open_session(name, control.user, versions, _get(request, "workers", int))
         identities = make_identities(name, datetime.now(timezone.utc))
-        master = self._masters[name] = Master(name, identities, self._directory / f"session-{name}")
+        master = self._masters[name] = Master(
+            name, identities, self._directory / f"session-{name}", self.config.cache_dir
+        )
         try:
             port = await master.start(self.config.master, self.config.master_timeout)
         except ProxyError as error:

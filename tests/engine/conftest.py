@@ -66,6 +66,7 @@ class Cluster:
             cert=server.cert,
             key=server.key,
             cache_dir=str(self.cache),
+            scratch_dir=str(directory),
         )
         self.address = json.loads(self._master.stdout.readline())["address"]
         self._loop = LoopThread("cluster")
