@@ -86,7 +86,7 @@ def run(
     from . import session
 
     source = dataset[0] if len(dataset) == 1 else list(dataset)
-    with session.open(grid, workers=workers) as opened:
+    with session.open(grid, workers=workers, dataset=source, tree=tree) as opened:
         result = opened.process(opened.dataset(source, tree), selector, option, on_missing=on_missing)
         result.save(output)
     click.echo(result.summary, err=True)

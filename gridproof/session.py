@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 import threading
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from . import _root, config, grids, progress
 from .dataset import Dataset, resolve
-from .errors import ConfigError, NotEnoughWorkers, SelectorCrashed, SessionError, VersionMismatch
+from .errors import (
+    ConfigError,
+    NotEnoughWorkers,
+    ProxyError,
+    SelectorCrashed,
+    SessionError,
+    VersionMismatch,
+)
 from .loopthread import LoopThread
 from .workers import WorkerRecord, Workers
 
@@ -224,7 +232,12 @@ class Session:
         async def on_event(event: Any) -> None:
             if isinstance(event, SessionLost):
                 self._lost = f"the session's master is gone ({event.reason}); open a new session"
+                self._master_gone.set()
 
+        async def make_event() -> asyncio.Event:
+            return asyncio.Event()
+
+        self._master_gone = self._loop.run(make_event())
         where = place.proxy
         self._proxy = self._loop.run(
             ProxyClient.connect(
@@ -298,7 +311,22 @@ class Session:
     # ------------------------------------------------------------ inside
 
     def _send(self, message: str, **arguments: Any) -> Any:
-        return self._loop.run(self._master.send(message, **arguments))
+        """Ask the master; the end of the master or of the ProxyServer ends the waiting."""
+
+        async def ask() -> Any:
+            answer = asyncio.ensure_future(self._master.send(message, **arguments))
+            gone = asyncio.ensure_future(self._master_gone.wait())
+            waiting: set[asyncio.Future[Any]] = {answer, gone, self._proxy.closed}
+            try:
+                await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+                if not answer.done():
+                    self._check()
+                return await answer
+            finally:
+                gone.cancel()
+                answer.cancel()
+
+        return self._loop.run(ask())
 
     def _status(self) -> Any:
         return self._loop.run(self._proxy.status(self.name))
@@ -332,7 +360,7 @@ class Session:
         return f"\nworker {ended[-1].name} ended by {readable(ended[-1].reason)}" if ended else ""
 
     def _end_session(self) -> None:
-        if not self._proxy.closed.done():
+        with suppress(ProxyError):  # it is gone already, or the ProxyServer is
             self._loop.run(self._proxy.close_session(self.name), 30)
 
     def _check(self) -> None:

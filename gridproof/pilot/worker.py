@@ -18,7 +18,8 @@ _XROOTD_TIMEOUTS = {
     "XRD_CONNECTIONWINDOW": "3",
     "XRD_CONNECTIONRETRY": "2",
     "XRD_STREAMERRORWINDOW": "3",
-    "XRD_REQUESTTIMEOUT": "30",
+    "XRD_STREAMTIMEOUT": "20",
+    "XRD_REQUESTTIMEOUT": "20",
     "XRD_TIMEOUTRESOLUTION": "1",
 }
 """XRootD's own time-outs hang for minutes where another replica would do."""

@@ -67,6 +67,26 @@ def test_both_strategies_of_submission_bring_workers(world, strategy, tmp_path, 
         world.assert_exact(session.process(data, world.selector))
 
 
+@pytest.mark.parametrize("part", ["gridproof master", "gridproof proxy"])
+def test_the_death_of_master_or_proxy_is_told_at_once(world, part):
+    with gridproof.open(world.grid, workers=1) as session:
+        below = psutil.Process().children(recursive=True)
+        (victim,) = [p for p in below if " ".join(p.cmdline()).startswith(part)]
+        send = session._queries._send
+
+        def kill_it(message, **arguments):
+            if message == "follow":
+                victim.kill()
+            return send(message, **arguments)
+
+        session._queries._send = kill_it
+        data = session.dataset(world.pattern, tree="events")
+        began = time.monotonic()
+        with pytest.raises(SessionError, match="open a new session"):
+            session.process(data, world.selector, "wait for it")
+        assert time.monotonic() - began < 20
+
+
 @pytest.fixture
 def half_of_the_grid(world):
     """A session that holds one of the two slots of each site."""
