@@ -270,7 +270,6 @@ public:
       return shown > 20 ? text + ", …" : text;
    }
 
-   std::string FileClass() const { return fFile ? fFile->ClassName() : ""; }
    Long64_t Entries() const { return fEntries; }
    TTree *Tree() const { return fChain ? fChain.get() : fTree; }
 
@@ -548,7 +547,6 @@ public:
    }
 
    Bytes *Output() { return Pack(fMerged.get()); }
-   int Size() const { return fMerged->GetSize(); }
 };
 
 } // namespace gridproof

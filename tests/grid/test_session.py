@@ -95,6 +95,26 @@ def test_a_query_is_exact_and_reads_near(session, world, data):
     assert result.summary.bytes_read > 0.5 * data.size
 
 
+def test_workers_read_over_xrootd_and_not_from_the_local_disk(session, world, data):
+    (world.directory / "Opened.C").write_text(
+        """
+#include <TFile.h>
+#include <TSelector.h>
+#include <TTree.h>
+class Opened : public TSelector {
+public:
+   int Version() const override { return 2; }
+   void Init(TTree *tree) override { fOutput->Add(new TNamed(tree->GetCurrentFile()->ClassName(), "")); }
+   bool Process(Long64_t) override { return true; }
+   ClassDefOverride(Opened, 0);
+};
+"""
+    )
+    result = session.process(data, f"{world.directory / 'Opened.C'}+")
+    assert set(result) == {"TNetXNGFile"}
+    assert result.summary.events == world.events
+
+
 def test_results_can_be_saved_to_the_grid(session, world, data, tmp_path):
     session.process(data, world.selector).save("/local/out/result.root")
     world.grid.get("/local/out/result.root", tmp_path / "back.root")
