@@ -9,16 +9,16 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..errors import GridproofError, MergeError, QueryCancelled, QueryError
+from ..errors import MergeError, QueryCancelled, QueryError
 from .bundle import Bundle
 from .commits import Verdict
-from .merge import Merger, MergeThread
+from .merge import MergeThread
 from .packetizer import HELP_SECONDS
-from .query import FileInfo, Query
+from .running import Running
 
 LONGEST_WAIT = 20.0  # seconds that a message may wait for news
 LOOK_AROUND = 2.0  # seconds after which an idle worker asks again for what has become overdue
@@ -36,32 +36,6 @@ class WorkerInfo:
     pid: int
 
 
-@dataclass
-class _Running:
-    """One query in flight, or finished and waiting to be collected."""
-
-    id: int
-    spec: Mapping[str, Any]
-    state: Query
-    merger: Merger
-    counting: Query | None = None
-    merging: asyncio.Lock = field(default_factory=asyncio.Lock)
-    version: int = 0
-    bad_commits: int = 0
-    began: float = field(default_factory=time.monotonic)
-    ended: float = 0.0
-    merge_seconds: float = 0.0
-    received_bytes: int = 0
-
-    @property
-    def active(self) -> Query:
-        return self.counting or self.state
-
-    @property
-    def over(self) -> bool:
-        return bool(self.ended)
-
-
 class Master:
     """See the module."""
 
@@ -69,7 +43,7 @@ class Master:
         self._merge = MergeThread(cache)
         self._workers: dict[str, WorkerInfo] = {}
         self._names: dict[str, str] = {}  # of the gone ones too
-        self._running: dict[int, _Running] = {}
+        self._running: dict[int, Running] = {}
         self._bundles: dict[str, Bundle] = {}
         self._loads: list[str] = []
         self._answered: dict[str, tuple[int, dict[str, Any]]] = {}
@@ -91,9 +65,7 @@ class Master:
         self._workers[worker] = WorkerInfo(worker, name, site, host, pid)
         self._names[worker] = name
         for running in self._running.values():
-            running.state.join(worker, site)
-            if running.counting:
-                running.counting.join(worker, site)
+            running.join(worker, site)
         self._tell()
 
     async def lease(
@@ -181,11 +153,6 @@ class Master:
         running = self._running.get(query)
         if running is not None and not running.over:
             running.active.fail(worker, packet, released, kind, reason, storage_elements)
-            if running.counting is not None and running.counting.missing:
-                running.counting.error = QueryError(
-                    "with friends every file must be readable, since entries are matched by their number: "
-                    + "; ".join(f"{name}: {why}" for name, why in running.counting.missing.items())
-                )
             self._settle(running)
 
     async def query(self, query: int) -> dict[str, Any] | None:
@@ -212,8 +179,7 @@ class Master:
         self._answered.pop(worker, None)
         for running in self._running.values():
             if not running.over:
-                for query in filter(None, (running.state, running.counting)):
-                    query.lose(worker)
+                running.lose(worker)
                 self._settle(running)
         self._tell()
 
@@ -253,12 +219,9 @@ class Master:
         }
         code = [self._bundles[key] for key in [*self._loads, *([selector] if selector else [])]]
         merger = await self._merge.run(self._merge.merger, code)
-        running = _Running(number, kept, Query(_infos(parts[0]["files"]), spec["on_missing"]), merger)
-        if len(parts) > 1:
-            running.counting = Query([info for part in parts for info in _infos(part["files"])], "skip")
-        for query in filter(None, (running.state, running.counting)):
-            for worker in self._workers.values():
-                query.join(worker.address, worker.site)
+        running = Running(number, kept, merger)
+        for worker in self._workers.values():
+            running.join(worker.address, worker.site)
         self._running[running.id] = running
         self._settle(running)
         return running.id
@@ -270,7 +233,7 @@ class Master:
         while running.version <= version and not running.over:
             if not await self._wait(deadline):
                 break
-        return self._status(running)
+        return running.status(self._names, len(self._workers))
 
     async def result(self, query: int) -> bytes:
         """The merged outputs so far, as bytes of a TList."""
@@ -289,7 +252,7 @@ class Master:
         """The client has what it wants."""
         running = self._running.pop(query, None)
         if running is not None:
-            running.ended = running.ended or time.monotonic()
+            running.end()
         self._tell()
 
     # ------------------------------------------------------------ inside
@@ -307,14 +270,14 @@ class Master:
                 return {
                     "query": running.id,
                     "packet": packet.to_message(),
-                    "file": self._file(running, packet.file),
+                    "file": running.file(packet.file),
                     "count": running.counting is not None,
                 }
         return {}
 
     async def _merge_commit(
         self,
-        running: _Running,
+        running: Running,
         worker: str,
         incarnation: str,
         sequence: int,
@@ -340,61 +303,10 @@ class Master:
         running.merge_seconds += time.monotonic() - began
         return verdict
 
-    def _settle(self, running: _Running) -> None:
-        """See whether a phase or the query has ended, and tell everybody."""
-        counting = running.counting
-        if counting is not None and (counting.error or running.state.error):
-            running.state.error = running.state.error or counting.error
-        elif counting is not None and counting.finished:
-            self._lay_out(running, counting.entries_by_file())
-            running.counting = None
-        state = running.state
-        if not running.over and (state.error or (running.counting is None and state.finished)):
-            running.ended = time.monotonic()
-        running.version += 1
+    def _settle(self, running: Running) -> None:
+        """Something has changed in a query."""
+        running.settle()
         self._tell()
-
-    def _lay_out(self, running: _Running, entries: list[int]) -> None:
-        for part in running.spec["parts"]:
-            part["entries"] = entries[: len(part["files"])]
-            del entries[: len(part["files"])]
-        main, *friends = running.spec["parts"]
-        for part in friends:
-            if sum(part["entries"]) < sum(main["entries"]):
-                running.state.error = QueryError(
-                    f"friend tree {part['alias'] or part['tree']!r} has {sum(part['entries'])} entries, "
-                    f"the dataset has {sum(main['entries'])}: beyond its end there would be no values"
-                )
-
-    def _status(self, running: _Running) -> dict[str, Any]:
-        state, tally = running.state, running.state.tally
-        error = state.error
-        return {
-            "version": running.version,
-            "over": running.over,
-            "error": [type(error).__name__, str(error)] if error else None,
-            "missing": dict(state.missing),
-            "warnings": running.merger.warnings() if running.over else [],
-            "events": tally.entries,
-            "expected": state.expected_entries,
-            "bytes_read": tally.bytes_read,
-            "local_bytes": tally.local_bytes,
-            "packets": tally.packets,
-            "events_by_worker": {self._names[w]: n for w, n in tally.entries_by_worker.items()},
-            "workers": len(self._workers),
-            "seconds": (running.ended or time.monotonic()) - running.began,
-            "merge_seconds": running.merge_seconds,
-            "received_bytes": running.received_bytes,
-        }
-
-    def _file(self, running: _Running, index: int) -> dict[str, Any]:
-        if running.counting is None:
-            return dict(running.spec["parts"][0]["files"][index])
-        for part in running.spec["parts"]:
-            if index < len(part["files"]):
-                return {**part["files"][index], "tree": part["tree"]}
-            index -= len(part["files"])
-        raise GridproofError(f"query {running.id} has no file {index}")
 
     def _keep(self, message: Mapping[str, Any]) -> str:
         bundle = Bundle.from_message(dict(message))
@@ -415,10 +327,3 @@ class Master:
         except (TimeoutError, asyncio.TimeoutError):
             return False
         return True
-
-
-def _infos(files: Sequence[Mapping[str, Any]]) -> list[FileInfo]:
-    return [
-        FileInfo(str(f["name"]), int(f["size"]), tuple((str(se), str(site)) for se, site in f["replicas"]))
-        for f in files
-    ]
