@@ -18,6 +18,7 @@ GridproofError
     ├── CompileError        the selector does not compile
     ├── SelectorError       the selector threw or aborted
     │   └── SelectorCrashed the selector took its worker down, time and again
+    ├── MemoryLimit         the selector needs more memory than a worker may use
     ├── MissingFiles        files could not be read at any of their replicas
     ├── MergeError          outputs of the workers could not be merged
     └── QueryCancelled      the query was cancelled
@@ -117,6 +118,10 @@ class SelectorError(QueryError):
 
 class SelectorCrashed(SelectorError):
     """The selector took its worker down, time and again at the same place."""
+
+
+class MemoryLimit(QueryError):
+    """The selector needs more memory than a worker may use."""
 
 
 class MissingFiles(QueryError):

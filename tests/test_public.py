@@ -17,6 +17,7 @@ ERRORS = {
     "GridproofError",
     "JdlError",
     "LocalGridError",
+    "MemoryLimit",
     "MergeError",
     "MissingFiles",
     "NotEnoughWorkers",

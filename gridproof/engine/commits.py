@@ -24,6 +24,7 @@ class CommitLog:
 
     def __init__(self) -> None:
         self._committed: set[int] = set()
+        self._void: set[int] = set()
         self._answers: dict[tuple[str, int], Verdict] = {}
 
     def __contains__(self, packet: int) -> bool:
@@ -31,6 +32,10 @@ class CommitLog:
 
     def __len__(self) -> int:
         return len(self._committed)
+
+    def void(self, packets: Iterable[int]) -> None:
+        """These packets will never count, whoever runs them."""
+        self._void |= set(packets) - self._committed
 
     def known(self, incarnation: str, sequence: int) -> Verdict | None:
         """The answer given before to the same message."""
@@ -40,15 +45,15 @@ class CommitLog:
     def claim(self, incarnation: str, sequence: int, packets: Iterable[int]) -> Verdict:
         """Claim all packets for this commit, or none.
 
-        If one of them is committed already the whole delta is worthless, since it cannot be taken apart;
-        its other packets are orphans then.
+        If one of them is committed already, or void, the whole delta is worthless, since it cannot be taken
+        apart; its other packets are orphans then.
         """
         before = self.known(incarnation, sequence)
         if before is not None:
             return before
         claimed = frozenset(packets)
-        if claimed & self._committed:
-            verdict = Verdict(False, orphans=claimed - self._committed)
+        if claimed & self._committed or claimed & self._void:
+            verdict = Verdict(False, orphans=claimed - self._committed - self._void)
         else:
             self._committed |= claimed
             verdict = Verdict(True)

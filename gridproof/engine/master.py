@@ -69,25 +69,25 @@ class Master:
         self._tell()
 
     async def lease(
-        self, worker: str, number: int, ran: Sequence[tuple[int, int, int, float]], wait: float
+        self, worker: str, number: int, ran: Sequence[tuple[int, int, int, float, str]], wait: float
     ) -> dict[str, Any]:
-        """The worker's next packet: ``{}`` or ``{query, packet, file, count}``.
+        """The worker's next packets: ``{}`` or ``{query, count, packets, files}``.
 
-        ``ran``: packets run since the last message, as (query, packet, entries, seconds). Waits up to
-        ``wait`` s for something to do. ``number`` counts the worker's requests: a repeated one gets the
-        same answer again.
+        ``ran``: packets run since the last message, as (query, packet, entries, seconds, source site).
+        Waits up to ``wait`` s for something to do. ``number`` counts the worker's requests: a repeated one
+        gets the same answer again.
         """
         if self._answered.get(worker, (0, {}))[0] == number:
             return self._answered[worker][1]
-        for query, packet_id, entries, seconds in ran:
+        for query, packet_id, entries, seconds, source in ran:
             if query in self._running:
-                self._running[query].active.ran(worker, packet_id, entries, seconds)
+                self._running[query].active.ran(worker, packet_id, entries, seconds, source)
         asked = time.monotonic()
         patience, deadline = asked + HELP_SECONDS, asked + min(wait, LONGEST_WAIT)
         answer: dict[str, Any] = {}
         while worker in self._workers:
             patient = time.monotonic() < patience
-            answer = self._next_packet(worker, patient)
+            answer = self._next_packets(worker, patient)
             if answer or (time.monotonic() >= deadline):
                 break
             await self._wait(min(deadline, patience if patient else time.monotonic() + LOOK_AROUND))
@@ -257,21 +257,21 @@ class Master:
 
     # ------------------------------------------------------------ inside
 
-    def _next_packet(self, worker: str, patient: bool) -> dict[str, Any]:
+    def _next_packets(self, worker: str, patient: bool) -> dict[str, Any]:
         """From the query that has fewest packets out."""
         for running in sorted(self._running.values(), key=lambda r: (r.active.outstanding(), r.id)):
             try:
-                packet = None if running.over else running.active.lease(worker, patient, time.monotonic())
+                packets = [] if running.over else running.active.lease(worker, time.monotonic(), patient)
             except Exception as error:  # a fault of the master's own must end its query, not the workers
                 running.state.error = QueryError(f"the master failed: {type(error).__name__}: {error}")
                 self._settle(running)
                 continue
-            if packet is not None:
+            if packets:
                 return {
                     "query": running.id,
-                    "packet": packet.to_message(),
-                    "file": running.file(packet.file),
                     "count": running.counting is not None,
+                    "packets": [packet.to_message() for packet in packets],
+                    "files": [running.file(packet.file) for packet in packets],
                 }
         return {}
 

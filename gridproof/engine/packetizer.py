@@ -9,9 +9,10 @@ should have committed long ago goes to a second one; whose commit comes first co
 from __future__ import annotations
 
 import heapq
+import math
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from .packets import Packet, cut
 
@@ -22,6 +23,9 @@ SHORTEST_SECONDS = 0.05
 HELP_SECONDS = 0.5  # what a site has done by itself sooner than this, a patient worker leaves to it
 OVERDUE_SECONDS = 10.0  # and what the worker should take for all that it has, so many times:
 OVERDUE_FACTOR = 3.0
+DEADLINE_SECONDS = 60.0  # of a packet while its worker's rate is unknown; else, where that is more:
+DEADLINE_LEAST = 10.0
+DEADLINE_FACTOR = 10.0  # times what it is expected to take
 RATE_MEMORY = 0.5  # weight of the newest measurement
 
 
@@ -61,11 +65,12 @@ class _File:
 class Packetizer:
     """Cuts files into packets for those who ask; knows what is out, what came back and what is left.
 
-    ``files``: ``(size in bytes or -1, sites that hold a replica)`` each.
+    ``files``: ``(size in bytes or -1, sites that hold a replica, entries or -1, clusters)`` each.
     """
 
-    def __init__(self, files: Iterable[tuple[int, Iterable[str]]]) -> None:
-        self._files = [_File(size, frozenset(s.upper() for s in sites)) for size, sites in files]
+    def __init__(self, files: Iterable[tuple[int, Iterable[str], int, Sequence[int]]]) -> None:
+        files = list(files)
+        self._files = [_File(size, frozenset(s.upper() for s in sites)) for size, sites, _, _ in files]
         known = [file.size for file in self._files if file.size >= 0]
         typical = sum(known) // len(known) if known else 1
         for file in self._files:
@@ -86,6 +91,9 @@ class Packetizer:
         self._opened_bytes = 0
         self._opened_entries = 0
         self._left_entries = 0  # of opened files, not yet leased
+        for index, (_, _, entries, clusters) in enumerate(files):
+            if entries >= 0:
+                self._learn(index, entries, clusters, 0)
 
     # ------------------------------------------------------------ workers
 
@@ -131,6 +139,7 @@ class Packetizer:
             or self._overdue(worker, now)
         )
         if packet is not None:
+            packet = packet._replace(deadline=self._deadline(packet, state))
             if state.file != packet.file:
                 if state.file >= 0:
                     self._files[state.file].readers -= 1
@@ -152,23 +161,35 @@ class Packetizer:
         if packet.last >= 0:
             return packet
         file = self._files[packet.file]
-        packet = replace(packet, last=min(last, entries))
+        packet = packet._replace(last=min(last, entries))
         if not file.fresh and file.head != packet.last:
             raise KeyError(packet_id)  # a second worker has opened it and cut it otherwise
         state.outstanding[packet_id] = packet
-        if not file.fresh:
-            return packet
-        file.head = packet.last
-        file.entries, file.clusters, file.next, file.opener = entries, clusters, packet.last, ""
-        self._fresh_count -= 1
-        self._fresh_bytes -= file.size
-        self._opened_bytes += file.size
-        self._opened_entries += entries
-        self._left_entries += file.left
-        if file.left:
-            for site in file.sites or {""}:
-                self._opened[site].add(packet.file)
+        if file.fresh:
+            self._learn(packet.file, entries, clusters, packet.last)
         return packet
+
+    def forget(self, file: int) -> list[Packet]:
+        """What was thought to be known of a file is wrong; all its packets, which are void now."""
+        entry = self._files[file]
+        void = [p for p in self._returned.values() if p.file == file]
+        for name, state in self._workers.items():
+            held = [p for p in state.outstanding.values() if p.file == file]
+            for packet in held:
+                self._take(name, packet.id)
+            void += held
+        for packet in void:
+            self._returned.pop(packet.id, None)
+        self._left_entries -= entry.left
+        self._close(file)
+        self._fresh_count += 1
+        self._fresh_bytes += entry.size
+        self._opened_bytes -= entry.size
+        self._opened_entries -= entry.entries
+        entry.entries, entry.clusters, entry.next, entry.head, entry.opener = -1, (), 0, 0, ""
+        for site in entry.sites or {""}:
+            heapq.heappush(self._fresh[site], (len(entry.sites), file))
+        return void
 
     def done(self, packet_ids: Iterable[int]) -> None:
         """These packets need not be thought of any more, whoever has them."""
@@ -190,7 +211,7 @@ class Packetizer:
         self._files[file].avoid = storage_elements
         for packet_id, packet in list(self._returned.items()):
             if packet.file == file:
-                self._returned[packet_id] = replace(packet, avoid=storage_elements)
+                self._returned[packet_id] = packet._replace(avoid=storage_elements)
 
     def drop(self, file: int) -> None:
         """Give a file up: nothing of it is leased any more, and what comes back is forgotten."""
@@ -222,9 +243,18 @@ class Packetizer:
         return self.exhausted and not self._holders
 
     @property
+    def working(self) -> int:
+        """Workers that hold packets."""
+        return sum(1 for state in self._workers.values() if state.outstanding)
+
+    @property
     def out(self) -> int:
         """Packets that are out with workers."""
         return len(self._holders)
+
+    def entries(self, file: int) -> int:
+        """Entries of a file, −1 while nothing is known of it."""
+        return self._files[file].entries
 
     def entries_by_file(self) -> list[int]:
         """Entries of every file, −1 where nobody has opened it."""
@@ -238,6 +268,26 @@ class Packetizer:
         )
 
     # ------------------------------------------------------------ inside
+
+    def _learn(self, index: int, entries: int, clusters: Sequence[int], head: int) -> None:
+        file = self._files[index]
+        file.head = file.next = head
+        file.entries, file.clusters, file.opener = entries, clusters, ""
+        self._fresh_count -= 1
+        self._fresh_bytes -= file.size
+        self._opened_bytes += file.size
+        self._opened_entries += entries
+        self._left_entries += file.left
+        if file.left:
+            for site in file.sites or {""}:
+                self._opened[site].add(index)
+
+    @staticmethod
+    def _deadline(packet: Packet, state: _Worker) -> float:
+        if not state.rate:
+            return DEADLINE_SECONDS
+        entries = packet.last - packet.first if packet.last >= 0 else packet.limit
+        return max(DEADLINE_LEAST, math.ceil(DEADLINE_FACTOR * entries / state.rate))
 
     def _take(self, worker: str, packet_id: int) -> Packet | None:
         """Take a packet from a worker, if that has it."""
@@ -259,7 +309,7 @@ class Packetizer:
             for site in file.sites or {""}:
                 heapq.heappush(self._fresh[site], (len(file.sites), packet.file))
         elif packet.last >= 0:
-            self._returned[packet.id] = replace(packet, solo=True)
+            self._returned[packet.id] = packet._replace(solo=True)
 
     def _overdue(self, worker: str, now: float) -> Packet | None:
         """A packet that another worker, dead or hung or slow, should have committed long ago."""
@@ -272,7 +322,7 @@ class Packetizer:
             for packet_id, packet in state.outstanding.items():
                 late = now - state.since[packet_id] > due
                 if late and packet_id not in own and not self._shuns(self._files[packet.file], worker):
-                    return replace(packet, solo=True)
+                    return packet._replace(solo=True)
         return None
 
     def _returned_for(self, worker: str, state: _Worker) -> Packet | None:

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import bisect
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 
-@dataclass(frozen=True)
-class Packet:
+class Packet(NamedTuple):
     """Entries ``[first, last)`` of one file, in that file's own numbering.
 
     ``last`` is −1 as long as nobody has opened the file: whoever does cuts off at most ``limit`` entries.
     ``solo``: run it in a selector instance of its own and commit at once.
     ``avoid``: storage elements that have failed for this file.
+    ``deadline``: seconds after which its worker should ask whether to go on (`Query.late`).
     """
 
     id: int
@@ -24,15 +23,16 @@ class Packet:
     limit: int = 0
     solo: bool = False
     avoid: tuple[str, ...] = ()
+    deadline: float = 60.0
 
-    def to_message(self) -> dict[str, Any]:
+    def to_message(self) -> list[Any]:
         """As it travels between processes."""
-        return asdict(self)
+        return list(self)
 
     @classmethod
-    def from_message(cls, message: dict[str, Any]) -> Packet:
+    def from_message(cls, message: Sequence[Any]) -> Packet:
         """Take in what `to_message` gave."""
-        return cls(**{**message, "avoid": tuple(message["avoid"])})
+        return cls(*message)._replace(avoid=tuple(message[6]))
 
 
 def cut(first: int, wanted: int, entries: int, clusters: Sequence[int]) -> int:

@@ -1,4 +1,4 @@
-"""One query's decisions: packets, commits, failures and the end (pure; time is not needed)."""
+"""One query's decisions: packets, commits, failures and the end (pure; time comes in as an argument)."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-from ..errors import MissingFiles, QueryError, SelectorCrashed, SelectorError
+from ..errors import MemoryLimit, MissingFiles, QueryError, SelectorCrashed, SelectorError
 from .commits import CommitLog, Verdict
 from .packetizer import Packetizer
 from .packets import Packet
@@ -16,11 +16,17 @@ CRASHES_FORGIVEN = 2  # a packet during which one more worker dies fails the que
 
 @dataclass(frozen=True)
 class FileInfo:
-    """A file as decisions need it: its name, its size in bytes (−1: unknown), its SEs and their sites."""
+    """A file as decisions need it: its name, its size in bytes (−1: unknown), its SEs and their sites.
+
+    ``entries`` and ``clusters`` (first entries, ascending) are what an earlier query learnt, −1 and empty if
+    none did. They are a hint: a worker that finds other entries fails its packet as ``changed``.
+    """
 
     name: str
     size: int
     replicas: tuple[tuple[str, str], ...]  # (SE, site); empty for a file on no SE
+    entries: int = -1
+    clusters: tuple[int, ...] = ()
 
     @property
     def sites(self) -> frozenset[str]:
@@ -34,6 +40,7 @@ class _Trouble:
 
     tries: dict[str, set[str]] = field(default_factory=lambda: defaultdict(set))  # SE → workers
     reason: str = ""
+    hung: bool = False  # once already
 
 
 @dataclass
@@ -61,9 +68,10 @@ class Query:
         self.missing: dict[str, str] = {}
         self.error: QueryError | None = None
         self._on_missing = on_missing
-        self._packetizer = Packetizer((f.size, f.sites) for f in files)
+        self._packetizer = Packetizer((f.size, f.sites, f.entries, f.clusters) for f in files)
         self._log = CommitLog()
         self._leased: dict[int, Packet] = {}
+        self._hinted = {i for i, f in enumerate(files) if f.entries >= 0}  # and no commit has confirmed it
         self._trouble: dict[int, _Trouble] = defaultdict(_Trouble)
         self._run: dict[str, set[int]] = defaultdict(set)  # worker → packets it has run but not committed
         self._crashes: dict[tuple[int, int], int] = defaultdict(int)  # by file and first entry
@@ -82,6 +90,14 @@ class Query:
     def outstanding(self) -> int:
         """Packets that are out with workers."""
         return self._packetizer.out
+
+    def entries(self, file: int) -> int:
+        """Entries of a file as its packets suppose, −1 while nothing is known of it."""
+        return self._packetizer.entries(file)
+
+    def working(self) -> int:
+        """Workers that hold packets."""
+        return self._packetizer.working
 
     # ------------------------------------------------------------ workers
 
@@ -109,14 +125,24 @@ class Query:
 
     # ------------------------------------------------------------ packets
 
-    def lease(self, worker: str, patient: bool = False, now: float = 0.0) -> Packet | None:
-        """The next packet for this worker; see `Packetizer.lease`."""
+    def lease(self, worker: str, now: float, patient: bool = False) -> list[Packet]:
+        """The next packets for this worker, in order; none if there is nothing for it ``now`` (seconds of
+        any clock). See `Packetizer.lease`."""
         if self.error is not None or worker not in self._workers:
-            return None
+            return []
         packet = self._packetizer.lease(worker, patient, now)
-        if packet is not None:
-            self._leased.setdefault(packet.id, packet)
-        return packet
+        if packet is None:
+            return []
+        self._leased.setdefault(packet.id, packet)
+        return [packet]
+
+    def begin(self, worker: str, packet_id: int, now: float) -> bool:  # noqa: ARG002
+        """A worker is about to run a ``solo`` packet that waited behind another; False: leave it."""
+        return any(p.id == packet_id for p in self._packetizer.outstanding(worker))
+
+    def late(self, worker: str, packet_id: int, now: float) -> bool:  # noqa: ARG002
+        """A worker is still at a packet after its deadline; False: drop it, it is not needed any more."""
+        return self.error is None and packet_id in self._leased and packet_id not in self._log
 
     def opened(self, worker: str, packet_id: int, last: int, entries: int, clusters: Sequence[int]) -> bool:
         """A file has been opened for a packet; False if the worker does not hold that packet any more."""
@@ -128,8 +154,8 @@ class Query:
             return False
         return True
 
-    def ran(self, worker: str, packet_id: int, entries: int, seconds: float) -> None:
-        """A worker has run a packet, and has yet to commit it."""
+    def ran(self, worker: str, packet_id: int, entries: int, seconds: float, source: str) -> None:  # noqa: ARG002
+        """A worker has run a packet read at the site ``source`` ("": none), and has yet to commit it."""
         self._run[worker].add(packet_id)
         self._packetizer.measured(worker, entries, seconds)
 
@@ -156,6 +182,7 @@ class Query:
             self.tally.entries += entries
             self.tally.entries_by_worker[worker] += entries
             self.tally.packets += len(packets)
+            self._hinted.difference_update(self._leased[p].file for p in packets)
         else:
             self.tally.discarded_commits += 1
             self._packetizer.give_back(worker, packets)
@@ -174,8 +201,9 @@ class Query:
         """A packet failed; ``released`` are the uncommitted ones of the same selector instance.
 
         ``kind``: ``read`` (another replica or worker may do better; ``storage_elements`` are those that
-        failed), ``tree`` (the file has no such tree), ``selector`` (the user's code failed), ``stopped``
-        (nothing is wrong).
+        failed), ``hung`` (a read does not come back; the second time it counts as ``read``), ``changed``
+        (the file has other entries than its hint says), ``tree`` (the file has no such tree), ``selector``
+        (the user's code failed), ``memory`` (it needs too much), ``stopped`` (nothing is wrong).
         """
         released = {*released, packet_id}
         self._run[worker] -= released
@@ -184,7 +212,14 @@ class Query:
             return
         if kind == "selector":
             self.error = self.error or SelectorError(f"{reason} of {self.files[packet.file].name}")
+        elif kind == "memory":
+            self.error = self.error or MemoryLimit(f"{reason}, in {self.describe(packet)}")
+        elif kind == "hung":
+            trouble = self._trouble[packet.file]
+            kind, trouble.hung = ("read" if trouble.hung else "stopped"), True
         held = {p.id for p in self._packetizer.outstanding(worker)}
+        if kind == "changed" and packet_id in held:
+            kind = self._changed(packet)
         if kind == "read" and packet_id in held:
             self._distrust(packet, worker, reason, storage_elements)
         self._packetizer.give_back(worker, released)
@@ -205,6 +240,14 @@ class Query:
         return self._packetizer.entries_by_file()
 
     # ------------------------------------------------------------ inside
+
+    def _changed(self, packet: Packet) -> str:
+        """Forget a hint that is wrong; where no mere hint is contradicted, the replica is to blame."""
+        if packet.file not in self._hinted:
+            return "read"
+        self._hinted.discard(packet.file)
+        self._log.void(p.id for p in self._packetizer.forget(packet.file))
+        return "stopped"
 
     def _distrust(self, packet: Packet, worker: str, reason: str, ses: Sequence[str]) -> None:
         trouble = self._trouble[packet.file]

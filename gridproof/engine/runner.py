@@ -128,8 +128,8 @@ class Runner:
         file: Mapping[str, Any],
         opened: Callable[[int, int, list[int]], None],
         layout: Sequence[Mapping[str, Any]],
-    ) -> tuple[int, float]:
-        """Run a packet in the open instance; returns entries and seconds.
+    ) -> tuple[int, float, str]:
+        """Run a packet in the open instance; returns entries, seconds and the site it was read at.
 
         ``opened(last, entries, clusters)`` is called when it was on this worker to find out; ``layout``
         has where entries lie if there are friends.
@@ -162,7 +162,7 @@ class Runner:
         running.packets.append(packet.id)
         running.bytes_read += int(outcome.bytes)
         running.local_bytes += int(outcome.bytes) if tree.local else 0
-        return last - first, seconds
+        return last - first, seconds, tree.replica.site
 
     @property
     def uncommitted(self) -> tuple[int, ...]:

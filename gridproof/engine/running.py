@@ -23,10 +23,11 @@ class Running:
         self.spec = spec
         self.merger = merger
         parts = spec["parts"]
-        self.state = Query(_infos(parts[0]["files"]), spec["on_missing"])
+        self.state = Query(_infos(parts[0]["files"], hints=True), spec["on_missing"])
         self.counting: Query | None = None
         if len(parts) > 1:
-            self.counting = Query([info for part in parts for info in _infos(part["files"])], "skip")
+            files = [file for part in parts for file in part["files"]]
+            self.counting = Query(_infos(files, hints=False), "skip")
         self.merging = asyncio.Lock()
         self.version = 0
         self.bad_commits = 0
@@ -80,7 +81,7 @@ class Running:
     def file(self, index: int) -> dict[str, Any]:
         """A file of the active phase, as its worker needs it."""
         if self.counting is None:
-            return dict(self.spec["parts"][0]["files"][index])
+            return {**self.spec["parts"][0]["files"][index], "entries": self.state.entries(index)}
         for part in self.spec["parts"]:
             if index < len(part["files"]):
                 return {**part["files"][index], "tree": part["tree"]}
@@ -122,8 +123,14 @@ class Running:
                 )
 
 
-def _infos(files: Sequence[Mapping[str, Any]]) -> list[FileInfo]:
+def _infos(files: Sequence[Mapping[str, Any]], hints: bool) -> list[FileInfo]:
     return [
-        FileInfo(str(f["name"]), int(f["size"]), tuple((str(se), str(site)) for se, site in f["replicas"]))
+        FileInfo(
+            str(f["name"]),
+            int(f["size"]),
+            tuple((str(se), str(site)) for se, site in f["replicas"]),
+            int(f.get("entries", -1)) if hints else -1,
+            tuple(f.get("clusters", ())) if hints else (),
+        )
         for f in files
     ]

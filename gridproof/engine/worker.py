@@ -47,7 +47,7 @@ class WorkerLoop:
         self._file = -1
         self._sequence = 0
         self._leases = 0
-        self._ran: list[tuple[int, int, int, float]] = []
+        self._ran: list[tuple[int, int, int, float, str]] = []
         self._began = 0.0  # when the open instance began
         self._sending: asyncio.Task[None] | None = None
 
@@ -63,7 +63,9 @@ class WorkerLoop:
                 continue
             ahead = asyncio.create_task(self._lease(0))
             try:
-                await self._handle(work)
+                packets = [Packet.from_message(packet) for packet in work["packets"]]
+                for packet, file in zip(packets, work["files"], strict=True):
+                    await self._handle(int(work["query"]), packet, file, work["count"])
             except BaseException:
                 ahead.cancel()
                 raise
@@ -82,13 +84,11 @@ class WorkerLoop:
         )
         return answer
 
-    async def _handle(self, work: Mapping[str, Any]) -> None:
-        packet = Packet.from_message(work["packet"])
-        query = int(work["query"])
+    async def _handle(self, query: int, packet: Packet, file: Mapping[str, Any], count: bool) -> None:
         at_risk: tuple[int, ...] = ()
         try:
-            if work["count"]:
-                await self._count(query, packet, work["file"])
+            if count:
+                await self._count(query, packet, file)
                 return
             if query != self._query:
                 await self._commit()
@@ -99,7 +99,7 @@ class WorkerLoop:
                 await self._commit()
             self._file = packet.file
             at_risk = self._runner.uncommitted
-            await self._process(packet, work["file"])
+            await self._process(packet, file)
             if packet.solo or time.monotonic() - self._began > self._commit_interval():
                 await self._commit()
         except PacketFailed as failed:
@@ -151,13 +151,13 @@ class WorkerLoop:
 
         fresh = not self._runner.uncommitted
         began = time.monotonic()
-        entries, seconds = await self._do(self._runner.run, packet, file, opened, self._layout)
+        entries, seconds, source = await self._do(self._runner.run, packet, file, opened, self._layout)
         if fresh:
             self._began = began
         for task in told:
             if not await task:  # the master has given the packet to somebody else
                 raise PacketFailed(Failure("stopped", "the packet was taken back"))
-        self._ran.append((self._query, packet.id, entries, seconds))
+        self._ran.append((self._query, packet.id, entries, seconds, source))
 
     def _commit_interval(self) -> float:
         return max(FEEDBACK_SECONDS, COMMIT_COSTS * self._runner.instance_cost)

@@ -8,7 +8,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from gridproof.engine.packets import cut
 from gridproof.engine.query import FileInfo, Query
-from gridproof.errors import MissingFiles, SelectorError
+from gridproof.errors import MemoryLimit, MissingFiles, SelectorError
 
 SITES = ("A", "B", "C")
 
@@ -29,10 +29,9 @@ class Worker:
         query.join(name, site)
 
     def lease(self, now=0.0):
-        packet = self.query.lease(self.name, now=now)
-        if packet:
-            self.held.append(packet)
-        return packet
+        packets = self.query.lease(self.name, now)
+        self.held += packets
+        return packets
 
     def run(self):
         packet = self.held.pop(0)
@@ -41,7 +40,7 @@ class Worker:
             last = cut(0, packet.limit, self.entries[packet.file], ())
             if not self.query.opened(self.name, packet.id, last, self.entries[packet.file], ()):
                 return
-        self.query.ran(self.name, packet.id, last - first, 0.01)
+        self.query.ran(self.name, packet.id, last - first, 0.01, "A")
         self.run_packets.append((packet.id, packet.file, first, last))
 
     def commit(self):
@@ -156,7 +155,7 @@ def test_a_worker_reads_at_its_own_site_while_there_is_something():
         query.join(name, site)
     for _ in range(5):
         for name, parity in (("a", 0), ("b", 1)):
-            packet = query.lease(name)
+            [packet] = query.lease(name, 0.0)
             assert packet.file % 2 == parity
             query.opened(name, packet.id, 10, 10, ())
             query.claim(name, name, packet.id, [packet.id])
@@ -169,7 +168,7 @@ def test_a_worker_without_work_at_home_helps_the_site_that_is_furthest_behind():
     query.join("a", "A")
     query.join("b", "B")
     query.join("c", "C")
-    assert query.lease("a").file == 1
+    assert query.lease("a", 0.0)[0].file == 1
 
 
 def test_a_file_that_no_replica_gives_fails_the_query_after_two_workers_tried_each():
@@ -179,7 +178,7 @@ def test_a_file_that_no_replica_gives_fails_the_query_after_two_workers_tried_ea
     ses = ("V::A::SE", "V::B::SE")
     for name in ("w1", "w2"):
         assert query.error is None
-        packet = query.lease(name)
+        [packet] = query.lease(name, 0.0)
         query.fail(name, packet.id, (), "read", "gone", ses)
     assert isinstance(query.error, MissingFiles)
     assert query.error.files == {"/f0": "gone"}
@@ -188,7 +187,7 @@ def test_a_file_that_no_replica_gives_fails_the_query_after_two_workers_tried_ea
 def test_a_missing_file_may_be_skipped():
     query = make([10, 20], on_missing="skip")
     worker = Worker(query, "w", "A", [10, 20])
-    packet = worker.lease()
+    [packet] = worker.lease()
     query.fail("w", packet.id, (), "tree", "no such tree", ())
     worker.held.clear()
     while worker.lease():
@@ -204,7 +203,7 @@ def test_a_packet_that_kills_three_workers_fails_the_query():
     for name in ("w1", "w2", "w3"):
         query.join(name, "A")
         assert query.error is None
-        assert query.lease(name)
+        assert query.lease(name, 0.0)
         query.lose(name)
     assert isinstance(query.error, SelectorError)
     assert "3 workers died" in str(query.error)
@@ -213,23 +212,24 @@ def test_a_packet_that_kills_three_workers_fails_the_query():
 def test_a_selector_that_throws_fails_the_query_at_once():
     query = make([10])
     query.join("w", "A")
-    packet = query.lease("w")
+    [packet] = query.lease("w", 0.0)
     query.fail("w", packet.id, (), "selector", "it threw at entry 3", ())
     assert isinstance(query.error, SelectorError)
     assert "/f0" in str(query.error)
-    assert query.lease("w") is None
+    assert not query.lease("w", 0.0)
 
 
 def test_packets_grow_with_the_measured_rate_and_shrink_towards_the_end():
     query = make([1_000_000])
     worker = Worker(query, "w", "A", [1_000_000])
     sizes = []
-    while packet := query.lease("w"):
+    while packets := query.lease("w", 0.0):
+        [packet] = packets
         last = packet.last if packet.last >= 0 else packet.limit
         if packet.last < 0:
             query.opened("w", packet.id, last, 1_000_000, ())
         sizes.append(last - packet.first)
-        query.ran("w", packet.id, sizes[-1], sizes[-1] / 100_000)
+        query.ran("w", packet.id, sizes[-1], sizes[-1] / 100_000, "A")
         worker.sequence += 1
         query.claim("w", "w", worker.sequence, [packet.id])
     assert sum(sizes) == 1_000_000
@@ -242,25 +242,83 @@ def test_a_patient_worker_leaves_a_site_what_it_will_soon_have_done_by_itself():
     query = Query([FileInfo("/f", 100, (("V::B::SE", "B"),))])
     query.join("a", "A")
     query.join("b", "B")
-    packet = query.lease("b")
+    [packet] = query.lease("b", 0.0)
     query.opened("b", packet.id, 500, 1_000, ())
-    query.ran("b", packet.id, 500, 0.005)
-    assert query.lease("a", patient=True) is None
-    assert query.lease("a") is not None
+    query.ran("b", packet.id, 500, 0.005, "B")
+    assert not query.lease("a", 0.0, patient=True)
+    assert query.lease("a", 0.0)
 
 
 def test_a_packet_that_is_long_overdue_goes_to_a_second_worker_and_counts_once():
     query = make([100])
     hung, other = Worker(query, "hung", "A", [100]), Worker(query, "other", "A", [100])
     hung.lease(now=0.0)
-    assert other.lease(now=5.0) is None
-    assert other.lease(now=60.0) is not None
+    assert not other.lease(now=5.0)
+    assert other.lease(now=60.0)
     other.run()
     assert other.commit() == [(0, 0, 100)]
     assert query.finished
     hung.run()
     assert hung.run_packets == []
     assert query.tally.entries == 100
+
+
+def test_a_known_number_of_entries_lets_two_workers_cut_one_file_at_once():
+    query = Query([FileInfo("/f", 10, (), 1_000, tuple(range(0, 1_000, 100)))])
+    query.join("a", "A")
+    query.join("b", "B")
+    [first], [second] = query.lease("a", 0.0), query.lease("b", 0.0)
+    assert (first.first, first.last, second.first) == (0, 500, 500)
+    assert query.working() == 2
+
+
+def test_a_file_that_has_changed_since_its_hint_is_opened_anew_and_counts_once():
+    query = Query([FileInfo("/f", 10, (), 1_000)])
+    worker, other = Worker(query, "w", "A", [1_200]), Worker(query, "o", "A", [1_200])
+    [packet], _ = worker.lease(), other.lease()
+    query.fail("w", packet.id, (), "changed", "1200 entries", ())
+    worker.held.clear()
+    assert query.entries(0) == -1
+    other.run()
+    assert other.commit() == []
+    while worker.lease():
+        worker.run()
+        worker.commit()
+    assert query.finished
+    assert query.tally.entries == 1_200
+
+
+def test_a_selector_that_needs_too_much_memory_fails_the_query_at_once():
+    query = make([10])
+    query.join("w", "A")
+    [packet] = query.lease("w", 0.0)
+    query.fail("w", packet.id, (), "memory", "it needs more than 2 GB", ())
+    assert isinstance(query.error, MemoryLimit)
+    assert "/f0" in str(query.error)
+
+
+def test_a_read_that_hangs_blames_no_replica_unless_it_happens_again():
+    query = make([10])
+    for name in ("w1", "w2", "w3"):
+        query.join(name, "A")
+    [packet] = query.lease("w1", 0.0)
+    query.fail("w1", packet.id, (), "hung", "no answer in 60 s", ("V::A::SE",))
+    [packet] = query.lease("w2", 0.0)
+    assert packet.avoid == ()
+    query.fail("w2", packet.id, (), "hung", "no answer in 60 s", ("V::A::SE",))
+    [packet] = query.lease("w3", 0.0)
+    assert packet.avoid == ("V::A::SE",)
+
+
+def test_a_late_worker_goes_on_unless_its_packet_is_committed():
+    query = make([10])
+    slow, fast = Worker(query, "slow", "A", [10]), Worker(query, "fast", "A", [10])
+    [packet] = slow.lease(0.0)
+    assert query.late("slow", packet.id, 100.0)
+    fast.lease(100.0)
+    fast.run()
+    fast.commit()
+    assert not query.late("slow", packet.id, 110.0)
 
 
 def test_files_of_unknown_size_are_shared_like_others():
