@@ -15,6 +15,7 @@ The file is ``$GRIDPROOF_CONFIG`` or ``~/.config/gridproof.yaml``::
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -42,6 +43,7 @@ class PilotConfig:
 
     ``strategy``: ``production`` (so many pilots per set of SEs) or ``se`` (split over the input data).
     ``python``: the interpreter on the worker node that has gridproof.
+    ``memory`` is the job's, ``worker_memory`` what one worker may use ("": an equal share of the job's).
     """
 
     strategy: str = "production"
@@ -52,6 +54,18 @@ class PilotConfig:
     packages: tuple[str, ...] = ()
     python: str = "python3"
     orphan_limit: float = 300.0
+    worker_memory: str = ""
+
+    @property
+    def worker_bytes(self) -> int:
+        """Bytes of memory that one worker may use.
+
+        Raises:
+            ConfigError: ``worker_memory`` or ``memory`` is no size.
+        """
+        if self.worker_memory:
+            return _bytes(self.worker_memory, "pilots, worker_memory")
+        return _bytes(self.memory, "pilots, memory") // self.cores
 
 
 @dataclass(frozen=True)
@@ -106,6 +120,14 @@ def _build(kind: type[Any], values: Any, where: str) -> Any:
             value = _typed(getattr(kind(), name), value, f"{where}: {name}")
         arguments[name] = value
     return kind(**arguments)
+
+
+def _bytes(size: str, where: str) -> int:
+    """What ``"4GB"`` or ``"500 MB"`` says, in bytes."""
+    found = re.fullmatch(r"(\d+(?:\.\d+)?) ?([KMGT])B?", size.strip(), re.IGNORECASE)
+    if not found:
+        raise ConfigError(f'{where} must be a size such as "4GB" or "500MB", not {size!r}')
+    return int(float(found[1]) * 1000 ** (1 + "KMGT".index(found[2].upper())))
 
 
 def _typed(default: Any, value: Any, where: str) -> Any:

@@ -276,6 +276,7 @@ class Session:
             "cores": pilots.cores,
             "ttl": float(pilots.ttl),
             "cache_dir": str(place.config.cache) if self._grid != "alien" else "",
+            "worker_memory": pilots.worker_bytes,
         }
         self._pilots = PilotJobs(self._alien, pilots, f"gridproof-{self.name}")
         self._stack.callback(self._pilots.end)

@@ -26,11 +26,16 @@ from distributed.security import Security
 from ..errors import SessionError
 from .code import StaleCode
 from .master import Master
-from .runner import Resolver, Runner
+from .memory import MemoryGuard
+from .runner import Runner
+from .watch import Pace, Unfit
 from .worker import WorkerLoop
 
 _PREFIX = "gridproof_"
-_WORKER_MESSAGES = ("hello", "lease", "opened", "commit", "fail", "query", "layout", "bundle")
+_WORKER_MESSAGES = (
+    *("hello", "lease", "begin", "late", "opened", "fail", "admit", "commit"),
+    *("query", "layout", "bundle"),
+)
 _CLIENT_MESSAGES = ("workers", "load", "submit", "follow", "result", "cancel", "forget")
 _RETRIES = 5
 
@@ -94,11 +99,11 @@ class _Scheduler(_NoHttp, Scheduler):  # type: ignore[misc]
 
 
 class _LostWorkers(SchedulerPlugin):  # type: ignore[misc]
-    def __init__(self, master: Master) -> None:
-        self._master = master
+    def __init__(self, lost: Callable[[str], None]) -> None:
+        self._lost = lost
 
     def remove_worker(self, scheduler: Scheduler, worker: str, **kwargs: Any) -> None:
-        self._master.lost(worker)
+        self._lost(worker)
 
 
 class MasterServer:
@@ -112,10 +117,14 @@ class MasterServer:
             host="127.0.0.1",
             port=0,
             dashboard=False,
-            plugins=[_LostWorkers(self._master)],
+            plugins=[_LostWorkers(self._master.for_workers.lost)],
         )
-        for message in (*_WORKER_MESSAGES, *_CLIENT_MESSAGES):
-            self._scheduler.handlers[_PREFIX + message] = getattr(self._master, message)
+        for desk, messages in (
+            (self._master.for_workers, _WORKER_MESSAGES),
+            (self._master.for_client, _CLIENT_MESSAGES),
+        ):
+            for message in messages:
+                self._scheduler.handlers[_PREFIX + message] = getattr(desk, message)
 
     async def start(self) -> str:
         """Listen; returns the address, ``tls://127.0.0.1:PORT``."""
@@ -162,9 +171,12 @@ class _Worker(_NoHttp, Worker):  # type: ignore[misc]
 class _EnginePlugin(WorkerPlugin):  # type: ignore[misc]
     name = "gridproof-engine"
 
-    def __init__(self, cache: Path, resolve: Resolver, site: str, host: str) -> None:
-        self._cache = cache
-        self._resolve = resolve
+    def __init__(
+        self, make_runner: Callable[[], Runner], memory: MemoryGuard, pace: Pace, site: str, host: str
+    ) -> None:
+        self._make_runner = make_runner
+        self._memory = memory
+        self._pace = pace
         self._site = site
         self._host = host
         self._task: asyncio.Task[None] | None = None
@@ -185,12 +197,17 @@ class _EnginePlugin(WorkerPlugin):  # type: ignore[misc]
             channel,
             worker.contact_address or worker.address,
             worker.name,
-            lambda: Runner(self._cache, self._resolve, self._site),
+            self._make_runner,
+            self._memory,
+            self._pace,
         )
         try:
             await loop.run(self._site, self._host, os.getpid())
         except StaleCode:
             self.stale = True
+        except Unfit:
+            traceback.print_exc()
+            os._exit(EXIT_STALE)  # a thread that cannot be interrupted is in the way of any other end
         except Exception:
             traceback.print_exc()  # into the worker's log; the process ends below
         finally:
@@ -207,12 +224,13 @@ async def run_worker(
     host: str,
     contact: str | None,
     port: int,
-    cache: Path,
     directory: Path,
-    resolve: Resolver,
+    make_runner: Callable[[], Runner],
+    memory: MemoryGuard,
+    pace: Pace,
 ) -> int:
     """Be a worker until the session ends; returns the exit code for the process."""
-    plugin = _EnginePlugin(cache, resolve, site, host)
+    plugin = _EnginePlugin(make_runner, memory, pace, site, host)
     worker = _Worker(
         scheduler,
         security=tls.security("worker"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -89,6 +90,7 @@ class Runner:
         self._running: _Running | None = None
         self._trees: dict[tuple[str, str], _Tree] = {}  # by file and tree, the latest last
         self._bad_urls: set[str] = set()
+        self._stop = ctypes.c_bool.from_address(int(self._root.gridproof.StopAddress()))
         self.instance_cost = 0.0  # seconds that the last instance cost apart from its packets
 
     # ------------------------------------------------------------ queries
@@ -112,6 +114,13 @@ class Runner:
         self._input = runtime.unpack(self._root, query["input"]) if query["input"] else self._root.TList()
 
     # ------------------------------------------------------------ packets
+
+    def stop(self, stop: bool = True) -> None:
+        """End the packet that runs at its next entry, and further ones too until told otherwise.
+
+        From any thread.
+        """
+        self._stop.value = stop
 
     def count(self, file: Mapping[str, Any], avoid: Sequence[str]) -> int:
         """Entries of a file's tree.
@@ -139,12 +148,15 @@ class Runner:
         """
         try:
             tree = self._open(file, self._query["tree"], packet.avoid, layout, packet.file)
+            expected, found = file.get("entries", -1), int(tree.source.Entries())
+            if expected not in (-1, found):
+                reason = f"its tree has {found} entries, not {expected} as was learnt before"
+                raise PacketFailed(Failure("changed", reason, (tree.replica.storage_element,)))
             first, last = packet.first, packet.last
             if last < 0:
-                entries = int(tree.source.Entries())
                 clusters = [int(start) for start in tree.source.Clusters(MOST_CLUSTERS)]
-                last = cut(0, packet.limit, entries, clusters)
-                opened(last, entries, clusters)
+                last = cut(0, packet.limit, found, clusters)
+                opened(last, found, clusters)
             running = self._instance()
             began = time.monotonic()
             outcome = running.instance.Process(tree.source, first, last)
@@ -181,7 +193,7 @@ class Runner:
         began = time.monotonic()
         problem = str(running.instance.SlaveTerminate())
         if problem:
-            raise PacketFailed(Failure("selector", problem))
+            raise PacketFailed(_blame(running.instance, problem))
         delta = Delta(
             tuple(running.packets),
             runtime.to_bytes(running.instance.Output()),
@@ -214,7 +226,7 @@ class Runner:
             )
             problem = str(instance.problem) or str(instance.SlaveBegin())
             if problem:
-                raise PacketFailed(Failure("selector", problem))
+                raise PacketFailed(_blame(instance, problem))
             self._running = _Running(instance)
             self.instance_cost = time.monotonic() - began
         return self._running
@@ -295,3 +307,7 @@ class Runner:
         # A selector's readers are bound to the tree, so the instance goes first.
         self.discard()
         self._trees.clear()
+
+
+def _blame(instance: Any, problem: str) -> Failure:
+    return Failure("memory" if instance.starved else "selector", problem)

@@ -11,6 +11,8 @@ from ..errors import GridproofError, QueryError
 from .merge import Merger
 from .query import FileInfo, Query
 
+MERGE_MEMORY = 0.3  # weight of the newest measurement
+
 
 class Running:
     """A query's decisions (`state`), its merged outputs, and how it stands.
@@ -32,6 +34,7 @@ class Running:
         self.version = 0
         self.bad_commits = 0
         self.merge_seconds = 0.0
+        self._merge_cost = 0.0  # seconds for a commit, smoothed
         self.received_bytes = 0
         self._began = time.monotonic()
         self._ended = 0.0
@@ -60,8 +63,19 @@ class Running:
         for query in filter(None, (self.state, self.counting)):
             query.lose(worker)
 
-    def settle(self) -> None:
-        """See whether a phase or the query has ended."""
+    def merged(self, seconds: float) -> None:
+        """A commit has kept the merge busy for so long."""
+        self.merge_seconds += seconds
+        before = self._merge_cost
+        self._merge_cost = MERGE_MEMORY * seconds + (1 - MERGE_MEMORY) * before if before else seconds
+
+    def commit_interval(self, workers: int) -> float:
+        """Seconds between a worker's commits that keep merging under half of the master's time."""
+        return 2 * workers * self._merge_cost
+
+    def settle(self) -> bool:
+        """See whether a phase or the query has ended; whether there is another phase to work at."""
+        advanced = False
         counting = self.counting
         if counting is not None:
             if counting.missing:
@@ -74,9 +88,11 @@ class Running:
             elif counting.finished:
                 self._lay_out(counting.entries_by_file())
                 self.counting = None
+                advanced = True
         if self.state.error or (self.counting is None and self.state.finished):
             self.end()
         self.version += 1
+        return advanced
 
     def file(self, index: int) -> dict[str, Any]:
         """A file of the active phase, as its worker needs it."""

@@ -11,6 +11,7 @@
 #include <execinfo.h>
 #include <memory>
 #include <mutex>
+#include <new>
 #include <set>
 #include <csignal>
 #include <stdexcept>
@@ -127,8 +128,16 @@ inline void ReportCrashes() {
 
 // ---------------------------------------------------------------- outcomes
 
+// Set by another thread to end the packet at its next entry.
+inline std::atomic<bool> &Stop() {
+   static std::atomic<bool> stop{false};
+   return stop;
+}
+
+inline std::uintptr_t StopAddress() { return reinterpret_cast<std::uintptr_t>(&Stop()); }
+
 struct Outcome {
-   std::string kind;      // "" good, "read", "tree", "selector"
+   std::string kind;      // "" good, "read", "tree", "selector", "memory", "stopped"
    std::string message;
    Long64_t processed{0}; // entries
    Long64_t bytes{0};     // read from storage
@@ -340,8 +349,21 @@ class Instance {
    Source *fSource{nullptr};
    bool fBegun{false};
 
+   template <typename F>
+   std::string Guarded(const char *where, F &&call) {
+      return gridproof::Guarded(where, [&] {
+         try {
+            call();
+         } catch (const std::bad_alloc &) {
+            starved = true;
+            throw;
+         }
+      });
+   }
+
 public:
    std::string problem;
+   bool starved{false}; // memory was refused
 
    Instance(const std::string &class_name, const std::string &option, TList *input) : fInput(input) {
       TDirectory::TContext nowhere(gROOT);
@@ -413,6 +435,7 @@ public:
    // Runs entries [first, last) of the source.
    Outcome Process(Source &source, Long64_t first, Long64_t last) {
       Outcome outcome;
+      const auto &stop = Stop();
       auto &errors = Errors();
       errors.Reset();
       if (first >= last)
@@ -433,7 +456,7 @@ public:
             fBegun = true;
             fSelector->Notify();
          }
-         for (; entry < last; ++entry) {
+         for (; entry < last && !stop.load(std::memory_order_relaxed); ++entry) {
             const auto local = tree->LoadTree(entry);
             if (local < 0)
                break;
@@ -457,12 +480,14 @@ public:
                                : Failure("read", what + " (" + place.substr(1) + ")");
       }
       if (!thrown.empty())
-         return Failure("selector", thrown + place);
+         return Failure(starved ? "memory" : "selector", thrown + place);
       if (fSelector->GetAbort() == TSelector::kAbortProcess)
          return Failure("selector", "the selector called Abort" + place);
       if (fSelector->GetAbort() == TSelector::kAbortFile)
          return Failure("selector", "the selector left the file by Abort(kAbortFile)" + place +
                                        ", but others process its other parts; skip entries in Process instead,");
+      if (entry < last && stop)
+         return Failure("stopped", "the packet was called off" + place);
       if (entry < last)
          return Failure("read", "the tree cannot be loaded" + place);
       return outcome;

@@ -1,27 +1,40 @@
-"""A worker's loop: pull a packet, run it, commit; always one packet ahead of the master."""
+"""A worker's loop: pull packets, run them, commit; always one lease ahead of the master."""
 
 from __future__ import annotations
 
 import asyncio
-import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Protocol
+from dataclasses import dataclass, field
+from typing import Any
 
 from .bundle import Bundle
 from .code import StaleCode
+from .committer import Committer
+from .line import Channel, Line
+from .memory import MemoryGuard
 from .packets import Packet
-from .runner import Delta, Failure, PacketFailed, Runner
+from .runner import Failure, PacketFailed, Runner
+from .watch import Attempt, Pace, Watch
 
-FEEDBACK_SECONDS = 1.0
-COMMIT_COSTS = 20.0  # a commit comes no oftener than so many times what it costs the worker
 LEASE_WAIT = 10.0
+QUERIES_KNOWN = 4  # descriptions kept of queries that may come back
+
+Opening = tuple[int, int, int, int, Sequence[int]]  # query, packet, last entry, entries, clusters
 
 
-class Channel(Protocol):
-    """The master's messages (see `Master`) by some transport; each call gives the answer."""
+@dataclass
+class _Lease:
+    query: int
+    count: bool
+    work: list[tuple[Packet, Mapping[str, Any]]]  # what has not been begun, with its files
+    ahead: bool  # asked for while another one was worked at
 
-    def __getattr__(self, message: str) -> Callable[..., Awaitable[Any]]: ...
+
+@dataclass(frozen=True)
+class _Described:
+    query: Mapping[str, Any]
+    layout: list[Mapping[str, Any]] = field(default_factory=list)
 
 
 class WorkerLoop:
@@ -32,184 +45,264 @@ class WorkerLoop:
 
     Raises (from `run`):
         StaleCode: a fresh process must take over; nothing is left uncommitted.
+        Unfit: the same, and at once: a thread may still be busy.
         ConnectionError: the master is gone.
     """
 
-    def __init__(self, channel: Channel, address: str, name: str, make_runner: Callable[[], Runner]) -> None:
-        self._channel = channel
-        self._address = address
+    def __init__(
+        self,
+        channel: Channel,
+        address: str,
+        name: str,
+        make_runner: Callable[[], Runner],
+        memory: MemoryGuard,
+        pace: Pace,
+    ) -> None:
+        self._line = Line(channel, address)
         self._name = name
         self._make_runner = make_runner
+        self._memory = memory
+        self._pace = pace
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="root")
-        self._runner: Runner  # made in its own thread, by run()
+        self._runner: Runner  # these three are made in `run`: a runner in its own thread
+        self._watch: Watch
+        self._committer: Committer
         self._query = 0
-        self._layout: list[Mapping[str, Any]] = []
+        self._known: dict[int, _Described] = {}
+        self._code: set[str] = set()  # keys of bundles that are loaded
         self._file = -1
-        self._sequence = 0
-        self._leases = 0
         self._ran: list[tuple[int, int, int, float, str]] = []
-        self._began = 0.0  # when the open instance began
-        self._sending: asyncio.Task[None] | None = None
+        self._openings: list[Opening] = []  # not told yet
+        self._void: set[tuple[int, int]] = set()  # (query, packet) taken back after they were opened
+        self._lease: _Lease | None = None
+        self._next: asyncio.Task[_Lease | None] | None = None
+        self._next_tells = False  # it has openings in it
 
     async def run(self, site: str, host: str, pid: int) -> None:
         """Introduce this worker and work."""
         self._runner = await self._do(self._make_runner)
-        await self._channel.hello(worker=self._address, name=self._name, site=site, host=host, pid=pid)
-        work: Mapping[str, Any] = {}
-        while True:
-            if not work:
-                await self._commit()
-                work = await self._lease(LEASE_WAIT)
-                continue
-            ahead = asyncio.create_task(self._lease(0))
-            try:
-                packets = [Packet.from_message(packet) for packet in work["packets"]]
-                for packet, file in zip(packets, work["files"], strict=True):
-                    await self._handle(int(work["query"]), packet, file, work["count"])
-            except BaseException:
-                ahead.cancel()
-                raise
-            work = await ahead
+        self._watch = Watch(self._line, self._memory, self._pace, self._runner.stop, self._held)
+        self._committer = Committer(self._line, self._name, self._runner, self._do)
+        await self._line.ask("hello", name=self._name, site=site, host=host, pid=pid)
+        tasks = [
+            asyncio.ensure_future(each) for each in (self._work(), self._watch.memory(), self._watch.time())
+        ]
+        try:
+            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                task.result()
+        finally:
+            for task in tasks:
+                task.cancel()
 
-    # ------------------------------------------------------------ inside
+    # ------------------------------------------------------------ leases
+
+    async def _work(self) -> None:
+        while True:
+            self._lease = await self._next if self._next else await self._ask(0.0)
+            self._next = None
+            if self._lease is None:
+                await self._commit()
+                self._lease = await self._ask(LEASE_WAIT)
+                if self._lease is None:
+                    continue
+            self._next = asyncio.create_task(self._ask(0.0, ahead=True))
+            try:
+                await self._run(self._lease)
+            except StaleCode:
+                await self._release()
+                raise
+
+    async def _ask(self, wait: float, ahead: bool = False) -> _Lease | None:
+        ran, self._ran = self._ran, []
+        openings, self._openings = self._openings, []
+        self._next_tells = bool(openings)
+        answer = await self._line.once("lease", ran=ran, opened=openings, wait=wait)
+        self._void.update(map(tuple, answer.get("void", ())))
+        if not answer.get("packets"):
+            return None
+        files = dict(answer["files"])
+        packets = map(Packet.from_message, answer["packets"])
+        work = [(packet, files[packet.file]) for packet in packets]
+        return _Lease(answer["query"], answer["count"], work, ahead)
+
+    async def _run(self, lease: _Lease) -> None:
+        if lease.count:
+            await self._count(lease)
+            return
+        if lease.query != self._query and not await self._take_up(lease):
+            return
+        waited = lease.ahead
+        while lease.work:
+            packet, file = lease.work.pop(0)
+            if packet.solo and waited and not await self._may_begin(lease.query, packet):
+                continue
+            waited = True
+            if not await self._handle(lease.query, packet, file):
+                return
+
+    def _held(self) -> list[int]:
+        """The packets of the query at hand that this worker answers for."""
+        leases = [self._lease, self._next.result() if self._next and self._next.done() else None]
+        waiting = [
+            packet.id
+            for lease in leases
+            if lease is not None and lease.query == self._query
+            for packet, _ in lease.work
+        ]
+        return [*self._runner.uncommitted, *waiting]
+
+    async def _release(self) -> None:
+        """Give back what has not begun, before this process ends."""
+        leases = [self._lease, await self._next if self._next else None]
+        for lease in leases:
+            if lease is not None and lease.work:
+                released = [packet.id for packet, _ in lease.work]
+                stopped = Failure("stopped", "a fresh process takes over")
+                await self._fail(lease.query, released[0], released[1:], stopped)
+        await self._committer.settle()
+
+    # ------------------------------------------------------------ packets
 
     async def _do(self, call: Callable[..., Any], *arguments: Any) -> Any:
         return await asyncio.get_running_loop().run_in_executor(self._thread, call, *arguments)
 
-    async def _lease(self, wait: float) -> Mapping[str, Any]:
-        ran, self._ran = self._ran, []
-        self._leases += 1
-        answer: Mapping[str, Any] = await self._channel.lease(
-            worker=self._address, number=self._leases, ran=ran, wait=wait
-        )
-        return answer
-
-    async def _handle(self, query: int, packet: Packet, file: Mapping[str, Any], count: bool) -> None:
-        at_risk: tuple[int, ...] = ()
-        try:
-            if count:
-                await self._count(query, packet, file)
-                return
-            if query != self._query:
-                await self._commit()
-                if not await self._take_up(query):
-                    return
-            if packet.solo or (self._layout and packet.file != self._file):
-                # With friends an instance keeps to one file: ROOT's readers confuse friends of two trees.
-                await self._commit()
-            self._file = packet.file
-            at_risk = self._runner.uncommitted
-            await self._process(packet, file)
-            if packet.solo or time.monotonic() - self._began > self._commit_interval():
-                await self._commit()
-        except PacketFailed as failed:
-            await self._fail(query, packet, at_risk, failed.failure)
-        except StaleCode:
-            await self._fail(query, packet, (), Failure("stopped", "a fresh process takes over"))
-            await self._settle_sending()
-            raise
-
-    async def _take_up(self, query: int) -> bool:
-        described = await self._channel.query(query=query)
+    async def _take_up(self, lease: _Lease) -> bool:
+        """Change over to a lease's query; False if it is over or cannot be run."""
+        await self._commit()
+        self._query = 0
+        if self._memory.crowded:  # by queries that are over, as a rule
+            raise StaleCode("the memory that earlier queries have left behind")
+        described = self._known.get(lease.query) or await self._describe(lease.query)
         if described is None:
             return False
-        keys = [*described["loads"], *([described["selector"]] if described["selector"] else [])]
-        code = [Bundle.from_message(await self._channel.bundle(key=key)) for key in keys]
-        await self._do(self._runner.begin, described, code)
-        self._layout = await self._channel.layout(query=query) if described["friends"] else []
-        self._query = query
+        query = described.query
+        keys = [*query["loads"], *([query["selector"]] if query["selector"] else [])]
+        missing = [key for key in keys if key not in self._code]
+        code = [Bundle.from_message(await self._line.look_up("bundle", key=key)) for key in missing]
+        try:
+            await self._do(self._runner.begin, query, code)
+        except PacketFailed as failed:
+            await self._fail(lease.query, lease.work[0][0].id, (), failed.failure)
+            return False
+        self._code.update(missing)
+        self._query = lease.query
+        self._committer.begin(lease.query, query)
         return True
 
-    async def _count(self, query: int, packet: Packet, file: Mapping[str, Any]) -> None:
-        entries = await self._do(self._runner.count, file, packet.avoid)
-        good = await self._channel.opened(
-            worker=self._address, query=query, packet=packet.id, last=entries, entries=entries, clusters=[]
-        )
-        if good:
-            await self._send(query, Delta((packet.id,), b"", (), 0, 0))
+    async def _describe(self, number: int) -> _Described | None:
+        query = await self._line.look_up("query", query=number)
+        if query is None:
+            return None
+        layout = await self._line.look_up("layout", query=number) if query["friends"] else []
+        self._known[number] = _Described(query, layout)
+        if len(self._known) > QUERIES_KNOWN:
+            del self._known[next(iter(self._known))]
+        return self._known[number]
 
-    async def _process(self, packet: Packet, file: Mapping[str, Any]) -> None:
+    async def _handle(self, query: int, packet: Packet, file: Mapping[str, Any]) -> bool:
+        """Run a packet; False if the query's others need not be tried."""
+        layout = self._known[query].layout
+        alone = packet.solo and not self._committer.at_end
+        if alone or (layout and packet.file != self._file):
+            # With friends an instance keeps to one file: ROOT's readers confuse friends of two trees.
+            await self._commit()
+        self._file = packet.file
+        at_risk = self._runner.uncommitted
+        try:
+            await self._process(query, packet, file, layout)
+        except PacketFailed as failed:
+            await self._fail(query, packet.id, at_risk, failed.failure)
+            return failed.failure.kind not in ("selector", "memory")
+        if alone or self._committer.due:
+            await self._commit()
+        return True
+
+    async def _process(
+        self, query: int, packet: Packet, file: Mapping[str, Any], layout: Sequence[Mapping[str, Any]]
+    ) -> None:
         loop = asyncio.get_running_loop()
-        told: list[asyncio.Task[bool]] = []
+        told: list[asyncio.Task[None]] = []
 
         def opened(last: int, entries: int, clusters: list[int]) -> None:
-            def tell() -> None:
-                told.append(
-                    asyncio.ensure_future(
-                        self._channel.opened(
-                            worker=self._address,
-                            query=self._query,
-                            packet=packet.id,
-                            last=last,
-                            entries=entries,
-                            clusters=clusters,
-                        )
-                    )
-                )
-
-            loop.call_soon_threadsafe(tell)
+            opening = (query, packet.id, last, entries, clusters)
+            if last == entries:  # nobody waits to hear of it
+                loop.call_soon_threadsafe(self._openings.append, opening)
+            else:
+                loop.call_soon_threadsafe(lambda: told.append(asyncio.create_task(self._tell([opening]))))
 
         fresh = not self._runner.uncommitted
-        began = time.monotonic()
-        entries, seconds, source = await self._do(self._runner.run, packet, file, opened, self._layout)
+        self._runner.stop(False)
+        attempt = self._watch.attempt = Attempt(query, packet.id, packet.deadline)
+        try:
+            entries, seconds, source = await self._do(self._runner.run, packet, file, opened, layout)
+        finally:
+            self._watch.attempt = None
         if fresh:
-            self._began = began
+            self._committer.began = attempt.began
         for task in told:
-            if not await task:  # the master has given the packet to somebody else
-                raise PacketFailed(Failure("stopped", "the packet was taken back"))
-        self._ran.append((self._query, packet.id, entries, seconds, source))
+            await task
+        if attempt.called_off or (query, packet.id) in self._void:
+            raise PacketFailed(Failure("stopped", "the packet was taken back"))
+        self._ran.append((query, packet.id, entries, seconds, source))
 
-    def _commit_interval(self) -> float:
-        return max(FEEDBACK_SECONDS, COMMIT_COSTS * self._runner.instance_cost)
+    async def _count(self, lease: _Lease) -> None:
+        """Learn the entries of files, and commit that."""
+        await self._commit()
+        counted = []
+        while lease.work:
+            packet, file = lease.work.pop(0)
+            try:
+                self._watch.attempt = Attempt(lease.query, packet.id, packet.deadline)
+                entries = await self._do(self._runner.count, file, packet.avoid)
+            except PacketFailed as failed:
+                await self._fail(lease.query, packet.id, (), failed.failure)
+                continue
+            finally:
+                self._watch.attempt = None
+            self._openings.append((lease.query, packet.id, entries, entries, []))
+            counted.append(packet.id)
+        await self._acknowledge()
+        good = [packet for packet in counted if (lease.query, packet) not in self._void]
+        await self._committer.counted(lease.query, good)
+
+    # ------------------------------------------------------------ what the master is told
+
+    async def _may_begin(self, query: int, packet: Packet) -> bool:
+        return bool(await self._line.ask("begin", query=query, packet=packet.id))
+
+    async def _tell(self, openings: list[Opening]) -> None:
+        self._void.update(map(tuple, await self._line.once("opened", opened=openings)))
+
+    async def _acknowledge(self) -> None:
+        """Know of every file that was opened whether the master took it that way."""
+        if self._next is not None and self._next_tells:
+            await asyncio.shield(self._next)
+        if self._openings:
+            openings, self._openings = self._openings, []
+            await self._tell(openings)
 
     async def _commit(self) -> None:
-        """Send what the open instance has; at most one commit is under way."""
+        """Send what the open instance has."""
         packets = self._runner.uncommitted
         if not packets:
             return
+        await self._acknowledge()
         try:
-            delta = await self._do(self._runner.finish)
+            if self._void.intersection((self._query, packet) for packet in packets):
+                raise PacketFailed(Failure("stopped", "a packet was taken back"))
+            await self._committer.commit()
         except PacketFailed as failed:
-            await self._channel.fail(
-                worker=self._address,
-                query=self._query,
-                packet=packets[-1],
-                released=list(packets),
-                kind=failed.failure.kind,
-                reason=failed.failure.reason,
-                storage_elements=[],
-            )
-            return
-        if delta is not None:
-            await self._settle_sending()
-            self._sending = asyncio.create_task(self._send(self._query, delta))
+            await self._fail(self._query, packets[-1], packets, failed.failure)
+        self._void.clear()
 
-    async def _settle_sending(self) -> None:
-        if self._sending is not None:
-            sending, self._sending = self._sending, None
-            await sending
-
-    async def _send(self, query: int, delta: Delta) -> None:
-        self._sequence += 1
-        await self._channel.commit(
-            worker=self._address,
-            incarnation=self._name,
-            query=query,
-            sequence=self._sequence,
-            packets=list(delta.packets),
-            delta=delta.data,
-            classes=list(delta.classes),
-            bytes_read=delta.bytes_read,
-            local_bytes=delta.local_bytes,
-        )
-
-    async def _fail(self, query: int, packet: Packet, at_risk: tuple[int, ...], failure: Failure) -> None:
+    async def _fail(self, query: int, packet: int, at_risk: Sequence[int], failure: Failure) -> None:
         """Report a failed packet; those that its instance had run before did not happen either."""
         await self._do(self._runner.discard)
-        await self._channel.fail(
-            worker=self._address,
+        await self._line.once(
+            "fail",
             query=query,
-            packet=packet.id,
+            packet=packet,
             released=list(at_risk),
             kind=failure.kind,
             reason=failure.reason,

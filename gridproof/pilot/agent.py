@@ -88,7 +88,9 @@ class Agent:
         self._exported = self._directory / "cache"
         self._forkserver = forkserver
         cache = Path(config.cache_dir) if config.cache_dir else self._exported
-        self._workers = Workers(forkserver, job, self._directory / "workers", cache, self._tell)
+        self._workers = Workers(
+            forkserver, job, self._directory / "workers", cache, config.worker_memory, self._tell
+        )
         self._xrootd: nodexrootd.NodeXrootd | None = None
         self._ready: Ready | None = None
         self._draining = False

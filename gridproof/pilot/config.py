@@ -22,6 +22,7 @@ class PilotConfig:
     ``host_key`` is the ProxyServer's public, ``join_key`` the submission's private key (OpenSSH texts);
     times are in seconds; ``ttl`` 0 means that the slot has no end. ``cache_dir`` is where workers keep
     compiled code ("": in the job's directory); what the node's XRootD exports is always the pilot's own.
+    ``worker_memory``: bytes that one worker may use, 0 for as many as there are.
     """
 
     host: str
@@ -33,6 +34,7 @@ class PilotConfig:
     cores: int = 1
     ttl: float = 0.0
     cache_dir: str = ""
+    worker_memory: int = 0
 
 
 @dataclass(frozen=True)

@@ -37,20 +37,28 @@ def preload() -> None:
 def main(spec: Mapping[str, Any]) -> int:
     """Be the worker that ``spec`` describes, until its session ends; returns the exit code."""
     from ..engine import dask, runtime
+    from ..engine.memory import MemoryGuard
+    from ..engine.runner import Runner
+    from ..engine.watch import Pace
 
+    memory = MemoryGuard(spec["memory_limit"])
+    memory.enforce()
+    cache, site = Path(spec["cache_dir"]), spec["site"]
+    resolve = GridResolver(spec.get("environment", os.environ))
     runtime.load_threaded().gridproof.ReportCrashes()
     return asyncio.run(
         dask.run_worker(
             scheduler=spec["scheduler"],
             tls=dask.tls_of(spec),
             name=spec["name"],
-            site=spec["site"],
+            site=site,
             host=spec["host"],
             contact=spec.get("contact"),
             port=spec.get("listen_port", 0),
-            cache=Path(spec["cache_dir"]),
             directory=Path(spec["work_dir"]),
-            resolve=GridResolver(spec.get("environment", os.environ)),
+            make_runner=lambda: Runner(cache, resolve, site),
+            memory=memory,
+            pace=Pace(),
         )
     )
 

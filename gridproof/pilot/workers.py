@@ -43,11 +43,12 @@ class _Worker:
 class Workers:
     """Starts workers as told over one connection at a time, and tells what becomes of them."""
 
-    def __init__(self, forkserver: Child, job: Job, work: Path, cache: Path, tell: Tell) -> None:
+    def __init__(self, forkserver: Child, job: Job, work: Path, cache: Path, memory: int, tell: Tell) -> None:
         self._forkserver = forkserver
         self._job = job
         self._work = work
         self._cache = cache
+        self._memory = memory  # bytes a worker may use, 0: no limit
         self._tell = tell
         self._workers: dict[str, _Worker] = {}
         self._schedulers: dict[int, asyncio.Future[int]] = {}
@@ -115,6 +116,7 @@ class Workers:
             "cert": order.cert,
             "key": order.key,
             "cache_dir": str(self._cache),
+            "memory_limit": self._memory,
             "work_dir": str(directory),
             "environment": dict(self._job.grid_environment),
         }

@@ -77,8 +77,8 @@ class Cluster:
 
         self._client = self._loop.run(connect())
 
-    def start(self, site: str = "A") -> None:
-        """Fork one more worker."""
+    def start(self, site: str = "A", memory_limit: int = 2_000_000_000) -> None:
+        """Fork one more worker, of so many bytes at most."""
         self._born += 1
         self._write(
             self._forker,
@@ -91,6 +91,7 @@ class Cluster:
             key=self._worker.key,
             cache_dir=str(self.cache),
             work_dir=str(self._directory),
+            memory_limit=memory_limit,
         )
 
     def send(self, message, **arguments):

@@ -1,0 +1,80 @@
+"""What a session's master knows: its workers, the queries in flight, code; and who waits for news."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from .bundle import Bundle
+from .merge import MergeThread
+from .running import Running
+
+LONGEST_WAIT = 20.0  # seconds that a message may wait for news
+
+
+@dataclass(frozen=True)
+class WorkerInfo:
+    """A worker as it introduced itself; ``address`` is what it is known by here."""
+
+    address: str
+    name: str
+    site: str
+    host: str
+    pid: int
+
+
+class News:
+    """Something that coroutines wait for, again and again."""
+
+    def __init__(self) -> None:
+        self._event = asyncio.Event()
+
+    def tell(self) -> None:
+        """Wake all who wait now."""
+        self._event.set()
+        self._event = asyncio.Event()
+
+    async def wait(self, deadline: float) -> bool:
+        """Wait for news; False once ``deadline`` (monotonic) has passed."""
+        left = deadline - time.monotonic()
+        if left <= 0:
+            return False
+        try:
+            await asyncio.wait_for(self._event.wait(), left)
+        except (TimeoutError, asyncio.TimeoutError):
+            return False
+        return True
+
+
+class Board:
+    """Shared by those who serve the workers and those who serve the client, in one event loop."""
+
+    def __init__(self, cache: Path) -> None:
+        self.merge = MergeThread(cache)
+        self.workers: dict[str, WorkerInfo] = {}
+        self.names: dict[str, str] = {}  # of workers by address, of the gone ones too
+        self.queries: dict[int, Running] = {}
+        self.bundles: dict[str, Bundle] = {}
+        self.loads: list[str] = []  # bundles that every query starts from
+        self.work = News()  # there may be something to lease
+        self.status = News()  # a query or the workers stand differently
+
+    def in_flight(self, query: int) -> Running | None:
+        """A query that is not over."""
+        running = self.queries.get(query)
+        return None if running is None or running.over else running
+
+    def settle(self, running: Running) -> None:
+        """See to it that a change in a query has its consequences and is seen."""
+        if running.settle():
+            self.work.tell()
+        self.status.tell()
+
+    def keep(self, message: Mapping[str, object]) -> str:
+        """Take a bundle in; returns its key."""
+        bundle = Bundle.from_message(dict(message))
+        self.bundles[bundle.key] = bundle
+        return bundle.key

@@ -1,0 +1,93 @@
+"""The master's answers to the client: queries are submitted, followed and cancelled, results fetched."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from ..errors import QueryCancelled
+from .board import LONGEST_WAIT, Board
+from .running import Running
+
+
+class ClientDesk:
+    """Each public coroutine is a message of the client's."""
+
+    def __init__(self, board: Board) -> None:
+        self._board = board
+        self._ids = 0
+
+    async def workers(self, at_least: int, wait: float) -> list[dict[str, Any]]:
+        """The workers that are ready, once there are ``at_least`` so many or after ``wait`` s."""
+        deadline = time.monotonic() + min(wait, LONGEST_WAIT)
+        while len(self._board.workers) < at_least and await self._board.status.wait(deadline):
+            pass
+        return [vars(worker) for worker in self._board.workers.values()]
+
+    async def load(self, bundle: Mapping[str, Any]) -> None:
+        """Code for every worker, now and later."""
+        key = self._board.keep(bundle)
+        if key not in self._board.loads:
+            self._board.loads.append(key)
+
+    async def submit(self, spec: Mapping[str, Any]) -> int:
+        """Start a query; answers its number.
+
+        ``spec``: ``selector`` (a bundle or None), ``class_name``, ``option``, ``input`` (bytes of a TList),
+        ``on_missing``, ``feedback`` (s), ``commit`` (``"interval"`` or ``"end"``), and ``parts``: the dataset
+        and its friends, each with ``tree``, ``alias`` and ``files`` (``name``, ``kind``, ``size``,
+        ``replicas``).
+        """
+        board = self._board
+        self._ids += 1
+        number = self._ids  # others may be submitted while this one waits for the merge thread
+        selector = board.keep(spec["selector"]) if spec["selector"] else ""
+        parts = [dict(part) for part in spec["parts"]]
+        kept = {
+            "feedback": 1.0,
+            "commit": "interval",
+            **spec,
+            "selector": selector,
+            "loads": list(board.loads),
+            "parts": parts,
+            "tree": parts[0]["tree"],
+        }
+        code = [board.bundles[key] for key in [*board.loads, *([selector] if selector else [])]]
+        merger = await board.merge.run(board.merge.merger, code)
+        running = Running(number, kept, merger)
+        for worker in board.workers.values():
+            running.join(worker.address, worker.site)
+        board.queries[number] = running
+        board.settle(running)
+        board.work.tell()
+        return number
+
+    async def follow(self, query: int, version: int, wait: float) -> dict[str, Any]:
+        """How a query fares, once it is newer than ``version`` or after ``wait`` s."""
+        running = self._board.queries[query]
+        deadline = time.monotonic() + min(wait, LONGEST_WAIT)
+        while running.version <= version and not running.over:
+            if not await self._board.status.wait(deadline):
+                break
+        return running.status(self._board.names, len(self._board.workers))
+
+    async def result(self, query: int) -> bytes:
+        """The merged outputs so far, as bytes of a TList."""
+        running = self._board.queries[query]
+        async with running.merging:
+            return bytes(await self._board.merge.run(running.merger.snapshot))
+
+    async def cancel(self, query: int) -> None:
+        """Stop a query; its workers learn it within a second or two, in the middle of a packet too."""
+        running = self._board.in_flight(query)
+        if running is not None:
+            running.state.error = QueryCancelled("the query was cancelled")
+            self._board.settle(running)
+
+    async def forget(self, query: int) -> None:
+        """The client has what it wants."""
+        running = self._board.queries.pop(query, None)
+        if running is not None:
+            running.end()
+        self._board.status.tell()

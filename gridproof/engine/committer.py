@@ -1,0 +1,104 @@
+"""When a worker commits, and how."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any
+
+from .line import Line
+from .runner import Delta, Runner
+
+FIRST_SECONDS = 0.25  # the first commit of a query comes so early, each further one after twice as much
+COMMIT_COSTS = 20.0  # a commit comes no oftener than so many times what it costs the worker,
+EARLY_COSTS = 4.0  # and so many times while commits come early
+LARGE = 1 << 20  # bytes of outputs for which the master is asked first whether it has room
+
+
+class Committer:
+    """Sends the outputs of a runner's instances to the master, at most one at a time.
+
+    ``do`` calls a function in the runner's thread.
+    """
+
+    def __init__(self, line: Line, name: str, runner: Runner, do: Callable[..., Awaitable[Any]]) -> None:
+        self._line = line
+        self._name = name
+        self._runner = runner
+        self._do = do
+        self._query = 0
+        self._feedback = 0.0
+        self._interval = 0.0  # what the master wants at least
+        self._commits = 0  # of the query
+        self._sequence = 0
+        self._sending: asyncio.Task[None] | None = None
+        self.at_end = False  # one commit for all of a worker's packets
+        self.began = 0.0  # when the open instance began (monotonic)
+
+    def begin(self, number: int, query: Mapping[str, Any]) -> None:
+        """Commits are of this query from now on."""
+        self._query = number
+        self._feedback = query["feedback"]
+        self._interval = query["interval"]
+        self._commits = 0
+        self.at_end = query["commit"] == "end"
+
+    @property
+    def due(self) -> bool:
+        """The open instance has lived long enough, and no other one's outputs are on their way."""
+        if self.at_end or (self._sending is not None and not self._sending.done()):
+            return False
+        cost = self._runner.instance_cost
+        early = FIRST_SECONDS * 2.0 ** min(self._commits, 20)
+        if early < self._feedback:
+            pause = max(early, EARLY_COSTS * cost, self._interval)
+        else:
+            pause = max(self._feedback, COMMIT_COSTS * cost, self._interval)
+        return time.monotonic() - self.began >= pause
+
+    async def commit(self) -> None:
+        """End the open instance and send its outputs, after those of the one before.
+
+        Raises:
+            PacketFailed: its end failed.
+        """
+        delta = await self._do(self._runner.finish)
+        if delta is not None:
+            self._commits += 1
+            await self._send(self._query, delta)
+
+    async def counted(self, query: int, packets: Sequence[int]) -> None:
+        """Commit packets that only told how many entries files have."""
+        if packets:
+            await self._send(query, Delta(tuple(packets), b"", (), 0, 0))
+
+    async def settle(self) -> None:
+        """Wait until nothing is on its way."""
+        if self._sending is not None:
+            sending, self._sending = self._sending, None
+            await sending
+
+    async def _send(self, query: int, delta: Delta) -> None:
+        await self.settle()
+        self._sending = asyncio.create_task(self._deliver(query, delta))
+
+    async def _deliver(self, query: int, delta: Delta) -> None:
+        self._sequence += 1
+        sequence = self._sequence
+        if len(delta.data) >= LARGE:
+            while not await self._line.ask("admit"):
+                pass
+        answer = await self._line.ask(
+            "commit",
+            incarnation=self._name,
+            query=query,
+            sequence=sequence,
+            packets=list(delta.packets),
+            delta=delta.data,
+            classes=list(delta.classes),
+            bytes_read=delta.bytes_read,
+            local_bytes=delta.local_bytes,
+        )
+        if query == self._query:
+            self._interval = answer["interval"]

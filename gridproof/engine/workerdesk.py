@@ -1,0 +1,332 @@
+"""The master's answers to its workers: leases, commits, failures."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Coroutine, Sequence
+from typing import Any, TypeVar
+
+from ..errors import MergeError, QueryError
+from .board import LONGEST_WAIT, Board, WorkerInfo
+from .commits import Verdict
+from .packetizer import HELP_SECONDS
+from .running import Running
+
+LOOK_AROUND = 2.0  # seconds after which an idle worker asks again for what has become overdue
+BACKOFF_COMMITS = 3  # undecodable commits in a row that a query survives
+LARGE_DELTAS = 3  # outputs that may be on their way to the merge at a time, of those that need admission
+ANSWERS_KEPT = 8  # per worker, for messages that come again
+
+_Answer = TypeVar("_Answer")
+
+
+class WorkerDesk:
+    """Each public coroutine is a message of a worker's, but for `lost`.
+
+    Messages with a ``number``, which counts a worker's messages, may come again: a repeated one gets the
+    first one's answer.
+    """
+
+    def __init__(self, board: Board) -> None:
+        self._board = board
+        self._answers: dict[str, dict[int, asyncio.Future[Any]]] = {}
+        self._room = asyncio.Semaphore(LARGE_DELTAS)
+        self._admitted: set[str] = set()
+
+    async def hello(self, worker: str, name: str, site: str, host: str, pid: int) -> None:
+        """A worker is ready."""
+        board = self._board
+        board.workers[worker] = WorkerInfo(worker, name, site, host, pid)
+        board.names[worker] = name
+        self._answers[worker] = {}
+        for running in board.queries.values():
+            running.join(worker, site)
+        board.status.tell()
+
+    def lost(self, worker: str) -> None:
+        """A worker is gone."""
+        board = self._board
+        if board.workers.pop(worker, None) is None:
+            return
+        self._answers.pop(worker, None)
+        self._leave_room(worker)
+        for running in board.queries.values():
+            if not running.over:
+                running.lose(worker)
+                board.settle(running)
+        board.work.tell()
+        board.status.tell()
+
+    # ------------------------------------------------------------ packets
+
+    async def lease(
+        self,
+        worker: str,
+        number: int,
+        ran: Sequence[tuple[int, int, int, float, str]],
+        opened: Sequence[tuple[int, int, int, int, Sequence[int]]],
+        wait: float,
+    ) -> dict[str, Any]:
+        """The worker's next packets: ``{query, count, packets, files}``, or nothing of that.
+
+        ``ran``: packets run since the last message, as (query, packet, entries, seconds, source site).
+        ``opened``: as in the message of that name; ``void`` in the answer is that message's answer. Waits up
+        to ``wait`` s for something to do. ``files`` are those of the packets, as (index, description).
+        """
+        return await self._once(worker, number, self._lease(worker, ran, opened, wait))
+
+    async def begin(self, worker: str, query: int, packet: int) -> bool:
+        """Whether to run a ``solo`` packet that waited behind another one; False: it was taken back."""
+        running = self._board.in_flight(query)
+        return running is not None and running.active.begin(worker, packet, time.monotonic())
+
+    async def late(self, worker: str, query: int, packet: int, overdue: bool) -> bool:
+        """Whether to go on with a packet that takes long; ``overdue``: its deadline has passed."""
+        running = self._board.in_flight(query)
+        if running is None or not overdue:
+            return running is not None
+        return running.active.late(worker, packet, time.monotonic())
+
+    async def opened(
+        self, worker: str, number: int, opened: Sequence[tuple[int, int, int, int, Sequence[int]]]
+    ) -> list[tuple[int, int]]:
+        """What was learnt of files, as (query, packet, its last entry, entries, clusters).
+
+        Answers the packets (query, packet) that are to be thrown away: somebody else has them.
+        """
+        return await self._once(worker, number, self._opened(worker, opened))
+
+    async def fail(
+        self,
+        worker: str,
+        number: int,
+        query: int,
+        packet: int,
+        released: Sequence[int],
+        kind: str,
+        reason: str,
+        storage_elements: Sequence[str],
+    ) -> None:
+        """A packet could not be run; see `Query.fail`."""
+        await self._once(
+            worker, number, self._fail(worker, query, packet, released, kind, reason, storage_elements)
+        )
+
+    # ------------------------------------------------------------ commits
+
+    async def admit(self, worker: str) -> bool:
+        """Whether a worker may send large outputs now; it waits here for its turn, and asks again."""
+        if worker not in self._admitted:
+            try:
+                await asyncio.wait_for(self._room.acquire(), LONGEST_WAIT)
+            except (TimeoutError, asyncio.TimeoutError):
+                return False
+            self._admitted.add(worker)
+            if worker not in self._board.workers:
+                self._leave_room(worker)
+        return True
+
+    async def commit(
+        self,
+        worker: str,
+        incarnation: str,
+        query: int,
+        sequence: int,
+        packets: Sequence[int],
+        delta: bytes,
+        classes: Sequence[str],
+        bytes_read: int,
+        local_bytes: int,
+    ) -> dict[str, Any]:
+        """Outputs of some packets; answers whether they became part of the result (``accepted``), and how
+        many seconds apart this worker's commits are to be at least (``interval``)."""
+        try:
+            running = self._board.in_flight(query)
+            if running is None:
+                return {"accepted": False, "interval": 0.0}
+            if running.counting is not None:
+                verdict = running.counting.claim(worker, incarnation, sequence, packets)
+            else:
+                verdict = await self._commit(running, worker, incarnation, sequence, packets, delta, classes)
+                if verdict.accepted and not verdict.repeated:
+                    running.state.tally.bytes_read += bytes_read
+                    running.state.tally.local_bytes += local_bytes
+            self._board.settle(running)
+            if not verdict.accepted:
+                self._board.work.tell()
+            return {
+                "accepted": verdict.accepted,
+                "interval": running.commit_interval(len(self._board.workers)),
+            }
+        finally:
+            self._leave_room(worker)
+
+    # ------------------------------------------------------------ code
+
+    async def query(self, query: int) -> dict[str, Any] | None:
+        """What a worker needs to run a query's packets, once; None if it is over."""
+        running = self._board.in_flight(query)
+        if running is None:
+            return None
+        keys = ("selector", "loads", "class_name", "option", "input", "tree", "feedback", "commit")
+        return {
+            **{key: running.spec[key] for key in keys},
+            "friends": len(running.spec["parts"]) > 1,
+            "interval": running.commit_interval(len(self._board.workers)),
+        }
+
+    async def layout(self, query: int) -> list[dict[str, Any]]:
+        """Where entries lie in a query with friends: per dataset, the main one first, files and entries."""
+        running = self._board.queries[query]
+        return [dict(part) for part in running.spec["parts"]]
+
+    async def bundle(self, key: str) -> dict[str, Any]:
+        """Code by its key."""
+        return self._board.bundles[key].to_message()
+
+    # ------------------------------------------------------------ inside
+
+    async def _once(self, worker: str, number: int, work: Coroutine[Any, Any, _Answer]) -> _Answer:
+        """Do a worker's message, unless it is done or being done already."""
+        answers = self._answers.setdefault(worker, {})
+        if number in answers:
+            work.close()
+            known: _Answer = await asyncio.shield(answers[number])
+            return known
+        kept = answers[number] = asyncio.get_running_loop().create_future()
+        if len(answers) > ANSWERS_KEPT:
+            del answers[next(iter(answers))]
+        try:
+            answer = await work
+        except BaseException:
+            answers.pop(number, None)
+            kept.cancel()
+            raise
+        kept.set_result(answer)
+        return answer
+
+    async def _lease(
+        self,
+        worker: str,
+        ran: Sequence[tuple[int, int, int, float, str]],
+        opened: Sequence[tuple[int, int, int, int, Sequence[int]]],
+        wait: float,
+    ) -> dict[str, Any]:
+        board = self._board
+        for query, packet_id, entries, seconds, source in ran:
+            if query in board.queries:
+                board.queries[query].active.ran(worker, packet_id, entries, seconds, source)
+        void = await self._opened(worker, opened)
+        asked = time.monotonic()
+        patience, deadline = asked + HELP_SECONDS, asked + min(wait, LONGEST_WAIT)
+        answer: dict[str, Any] = {}
+        while worker in board.workers:
+            now = time.monotonic()
+            answer = self._next_packets(worker, now, patient=now < patience)
+            if answer or now >= deadline:
+                break
+            await board.work.wait(min(deadline, patience if now < patience else now + LOOK_AROUND))
+        return {**answer, "void": void} if void else answer
+
+    def _next_packets(self, worker: str, now: float, patient: bool) -> dict[str, Any]:
+        """From the query that has fewest packets out."""
+        in_flight = [running for running in self._board.queries.values() if not running.over]
+        if len(in_flight) > 1:
+            in_flight.sort(key=lambda running: (running.active.outstanding(), running.id))
+        for running in in_flight:
+            try:
+                packets = running.active.lease(worker, now, patient)
+            except Exception as error:  # a fault of the master's own must end its query, not the workers
+                running.state.error = QueryError(f"the master failed: {type(error).__name__}: {error}")
+                self._board.settle(running)
+                continue
+            if packets:
+                return {
+                    "query": running.id,
+                    "count": running.counting is not None,
+                    "packets": [packet.to_message() for packet in packets],
+                    "files": [(i, running.file(i)) for i in {packet.file for packet in packets}],
+                }
+        return {}
+
+    async def _opened(
+        self, worker: str, opened: Sequence[tuple[int, int, int, int, Sequence[int]]]
+    ) -> list[tuple[int, int]]:
+        void = []
+        for query, packet, last, entries, clusters in opened:
+            running = self._board.in_flight(query)
+            if running is None or not running.active.opened(worker, packet, last, entries, clusters):
+                void.append((query, packet))
+            elif last < entries:
+                self._board.work.tell()
+        return void
+
+    async def _fail(
+        self,
+        worker: str,
+        query: int,
+        packet: int,
+        released: Sequence[int],
+        kind: str,
+        reason: str,
+        storage_elements: Sequence[str],
+    ) -> None:
+        running = self._board.in_flight(query)
+        if running is not None:
+            running.active.fail(worker, packet, released, kind, reason, storage_elements)
+            self._board.settle(running)
+            self._board.work.tell()
+
+    async def _commit(
+        self,
+        running: Running,
+        worker: str,
+        incarnation: str,
+        sequence: int,
+        packets: Sequence[int],
+        delta: bytes,
+        classes: Sequence[str],
+    ) -> Verdict:
+        async with running.merging:
+            try:
+                return running.state.known(incarnation, sequence) or await self._merge_commit(
+                    running, worker, incarnation, sequence, packets, delta, classes
+                )
+            except MergeError as error:
+                running.state.error = error
+                return Verdict(False)
+
+    async def _merge_commit(
+        self,
+        running: Running,
+        worker: str,
+        incarnation: str,
+        sequence: int,
+        packets: Sequence[int],
+        delta: bytes,
+        classes: Sequence[str],
+    ) -> Verdict:
+        merge = self._board.merge
+        began = time.monotonic()
+        try:
+            objects = await merge.run(running.merger.decode, delta, classes)
+        except MergeError:
+            running.bad_commits += 1
+            if running.bad_commits > BACKOFF_COMMITS:
+                raise
+            running.state.fail(worker, packets[0], packets, "stopped", "the outputs were unreadable", ())
+            return Verdict(False)
+        if running.over or worker not in self._board.workers:
+            return Verdict(False)
+        verdict = running.state.claim(worker, incarnation, sequence, packets)
+        if verdict.accepted:
+            await merge.run(running.merger.merge, objects)
+            running.received_bytes += len(delta)
+        running.merged(time.monotonic() - began)
+        return verdict
+
+    def _leave_room(self, worker: str) -> None:
+        if worker in self._admitted:
+            self._admitted.discard(worker)
+            self._room.release()
