@@ -7,7 +7,7 @@ import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
-from .line import Line
+from .masterlink import MasterLink
 from .runner import Delta, Runner
 
 FIRST_SECONDS = 0.25  # the first commit of a query comes so early, each further one after twice as much
@@ -22,8 +22,10 @@ class Committer:
     ``do`` calls a function in the runner's thread.
     """
 
-    def __init__(self, line: Line, name: str, runner: Runner, do: Callable[..., Awaitable[Any]]) -> None:
-        self._line = line
+    def __init__(
+        self, master: MasterLink, name: str, runner: Runner, do: Callable[..., Awaitable[Any]]
+    ) -> None:
+        self._master = master
         self._name = name
         self._runner = runner
         self._do = do
@@ -87,9 +89,9 @@ class Committer:
         self._sequence += 1
         sequence = self._sequence
         if len(delta.data) >= LARGE:
-            while not await self._line.ask("admit"):
+            while not await self._master.ask("admit"):
                 pass
-        answer = await self._line.ask(
+        answer = await self._master.ask(
             "commit",
             incarnation=self._name,
             query=query,

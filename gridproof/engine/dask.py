@@ -119,12 +119,12 @@ class MasterServer:
             dashboard=False,
             plugins=[_LostWorkers(self._master.for_workers.lost)],
         )
-        for desk, messages in (
+        for side, messages in (
             (self._master.for_workers, _WORKER_MESSAGES),
-            (self._master.for_client, _CLIENT_MESSAGES),
+            (self._master.for_clients, _CLIENT_MESSAGES),
         ):
             for message in messages:
-                self._scheduler.handlers[_PREFIX + message] = getattr(desk, message)
+                self._scheduler.handlers[_PREFIX + message] = getattr(side, message)
 
     async def start(self) -> str:
         """Listen; returns the address, ``tls://127.0.0.1:PORT``."""

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from time import monotonic
 from typing import NoReturn
 
-from .line import Line
+from .masterlink import MasterLink
 from .memory import MemoryGuard
 
 
@@ -49,13 +49,13 @@ class Watch:
 
     def __init__(
         self,
-        line: Line,
+        master: MasterLink,
         memory: MemoryGuard,
         pace: Pace,
         stop: Callable[[], None],
         held: Callable[[], list[int]],
     ) -> None:
-        self._line = line
+        self._master = master
         self._memory = memory
         self._pace = pace
         self._stop = stop
@@ -79,7 +79,7 @@ class Watch:
             if attempt is None or attempt is not self.attempt:
                 continue
             age = monotonic() - attempt.began
-            wanted = await self._line.ask(
+            wanted = await self._master.ask(
                 "late", query=attempt.query, packet=attempt.packet, overdue=age > attempt.deadline
             )
             if wanted or attempt is not self.attempt:
@@ -91,7 +91,7 @@ class Watch:
                 await self._end(attempt, "hung", f"it did not come back within {age:.0f} s")
 
     async def _end(self, attempt: Attempt, kind: str, reason: str) -> NoReturn:
-        said = self._line.once(
+        said = self._master.once(
             "fail",
             query=attempt.query,
             packet=attempt.packet,

@@ -11,7 +11,7 @@ from typing import Any
 from .bundle import Bundle
 from .code import StaleCode
 from .committer import Committer
-from .line import Channel, Line
+from .masterlink import Channel, MasterLink
 from .memory import MemoryGuard
 from .packets import Packet
 from .runner import Failure, PacketFailed, Runner
@@ -58,7 +58,7 @@ class WorkerLoop:
         memory: MemoryGuard,
         pace: Pace,
     ) -> None:
-        self._line = Line(channel, address)
+        self._master = MasterLink(channel, address)
         self._name = name
         self._make_runner = make_runner
         self._memory = memory
@@ -81,9 +81,9 @@ class WorkerLoop:
     async def run(self, site: str, host: str, pid: int) -> None:
         """Introduce this worker and work."""
         self._runner = await self._do(self._make_runner)
-        self._watch = Watch(self._line, self._memory, self._pace, self._runner.stop, self._held)
-        self._committer = Committer(self._line, self._name, self._runner, self._do)
-        await self._line.ask("hello", name=self._name, site=site, host=host, pid=pid)
+        self._watch = Watch(self._master, self._memory, self._pace, self._runner.stop, self._held)
+        self._committer = Committer(self._master, self._name, self._runner, self._do)
+        await self._master.ask("hello", name=self._name, site=site, host=host, pid=pid)
         tasks = [
             asyncio.ensure_future(each) for each in (self._work(), self._watch.memory(), self._watch.time())
         ]
@@ -117,7 +117,7 @@ class WorkerLoop:
         ran, self._ran = self._ran, []
         openings, self._openings = self._openings, []
         self._next_tells = bool(openings)
-        answer = await self._line.once("lease", ran=ran, opened=openings, wait=wait)
+        answer = await self._master.once("lease", ran=ran, opened=openings, wait=wait)
         self._void.update(map(tuple, answer.get("void", ())))
         if not answer.get("packets"):
             return None
@@ -179,7 +179,7 @@ class WorkerLoop:
         query = described.query
         keys = [*query["loads"], *([query["selector"]] if query["selector"] else [])]
         missing = [key for key in keys if key not in self._code]
-        code = [Bundle.from_message(await self._line.look_up("bundle", key=key)) for key in missing]
+        code = [Bundle.from_message(await self._master.look_up("bundle", key=key)) for key in missing]
         try:
             await self._do(self._runner.begin, query, code)
         except PacketFailed as failed:
@@ -191,10 +191,10 @@ class WorkerLoop:
         return True
 
     async def _describe(self, number: int) -> _Described | None:
-        query = await self._line.look_up("query", query=number)
+        query = await self._master.look_up("query", query=number)
         if query is None:
             return None
-        layout = await self._line.look_up("layout", query=number) if query["friends"] else []
+        layout = await self._master.look_up("layout", query=number) if query["friends"] else []
         self._known[number] = _Described(query, layout)
         if len(self._known) > QUERIES_KNOWN:
             del self._known[next(iter(self._known))]
@@ -269,10 +269,10 @@ class WorkerLoop:
     # ------------------------------------------------------------ what the master is told
 
     async def _may_begin(self, query: int, packet: Packet) -> bool:
-        return bool(await self._line.ask("begin", query=query, packet=packet.id))
+        return bool(await self._master.ask("begin", query=query, packet=packet.id))
 
     async def _tell(self, openings: list[Opening]) -> None:
-        self._void.update(map(tuple, await self._line.once("opened", opened=openings)))
+        self._void.update(map(tuple, await self._master.once("opened", opened=openings)))
 
     async def _acknowledge(self) -> None:
         """Know of every file that was opened whether the master took it that way."""
@@ -299,7 +299,7 @@ class WorkerLoop:
     async def _fail(self, query: int, packet: int, at_risk: Sequence[int], failure: Failure) -> None:
         """Report a failed packet; those that its instance had run before did not happen either."""
         await self._do(self._runner.discard)
-        await self._line.once(
+        await self._master.once(
             "fail",
             query=query,
             packet=packet,

@@ -7,9 +7,9 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ..errors import GridproofError, QueryError
-from .merge import Merger
-from .query import FileInfo, Query
+from ...errors import GridproofError, QueryError
+from ..merge import Merger
+from ..query import FileInfo, Query
 
 MERGE_MEMORY = 0.3  # weight of the newest measurement
 

@@ -1,4 +1,4 @@
-"""A worker's end of the protocol with the master (see `WorkerDesk` for the messages)."""
+"""A worker's end of the protocol with the master (see `ForWorkers` for the messages)."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ class Channel(Protocol):
     def __getattr__(self, message: str) -> Callable[..., Awaitable[Any]]: ...
 
 
-class Line:
+class MasterLink:
     """Says who speaks, and numbers what must not be done twice should the transport repeat it."""
 
     def __init__(self, channel: Channel, address: str) -> None:

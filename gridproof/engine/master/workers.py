@@ -7,11 +7,11 @@ import time
 from collections.abc import Coroutine, Sequence
 from typing import Any, TypeVar
 
-from ..errors import MergeError, QueryError
-from .board import LONGEST_WAIT, Board, WorkerInfo
-from .commits import Verdict
-from .packetizer import HELP_SECONDS
+from ...errors import MergeError, QueryError
+from ..commits import Verdict
+from ..packetizer import HELP_SECONDS
 from .running import Running
+from .state import LONGEST_WAIT, State, WorkerInfo
 
 LOOK_AROUND = 2.0  # seconds after which an idle worker asks again for what has become overdue
 BACKOFF_COMMITS = 3  # undecodable commits in a row that a query survives
@@ -21,42 +21,42 @@ ANSWERS_KEPT = 8  # per worker, for messages that come again
 _Answer = TypeVar("_Answer")
 
 
-class WorkerDesk:
+class ForWorkers:
     """Each public coroutine is a message of a worker's, but for `lost`.
 
     Messages with a ``number``, which counts a worker's messages, may come again: a repeated one gets the
     first one's answer.
     """
 
-    def __init__(self, board: Board) -> None:
-        self._board = board
+    def __init__(self, state: State) -> None:
+        self._state = state
         self._answers: dict[str, dict[int, asyncio.Future[Any]]] = {}
         self._room = asyncio.Semaphore(LARGE_DELTAS)
         self._admitted: set[str] = set()
 
     async def hello(self, worker: str, name: str, site: str, host: str, pid: int) -> None:
         """A worker is ready."""
-        board = self._board
-        board.workers[worker] = WorkerInfo(worker, name, site, host, pid)
-        board.names[worker] = name
+        state = self._state
+        state.workers[worker] = WorkerInfo(worker, name, site, host, pid)
+        state.names[worker] = name
         self._answers[worker] = {}
-        for running in board.queries.values():
+        for running in state.queries.values():
             running.join(worker, site)
-        board.status.tell()
+        state.status.tell()
 
     def lost(self, worker: str) -> None:
         """A worker is gone."""
-        board = self._board
-        if board.workers.pop(worker, None) is None:
+        state = self._state
+        if state.workers.pop(worker, None) is None:
             return
         self._answers.pop(worker, None)
         self._leave_room(worker)
-        for running in board.queries.values():
+        for running in state.queries.values():
             if not running.over:
                 running.lose(worker)
-                board.settle(running)
-        board.work.tell()
-        board.status.tell()
+                state.settle(running)
+        state.work.tell()
+        state.status.tell()
 
     # ------------------------------------------------------------ packets
 
@@ -78,12 +78,12 @@ class WorkerDesk:
 
     async def begin(self, worker: str, query: int, packet: int) -> bool:
         """Whether to run a ``solo`` packet that waited behind another one; False: it was taken back."""
-        running = self._board.in_flight(query)
+        running = self._state.in_flight(query)
         return running is not None and running.active.begin(worker, packet, time.monotonic())
 
     async def late(self, worker: str, query: int, packet: int, overdue: bool) -> bool:
         """Whether to go on with a packet that takes long; ``overdue``: its deadline has passed."""
-        running = self._board.in_flight(query)
+        running = self._state.in_flight(query)
         if running is None or not overdue:
             return running is not None
         return running.active.late(worker, packet, time.monotonic())
@@ -123,7 +123,7 @@ class WorkerDesk:
             except (TimeoutError, asyncio.TimeoutError):
                 return False
             self._admitted.add(worker)
-            if worker not in self._board.workers:
+            if worker not in self._state.workers:
                 self._leave_room(worker)
         return True
 
@@ -142,7 +142,7 @@ class WorkerDesk:
         """Outputs of some packets; answers whether they became part of the result (``accepted``), and how
         many seconds apart this worker's commits are to be at least (``interval``)."""
         try:
-            running = self._board.in_flight(query)
+            running = self._state.in_flight(query)
             if running is None:
                 return {"accepted": False, "interval": 0.0}
             if running.counting is not None:
@@ -152,12 +152,12 @@ class WorkerDesk:
                 if verdict.accepted and not verdict.repeated:
                     running.state.tally.bytes_read += bytes_read
                     running.state.tally.local_bytes += local_bytes
-            self._board.settle(running)
+            self._state.settle(running)
             if not verdict.accepted:
-                self._board.work.tell()
+                self._state.work.tell()
             return {
                 "accepted": verdict.accepted,
-                "interval": running.commit_interval(len(self._board.workers)),
+                "interval": running.commit_interval(len(self._state.workers)),
             }
         finally:
             self._leave_room(worker)
@@ -166,24 +166,24 @@ class WorkerDesk:
 
     async def query(self, query: int) -> dict[str, Any] | None:
         """What a worker needs to run a query's packets, once; None if it is over."""
-        running = self._board.in_flight(query)
+        running = self._state.in_flight(query)
         if running is None:
             return None
         keys = ("selector", "loads", "class_name", "option", "input", "tree", "feedback", "commit")
         return {
             **{key: running.spec[key] for key in keys},
             "friends": len(running.spec["parts"]) > 1,
-            "interval": running.commit_interval(len(self._board.workers)),
+            "interval": running.commit_interval(len(self._state.workers)),
         }
 
     async def layout(self, query: int) -> list[dict[str, Any]]:
         """Where entries lie in a query with friends: per dataset, the main one first, files and entries."""
-        running = self._board.queries[query]
+        running = self._state.queries[query]
         return [dict(part) for part in running.spec["parts"]]
 
     async def bundle(self, key: str) -> dict[str, Any]:
         """Code by its key."""
-        return self._board.bundles[key].to_message()
+        return self._state.bundles[key].to_message()
 
     # ------------------------------------------------------------ inside
 
@@ -213,25 +213,25 @@ class WorkerDesk:
         opened: Sequence[tuple[int, int, int, int, Sequence[int]]],
         wait: float,
     ) -> dict[str, Any]:
-        board = self._board
+        state = self._state
         for query, packet_id, entries, seconds, source in ran:
-            if query in board.queries:
-                board.queries[query].active.ran(worker, packet_id, entries, seconds, source)
+            if query in state.queries:
+                state.queries[query].active.ran(worker, packet_id, entries, seconds, source)
         void = await self._opened(worker, opened)
         asked = time.monotonic()
         patience, deadline = asked + HELP_SECONDS, asked + min(wait, LONGEST_WAIT)
         answer: dict[str, Any] = {}
-        while worker in board.workers:
+        while worker in state.workers:
             now = time.monotonic()
             answer = self._next_packets(worker, now, patient=now < patience)
             if answer or now >= deadline:
                 break
-            await board.work.wait(min(deadline, patience if now < patience else now + LOOK_AROUND))
+            await state.work.wait(min(deadline, patience if now < patience else now + LOOK_AROUND))
         return {**answer, "void": void} if void else answer
 
     def _next_packets(self, worker: str, now: float, patient: bool) -> dict[str, Any]:
         """From the query that has fewest packets out."""
-        in_flight = [running for running in self._board.queries.values() if not running.over]
+        in_flight = [running for running in self._state.queries.values() if not running.over]
         if len(in_flight) > 1:
             in_flight.sort(key=lambda running: (running.active.outstanding(), running.id))
         for running in in_flight:
@@ -239,7 +239,7 @@ class WorkerDesk:
                 packets = running.active.lease(worker, now, patient)
             except Exception as error:  # a fault of the master's own must end its query, not the workers
                 running.state.error = QueryError(f"the master failed: {type(error).__name__}: {error}")
-                self._board.settle(running)
+                self._state.settle(running)
                 continue
             if packets:
                 return {
@@ -255,11 +255,11 @@ class WorkerDesk:
     ) -> list[tuple[int, int]]:
         void = []
         for query, packet, last, entries, clusters in opened:
-            running = self._board.in_flight(query)
+            running = self._state.in_flight(query)
             if running is None or not running.active.opened(worker, packet, last, entries, clusters):
                 void.append((query, packet))
             elif last < entries:
-                self._board.work.tell()
+                self._state.work.tell()
         return void
 
     async def _fail(
@@ -272,11 +272,11 @@ class WorkerDesk:
         reason: str,
         storage_elements: Sequence[str],
     ) -> None:
-        running = self._board.in_flight(query)
+        running = self._state.in_flight(query)
         if running is not None:
             running.active.fail(worker, packet, released, kind, reason, storage_elements)
-            self._board.settle(running)
-            self._board.work.tell()
+            self._state.settle(running)
+            self._state.work.tell()
 
     async def _commit(
         self,
@@ -307,7 +307,7 @@ class WorkerDesk:
         delta: bytes,
         classes: Sequence[str],
     ) -> Verdict:
-        merge = self._board.merge
+        merge = self._state.merge
         began = time.monotonic()
         try:
             objects = await merge.run(running.merger.decode, delta, classes)
@@ -317,7 +317,7 @@ class WorkerDesk:
                 raise
             running.state.fail(worker, packets[0], packets, "stopped", "the outputs were unreadable", ())
             return Verdict(False)
-        if running.over or worker not in self._board.workers:
+        if running.over or worker not in self._state.workers:
             return Verdict(False)
         verdict = running.state.claim(worker, incarnation, sequence, packets)
         if verdict.accepted:

@@ -6,30 +6,30 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from ..errors import QueryCancelled
-from .board import LONGEST_WAIT, Board
+from ...errors import QueryCancelled
 from .running import Running
+from .state import LONGEST_WAIT, State
 
 
-class ClientDesk:
+class ForClients:
     """Each public coroutine is a message of the client's."""
 
-    def __init__(self, board: Board) -> None:
-        self._board = board
+    def __init__(self, state: State) -> None:
+        self._state = state
         self._ids = 0
 
     async def workers(self, at_least: int, wait: float) -> list[dict[str, Any]]:
         """The workers that are ready, once there are ``at_least`` so many or after ``wait`` s."""
         deadline = time.monotonic() + min(wait, LONGEST_WAIT)
-        while len(self._board.workers) < at_least and await self._board.status.wait(deadline):
+        while len(self._state.workers) < at_least and await self._state.status.wait(deadline):
             pass
-        return [vars(worker) for worker in self._board.workers.values()]
+        return [vars(worker) for worker in self._state.workers.values()]
 
     async def load(self, bundle: Mapping[str, Any]) -> None:
         """Code for every worker, now and later."""
-        key = self._board.keep(bundle)
-        if key not in self._board.loads:
-            self._board.loads.append(key)
+        key = self._state.keep(bundle)
+        if key not in self._state.loads:
+            self._state.loads.append(key)
 
     async def submit(self, spec: Mapping[str, Any]) -> int:
         """Start a query; answers its number.
@@ -39,55 +39,55 @@ class ClientDesk:
         and its friends, each with ``tree``, ``alias`` and ``files`` (``name``, ``kind``, ``size``,
         ``replicas``).
         """
-        board = self._board
+        state = self._state
         self._ids += 1
         number = self._ids  # others may be submitted while this one waits for the merge thread
-        selector = board.keep(spec["selector"]) if spec["selector"] else ""
+        selector = state.keep(spec["selector"]) if spec["selector"] else ""
         parts = [dict(part) for part in spec["parts"]]
         kept = {
             "feedback": 1.0,
             "commit": "interval",
             **spec,
             "selector": selector,
-            "loads": list(board.loads),
+            "loads": list(state.loads),
             "parts": parts,
             "tree": parts[0]["tree"],
         }
-        code = [board.bundles[key] for key in [*board.loads, *([selector] if selector else [])]]
-        merger = await board.merge.run(board.merge.merger, code)
+        code = [state.bundles[key] for key in [*state.loads, *([selector] if selector else [])]]
+        merger = await state.merge.run(state.merge.merger, code)
         running = Running(number, kept, merger)
-        for worker in board.workers.values():
+        for worker in state.workers.values():
             running.join(worker.address, worker.site)
-        board.queries[number] = running
-        board.settle(running)
-        board.work.tell()
+        state.queries[number] = running
+        state.settle(running)
+        state.work.tell()
         return number
 
     async def follow(self, query: int, version: int, wait: float) -> dict[str, Any]:
         """How a query fares, once it is newer than ``version`` or after ``wait`` s."""
-        running = self._board.queries[query]
+        running = self._state.queries[query]
         deadline = time.monotonic() + min(wait, LONGEST_WAIT)
         while running.version <= version and not running.over:
-            if not await self._board.status.wait(deadline):
+            if not await self._state.status.wait(deadline):
                 break
-        return running.status(self._board.names, len(self._board.workers))
+        return running.status(self._state.names, len(self._state.workers))
 
     async def result(self, query: int) -> bytes:
         """The merged outputs so far, as bytes of a TList."""
-        running = self._board.queries[query]
+        running = self._state.queries[query]
         async with running.merging:
-            return bytes(await self._board.merge.run(running.merger.snapshot))
+            return bytes(await self._state.merge.run(running.merger.snapshot))
 
     async def cancel(self, query: int) -> None:
         """Stop a query; its workers learn it within a second or two, in the middle of a packet too."""
-        running = self._board.in_flight(query)
+        running = self._state.in_flight(query)
         if running is not None:
             running.state.error = QueryCancelled("the query was cancelled")
-            self._board.settle(running)
+            self._state.settle(running)
 
     async def forget(self, query: int) -> None:
         """The client has what it wants."""
-        running = self._board.queries.pop(query, None)
+        running = self._state.queries.pop(query, None)
         if running is not None:
             running.end()
-        self._board.status.tell()
+        self._state.status.tell()

@@ -1,6 +1,6 @@
 """The session's master: gives packets to workers, takes their commits, tells the client.
 
-Transport is none of its business: every public coroutine of its two desks is one message of the narrow
+Transport is none of its business: every public coroutine of its two sides is one message of the narrow
 protocol, whose arguments and answers are plain data. It runs in the VO-box's event loop; only merging has a
 thread.
 """
@@ -9,23 +9,23 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from .board import Board
-from .clientdesk import ClientDesk
-from .workerdesk import WorkerDesk
+from .clients import ForClients
+from .state import State
+from .workers import ForWorkers
 
 
 class Master:
     """One session's; ``cache`` keeps compiled code and what is known of files."""
 
     def __init__(self, cache: Path) -> None:
-        self._board = Board(cache)
-        self.for_workers = WorkerDesk(self._board)
-        self.for_client = ClientDesk(self._board)
+        self._state = State(cache)
+        self.for_workers = ForWorkers(self._state)
+        self.for_clients = ForClients(self._state)
 
     async def start(self) -> None:
         """Load ROOT."""
-        await self._board.merge.start()
+        await self._state.merge.start()
 
     def close(self) -> None:
         """Stop merging."""
-        self._board.merge.close()
+        self._state.merge.close()

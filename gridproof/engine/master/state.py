@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from .bundle import Bundle
-from .merge import MergeThread
+from ..bundle import Bundle
+from ..merge import MergeThread
 from .running import Running
 
 LONGEST_WAIT = 20.0  # seconds that a message may wait for news
@@ -49,7 +49,7 @@ class News:
         return True
 
 
-class Board:
+class State:
     """Shared by those who serve the workers and those who serve the client, in one event loop."""
 
     def __init__(self, cache: Path) -> None:
