@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
@@ -46,8 +45,7 @@ class Committer:
         self._commits = 0
         self.at_end = query["commit"] == "end"
 
-    @property
-    def due(self) -> bool:
+    def due(self, now: float) -> bool:
         """The open instance has lived long enough, and no other one's outputs are on their way."""
         if self.at_end or (self._sending is not None and not self._sending.done()):
             return False
@@ -57,7 +55,7 @@ class Committer:
             pause = max(early, EARLY_COSTS * cost, self._interval)
         else:
             pause = max(self._feedback, COMMIT_COSTS * cost, self._interval)
-        return time.monotonic() - self.began >= pause
+        return now - self.began >= pause
 
     async def commit(self) -> None:
         """End the open instance and send its outputs, after those of the one before.

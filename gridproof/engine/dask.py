@@ -80,6 +80,12 @@ def configure(scratch: str | None = None) -> None:
             "distributed.worker.memory.pause": False,
             "distributed.worker.memory.terminate": False,
             "distributed.worker.profile.enabled": False,
+            # What looks after event loops and machines many times a second costs as much as small packets.
+            "distributed.admin.tick.interval": "1s",
+            "distributed.admin.tick.limit": "10s",
+            "distributed.admin.system-monitor.interval": "10s",
+            "distributed.admin.system-monitor.disk": False,
+            "distributed.admin.system-monitor.gil.enabled": False,
         }
     )
 

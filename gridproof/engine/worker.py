@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -214,7 +215,7 @@ class WorkerLoop:
         except PacketFailed as failed:
             await self._fail(query, packet.id, at_risk, failed.failure)
             return failed.failure.kind not in ("selector", "memory")
-        if alone or self._committer.due:
+        if alone or self._committer.due(time.monotonic()):
             await self._commit()
         return True
 

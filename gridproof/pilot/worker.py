@@ -41,7 +41,7 @@ def main(spec: Mapping[str, Any]) -> int:
     from ..engine.runner import Runner
     from ..engine.watch import Pace
 
-    memory = MemoryGuard(spec["memory_limit"])
+    memory = MemoryGuard(spec.get("memory_limit", 0))
     memory.enforce()
     cache, site = Path(spec["cache_dir"]), spec["site"]
     resolve = GridResolver(spec.get("environment", os.environ))

@@ -11,9 +11,11 @@ from ...errors import MergeError, QueryError
 from ..commits import Verdict
 from ..packetizer import HELP_SECONDS
 from .running import Running
+from .sharing import Sharing
 from .state import LONGEST_WAIT, State, WorkerInfo
 
-LOOK_AROUND = 2.0  # seconds after which an idle worker asks again for what has become overdue
+LOOK_AROUND = 0.2  # seconds after which an idle worker looks again for what has become overdue,
+LOOKS_PER_SECOND = 500.0  # but all of them together no oftener than this
 BACKOFF_COMMITS = 3  # undecodable commits in a row that a query survives
 LARGE_DELTAS = 3  # outputs that may be on their way to the merge at a time, of those that need admission
 ANSWERS_KEPT = 8  # per worker, for messages that come again
@@ -31,6 +33,7 @@ class ForWorkers:
     def __init__(self, state: State) -> None:
         self._state = state
         self._answers: dict[str, dict[int, asyncio.Future[Any]]] = {}
+        self._sharing = Sharing()
         self._room = asyncio.Semaphore(LARGE_DELTAS)
         self._admitted: set[str] = set()
 
@@ -51,6 +54,7 @@ class ForWorkers:
             return
         self._answers.pop(worker, None)
         self._leave_room(worker)
+        self._sharing.rests(worker)
         for running in state.queries.values():
             if not running.over:
                 running.lose(worker)
@@ -226,15 +230,14 @@ class ForWorkers:
             answer = self._next_packets(worker, now, patient=now < patience)
             if answer or now >= deadline:
                 break
-            await state.work.wait(min(deadline, patience if now < patience else now + LOOK_AROUND))
+            await state.work.wait(min(deadline, now + self._pause()))
         return {**answer, "void": void} if void else answer
 
     def _next_packets(self, worker: str, now: float, patient: bool) -> dict[str, Any]:
-        """From the query that has fewest packets out."""
-        in_flight = [running for running in self._state.queries.values() if not running.over]
-        if len(in_flight) > 1:
-            in_flight.sort(key=lambda running: (running.active.outstanding(), running.id))
-        for running in in_flight:
+        """From the query whose turn it is."""
+        in_flight = {number: running for number, running in self._state.queries.items() if not running.over}
+        for number in self._sharing.order(worker, in_flight, now):
+            running = in_flight[number]
             try:
                 packets = running.active.lease(worker, now, patient)
             except Exception as error:  # a fault of the master's own must end its query, not the workers
@@ -242,13 +245,18 @@ class ForWorkers:
                 self._state.settle(running)
                 continue
             if packets:
+                self._sharing.works(worker, number, now)
                 return {
-                    "query": running.id,
+                    "query": number,
                     "count": running.counting is not None,
                     "packets": [packet.to_message() for packet in packets],
                     "files": [(i, running.file(i)) for i in {packet.file for packet in packets}],
                 }
+        self._sharing.rests(worker)
         return {}
+
+    def _pause(self) -> float:
+        return max(LOOK_AROUND, len(self._state.workers) / LOOKS_PER_SECOND)
 
     async def _opened(
         self, worker: str, opened: Sequence[tuple[int, int, int, int, Sequence[int]]]
