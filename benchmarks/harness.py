@@ -1,0 +1,353 @@
+"""What the benchmarks share: data, a master with workers, interleaved pairs, CPU seconds, one JSON object.
+
+Every benchmark is a script whose standard output is one JSON object (see `report`); what it says besides
+goes to standard error.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from gridproof import _root, processes
+from gridproof.engine.client import Queries
+from gridproof.engine.dask import MasterClient, Tls
+from gridproof.engine.result import Result
+from gridproof.loopthread import LoopThread
+from gridproof.proxy.certificates import make_identities
+
+HERE = Path(__file__).resolve().parent
+SELECTOR = f"{HERE / 'Spectrum.C'}+"
+TREE = "esd"
+
+# ---------------------------------------------------------------- what was asked for
+
+
+@dataclass(frozen=True)
+class Scale:
+    """How thoroughly to measure."""
+
+    quick: bool
+    pairs: int
+
+    def __call__(self, full: int, quick: int) -> int:
+        """``full`` or, for a smoke run, ``quick``."""
+        return quick if self.quick else full
+
+
+def scale(pairs: int = 7) -> Scale:
+    """From the command line: ``--quick``, ``--pairs N``."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--quick", action="store_true", help="a smoke run on little data")
+    parser.add_argument("--pairs", type=int, help="how many pairs to measure")
+    given = parser.parse_args()
+    return Scale(given.quick, given.pairs or (2 if given.quick else pairs))
+
+
+def say(*words: object) -> None:
+    """Tell how it goes."""
+    print(*words, file=sys.stderr, flush=True)
+
+
+# ---------------------------------------------------------------- data
+
+
+def data(files: int, events: int) -> list[Path]:
+    """``files`` files of ``events`` entries each, made once and read once, so that they are in memory."""
+    home = Path(os.environ.get("GRIDPROOF_BENCH_DATA") or Path(tempfile.gettempdir()) / "gridproof-bench")
+    home.mkdir(parents=True, exist_ok=True)
+    paths = [home / f"esd-{events}-{seed}.root" for seed in range(1, files + 1)]
+    missing = [path for path in paths if not path.exists()]
+    if missing:
+        say(f"making {len(missing)} files of {events} events in {home}")
+        makers = [
+            subprocess.Popen(
+                [sys.executable, HERE / "peer.py", "make"], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL
+            )
+            for _ in range(min(os.cpu_count() or 1, len(missing)))
+        ]
+        for number, maker in enumerate(makers):
+            mine = [
+                [str(path), events, int(path.stem.split("-")[-1])] for path in missing[number :: len(makers)]
+            ]
+            maker.communicate(json.dumps({"macro": str(HERE / "MakeData.C"), "files": mine}).encode())
+        if any(maker.returncode for maker in makers):
+            raise SystemExit(f"the data could not be made in {home}; is there room?")
+    for path in paths:
+        with path.open("rb", buffering=0) as file:
+            while file.read(1 << 22):
+                pass
+    return paths
+
+
+def dataset(paths: Sequence[Path]) -> list[dict[str, Any]]:
+    """The files as `Queries.process` takes them."""
+    files = [
+        {"name": str(path), "kind": "path", "size": path.stat().st_size, "replicas": []} for path in paths
+    ]
+    return [{"tree": TREE, "alias": "", "files": files}]
+
+
+# ---------------------------------------------------------------- a session without a Grid
+
+_FORKER = """
+import json, os, sys
+from gridproof import processes
+from gridproof.engine.dask import EXIT_STALE
+from gridproof.engine.runner import Replica
+from gridproof.pilot import worker
+
+class AsDescribed(worker.GridResolver):
+    def __call__(self, file):
+        if file["kind"] == "path":
+            return super().__call__(file)
+        return [Replica(url + file["name"], url, site) for url, site in file["replicas"]]
+
+worker.GridResolver = AsDescribed
+worker.preload()
+
+def fork(call, *arguments):
+    parent = os.getpid()
+    pid = os.fork()
+    if pid == 0:
+        processes.die_with_parent(parent)
+        os._exit(call(*arguments))
+    return pid
+
+def keep(spec):  # as a pilot does
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+    code = EXIT_STALE
+    while code:
+        _, status = os.waitpid(fork(worker.main, spec), 0)
+        code = os.waitstatus_to_exitcode(status)
+        spec["name"] += "'"
+    return 0
+
+for line in sys.stdin:
+    fork(keep, json.loads(line))
+"""
+
+
+class Cluster:
+    """A master and workers as processes of their own, with TLS; this process is the client.
+
+    Files of kind ``url`` have as replicas ``(URL of a server, site)``.
+    """
+
+    def __init__(self, workers: int, cache: Path | None = None) -> None:
+        self._directory = tempfile.TemporaryDirectory(prefix="gridproof-bench-")
+        where = Path(self._directory.name)
+        self.cache = cache or where / "cache"
+        self.cache.mkdir(exist_ok=True)
+        self._log = (where / "log").open("wb")
+        identities = make_identities("bench", datetime.now(timezone.utc))
+        self._worker = identities.worker
+        self.master = processes.spawn(
+            [sys.executable, "-m", "gridproof.proxy.master"], stdout=subprocess.PIPE, stderr=self._log
+        )
+        self._forker = processes.spawn([sys.executable, "-c", _FORKER], stderr=self._log, stdout=self._log)
+        server, client = identities.scheduler, identities.client
+        self._write(
+            self.master,
+            session="bench",
+            ca=server.ca,
+            cert=server.cert,
+            key=server.key,
+            cache_dir=str(self.cache),
+            scratch_dir=str(where),
+        )
+        assert self.master.stdout is not None
+        self._address = json.loads(self.master.stdout.readline())["address"]
+        self._loop = LoopThread("bench")
+
+        async def connect() -> MasterClient:
+            return MasterClient(self._address, Tls(client.ca, client.cert, client.key))
+
+        self._client = self._loop.run(connect())
+        self.queries = Queries(self.send, self.cache, None)
+        for number in range(workers):
+            self._write(
+                self._forker,
+                name=f"w{number + 1}",
+                scheduler=self._address,
+                site="",
+                host="here",
+                ca=self._worker.ca,
+                cert=self._worker.cert,
+                key=self._worker.key,
+                cache_dir=str(self.cache),
+                work_dir=str(where),
+            )
+        self.wait(workers)
+
+    def __enter__(self) -> Cluster:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._loop.run(self._client.close())
+        self._loop.close()
+        processes.stop(self.master)
+        processes.stop(self._forker)
+        assert self.master.stdout is not None
+        self.master.stdout.close()
+        self._log.close()
+        self._directory.cleanup()
+
+    def send(self, message: str, **arguments: Any) -> Any:
+        """A client's message to the master."""
+        return self._loop.run(self._client.send(message, **arguments))
+
+    def wait(self, workers: int) -> list[dict[str, Any]]:
+        """The workers, once there are so many."""
+        found: list[dict[str, Any]] = []
+        for _ in range(4):
+            found = self.send("workers", at_least=workers, wait=15)
+            if len(found) >= workers:
+                return found
+        raise SystemExit(f"only {len(found)} of {workers} workers came:\n{Path(self._log.name).read_text()}")
+
+    def worker_pids(self) -> list[int]:
+        """The workers' processes."""
+        return [int(worker["pid"]) for worker in self.send("workers", at_least=0, wait=0)]
+
+    def process(
+        self,
+        parts: Sequence[Mapping[str, Any]],
+        watch: Callable[[Mapping[str, Any]], None] = lambda _: None,
+        selector: str = SELECTOR,
+        **inputs: int,
+    ) -> Result:
+        """One query."""
+        return self.queries.process(parts, selector, "", inputs, "fail", watch)
+
+    @staticmethod
+    def _write(process: subprocess.Popen[bytes], **message: Any) -> None:
+        assert process.stdin is not None
+        process.stdin.write(json.dumps(message).encode() + b"\n")
+        process.stdin.flush()
+
+
+# ---------------------------------------------------------------- independent processes
+
+
+class Peer:
+    """`peer.py` in a process of its own, ready to be asked."""
+
+    def __init__(self, task: str) -> None:
+        self._process = processes.spawn([sys.executable, HERE / "peer.py", task], stdout=subprocess.PIPE)
+        self.pid = self._process.pid
+
+    def ask(self, **order: Any) -> None:
+        """Give an order."""
+        assert self._process.stdin is not None
+        self._process.stdin.write(json.dumps(order).encode() + b"\n")
+        self._process.stdin.flush()
+
+    def answer(self) -> dict[str, Any]:
+        """Wait for its answer."""
+        assert self._process.stdout is not None
+        line = self._process.stdout.readline()
+        if not line:
+            raise SystemExit("a peer ended; its words are above")
+        return dict(json.loads(line))
+
+    def close(self) -> None:
+        """End it."""
+        processes.stop(self._process)
+        assert self._process.stdout is not None
+        self._process.stdout.close()
+
+
+# ---------------------------------------------------------------- measuring
+
+
+def cpu_seconds(pids: Sequence[int]) -> float:
+    """User and system time of processes, with the children that they have waited for."""
+    return sum(sum(psutil.Process(pid).cpu_times()[:4]) for pid in pids)
+
+
+def timed(call: Callable[[], Any]) -> tuple[float, Any]:
+    """Seconds that a call takes, and its result."""
+    began = time.perf_counter()
+    result = call()
+    return time.perf_counter() - began, result
+
+
+def interleaved(pairs: int, *ways: Callable[[], float]) -> list[list[float]]:
+    """Each way's seconds, ``pairs`` times in turn, each round beginning with another one."""
+    seconds: list[list[float]] = [[] for _ in ways]
+    for turn in range(pairs):
+        for step in range(len(ways)):
+            which = (turn + step) % len(ways)
+            seconds[which].append(ways[which]())
+        say("  " + "  ".join(f"{taken[-1]:.3f} s" for taken in seconds))
+    return seconds
+
+
+def spread(values: Sequence[float]) -> dict[str, float]:
+    """Median, extremes and quartiles."""
+    quartiles = statistics.quantiles(values, n=4, method="inclusive") if len(values) > 1 else [values[0]] * 3
+    found = {"median": statistics.median(values), "min": min(values), "max": max(values)}
+    return {k: round(v, 4) for k, v in {**found, "q1": quartiles[0], "q3": quartiles[2]}.items()}
+
+
+def counts(histogram: Any) -> list[float]:
+    """Every bin's content, with under- and overflow."""
+    return [float(histogram.GetBinContent(i)) for i in range(histogram.GetNcells())]
+
+
+def contents(result: Mapping[str, Any]) -> dict[str, list[float]]:
+    """The bins of each histogram."""
+    return {name: counts(result[name]) for name in ("pt", "etaPhi")}
+
+
+def same(one: Mapping[str, Sequence[float]], *others: Mapping[str, Sequence[float]]) -> None:
+    """All results are equal, bin by bin, or the benchmark ends."""
+    for other in others:
+        for name, bins in one.items():
+            if list(bins) != list(other[name]):
+                raise SystemExit(f"the results differ in {name}: {sum(bins)} and {sum(other[name])} entries")
+
+
+# ---------------------------------------------------------------- the report
+
+
+def machine() -> dict[str, Any]:
+    """Where this was measured."""
+    return {
+        "cores": os.cpu_count(),
+        "load": round(os.getloadavg()[0], 2),
+        "memory_gb": round(psutil.virtual_memory().total / 2**30, 1),
+        "root": _root.version(),
+        "python": sys.version.split()[0],
+    }
+
+
+def report(
+    name: str, claim: str, value: Any, met: bool, pairs: int, figures: Mapping[str, Any], quick: bool
+) -> None:
+    """Print the benchmark's JSON object. ``met``: the claim holds for what was measured."""
+    found = {
+        "name": name,
+        "claim": claim,
+        "value": value,
+        "met": bool(met),
+        "pairs": pairs,
+        "quick": quick,
+        "figures": figures,
+        "machine": machine(),
+    }
+    print(json.dumps(found), flush=True)

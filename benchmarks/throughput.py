@@ -1,0 +1,131 @@
+"""Throughput of a selector on N workers against N independent ROOT processes, each with half of the files.
+
+The processes share nothing and never wait for each other: they are what this machine can do.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import harness
+from harness import Cluster, Peer, say
+
+WORKERS = 2
+DEAR = 10.0
+CLAIM = (
+    "N = 2 workers against N independent TChain::Process side by side: at least 0.95 of their throughput, "
+    "at least 0.97 with a selector 10 times dearer per event; CPU of all that is not a worker at most 5 % "
+    "of the workers'"
+)
+
+
+class Independent:
+    """``TChain::Process`` in N processes, each over its part of the files."""
+
+    def __init__(self, processes: int) -> None:
+        self._peers = [Peer("process") for _ in range(processes)]
+        for peer in self._peers:
+            peer.ask(load=harness.SELECTOR)
+            peer.answer()
+
+    def run(self, files: list[Path], **inputs: int) -> dict[str, Any]:
+        """The summed bins and the CPU seconds of the event loops."""
+        for number, peer in enumerate(self._peers):
+            mine = [str(path) for path in files[number :: len(self._peers)]]
+            peer.ask(class_name="Spectrum", tree=harness.TREE, files=mine, inputs=inputs)
+        answers = [peer.answer() for peer in self._peers]
+        bins = {
+            name: [sum(column) for column in zip(*(a["bins"][name] for a in answers), strict=True)]
+            for name in answers[0]["bins"]
+        }
+        return {
+            "bins": bins,
+            "cpu": sum(a["cpu"] for a in answers),
+            "wall": max(a["wall"] for a in answers),
+        }
+
+    def close(self) -> None:
+        """End the processes."""
+        for peer in self._peers:
+            peer.close()
+
+
+def compare(
+    cluster: Cluster, independent: Independent, files: list[Path], pairs: int, **inputs: int
+) -> dict[str, Any]:
+    """Both, interleaved, on the same files with the same selector."""
+    parts = harness.dataset(files)
+    results: list[Any] = []
+    cpu: dict[str, list[float]] = {"workers": [], "others": [], "independent": []}
+
+    def ours() -> float:
+        workers = cluster.worker_pids()
+        others = [os.getpid(), cluster.master.pid]
+        before = harness.cpu_seconds(workers), harness.cpu_seconds(others)
+        seconds, result = harness.timed(lambda: cluster.process(parts, **inputs))
+        cpu["workers"].append(harness.cpu_seconds(workers) - before[0])
+        cpu["others"].append(harness.cpu_seconds(others) - before[1])
+        results.append(harness.contents(result))
+        return seconds
+
+    def theirs() -> float:
+        found = independent.run(files, **inputs)
+        results.append(found["bins"])
+        cpu["independent"].append(found["cpu"])
+        return float(found["wall"])
+
+    mine, others = harness.interleaved(pairs, ours, theirs)
+    harness.same(*results)
+    shares = [b / a for a, b in zip(cpu["workers"], cpu["others"], strict=True)]
+    return {
+        "ratio": harness.spread([b / a for a, b in zip(mine, others, strict=True)]),
+        "seconds": harness.spread(mine),
+        "independent_seconds": harness.spread(others),
+        "cpu_of_others": harness.spread(shares),
+        "cpu_of_workers_over_independent": harness.spread(
+            [a / b for a, b in zip(cpu["workers"], cpu["independent"], strict=True)]
+        ),
+    }
+
+
+def rounds_for(independent: Independent, files: list[Path]) -> int:
+    """Rounds of arithmetic that make an event ten times dearer."""
+    plain = independent.run(files)["cpu"]
+    trial = 100
+    slope = (independent.run(files, burn=trial)["cpu"] - plain) / trial
+    return max(1, round((DEAR - 1) * plain / slope))
+
+
+def main() -> int:
+    scale = harness.scale()
+    events = scale(2_000_000, 250_000)
+    files = harness.data(scale(16, 4), events)
+    few = files[: scale(2, 2)]
+    independent = Independent(WORKERS)
+    try:
+        with Cluster(WORKERS) as cluster:
+            cluster.process(harness.dataset(few))  # every library loaded
+            independent.run(few)
+            say("plain selector")
+            plain = compare(cluster, independent, files, scale.pairs)
+            burn = rounds_for(independent, few)
+            say(f"ten times dearer: {burn} rounds")
+            dear = compare(cluster, independent, few, scale.pairs, burn=burn)
+    finally:
+        independent.close()
+    value = {
+        "plain": plain["ratio"]["median"],
+        "dear": dear["ratio"]["median"],
+        "cpu_of_others": plain["cpu_of_others"]["median"],
+    }
+    met = value["plain"] >= 0.95 and value["dear"] >= 0.97 and value["cpu_of_others"] <= 0.05
+    figures = {"events": events * len(files), "plain": plain, "dear": {**dear, "burn": burn}}
+    harness.report("throughput", CLAIM, value, met, scale.pairs, figures, scale.quick)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
