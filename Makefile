@@ -14,7 +14,7 @@ help:
 	@echo "make test      the tests (TESTS=\"...\" passes arguments to pytest)"
 	@echo "make lint      ruff and mypy"
 	@echo "make format    let ruff rewrite what it can"
-	@echo "make bench     the benchmarks, as JSON"
+	@echo "make bench     the benchmarks, into benchmarks.json (BENCH=\"throughput tails --quick\": only these, small)"
 	@echo "make clean     remove .venv and all that was built"
 
 install: $(STAMP)
@@ -68,7 +68,7 @@ format: $(STAMP)
 	$(BIN)/python -m ruff format .
 
 bench: $(STAMP)
-	@for script in benchmarks/*.py; do [ ! -e "$$script" ] || $(BIN)/python "$$script" || exit 1; done
+	$(BIN)/python benchmarks/run.py $(BENCH)
 
 clean:
 	rm -rf .venv build dist pt_spectrum.png .pytest_cache .mypy_cache .ruff_cache .hypothesis

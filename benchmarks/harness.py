@@ -197,6 +197,7 @@ class Cluster:
         return self
 
     def __exit__(self, *_: object) -> None:
+        """End master and workers."""
         self._loop.run(self._client.close())
         self._loop.close()
         processes.stop(self.master)
@@ -244,11 +245,33 @@ class Cluster:
 
 
 class Peer:
-    """`peer.py` in a process of its own, ready to be asked."""
+    """One way to run the query, by `peer.py` in a process of its own; a context manager.
 
-    def __init__(self, task: str) -> None:
-        self._process = processes.spawn([sys.executable, HERE / "peer.py", task], stdout=subprocess.PIPE)
-        self.pid = self._process.pid
+    ``settings`` prepare it: libraries are loaded, or a cluster's workers are there.
+    """
+
+    def __init__(self, way: str, **settings: Any) -> None:
+        self._process = processes.spawn([sys.executable, HERE / "peer.py", way], stdout=subprocess.PIPE)
+        self.ask(**settings)
+        self.answer()
+
+    def __enter__(self) -> Peer:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        processes.stop(self._process)
+        assert self._process.stdout is not None
+        self._process.stdout.close()
+
+    @property
+    def pid(self) -> int:
+        """Its process."""
+        return self._process.pid
+
+    def run(self, files: Sequence[Path], **inputs: int) -> dict[str, Any]:
+        """A query's ``seconds`` from the call to the histograms, and their ``bins``."""
+        self.ask(files=[str(path) for path in files], inputs=inputs)
+        return self.answer()
 
     def ask(self, **order: Any) -> None:
         """Give an order."""
@@ -261,14 +284,8 @@ class Peer:
         assert self._process.stdout is not None
         line = self._process.stdout.readline()
         if not line:
-            raise SystemExit("a peer ended; its words are above")
+            raise SystemExit("a process to compare with ended; its words are above")
         return dict(json.loads(line))
-
-    def close(self) -> None:
-        """End it."""
-        processes.stop(self._process)
-        assert self._process.stdout is not None
-        self._process.stdout.close()
 
 
 # ---------------------------------------------------------------- measuring
@@ -302,6 +319,11 @@ def spread(values: Sequence[float]) -> dict[str, float]:
     quartiles = statistics.quantiles(values, n=4, method="inclusive") if len(values) > 1 else [values[0]] * 3
     found = {"median": statistics.median(values), "min": min(values), "max": max(values)}
     return {k: round(v, 4) for k, v in {**found, "q1": quartiles[0], "q3": quartiles[2]}.items()}
+
+
+def ratios(over: Sequence[float], under: Sequence[float]) -> dict[str, float]:
+    """The spread of the quotients, pair by pair."""
+    return spread([a / b for a, b in zip(over, under, strict=True)])
 
 
 def counts(histogram: Any) -> list[float]:

@@ -23,34 +23,29 @@ CLAIM = (
 
 
 class Independent:
-    """``TChain::Process`` in N processes, each over its part of the files."""
+    """``TChain::Process`` in N processes, each over its part of the files; a context manager."""
 
-    def __init__(self, processes: int) -> None:
-        self._peers = [Peer("process") for _ in range(processes)]
+    def __init__(self, number: int) -> None:
+        self._peers = [Peer("process") for _ in range(number)]
+
+    def __enter__(self) -> Independent:
+        return self
+
+    def __exit__(self, *_: object) -> None:
         for peer in self._peers:
-            peer.ask(load=harness.SELECTOR)
-            peer.answer()
+            peer.__exit__()
 
     def run(self, files: list[Path], **inputs: int) -> dict[str, Any]:
-        """The summed bins and the CPU seconds of the event loops."""
+        """``seconds`` of the slowest, CPU seconds of all, and the summed bins."""
         for number, peer in enumerate(self._peers):
-            mine = [str(path) for path in files[number :: len(self._peers)]]
-            peer.ask(class_name="Spectrum", tree=harness.TREE, files=mine, inputs=inputs)
+            peer.ask(files=[str(path) for path in files[number :: len(self._peers)]], inputs=inputs)
         answers = [peer.answer() for peer in self._peers]
         bins = {
             name: [sum(column) for column in zip(*(a["bins"][name] for a in answers), strict=True)]
             for name in answers[0]["bins"]
         }
-        return {
-            "bins": bins,
-            "cpu": sum(a["cpu"] for a in answers),
-            "wall": max(a["wall"] for a in answers),
-        }
-
-    def close(self) -> None:
-        """End the processes."""
-        for peer in self._peers:
-            peer.close()
+        seconds = max(answer["seconds"] for answer in answers)
+        return {"seconds": seconds, "cpu": sum(a["cpu"] for a in answers), "bins": bins}
 
 
 def compare(
@@ -75,19 +70,16 @@ def compare(
         found = independent.run(files, **inputs)
         results.append(found["bins"])
         cpu["independent"].append(found["cpu"])
-        return float(found["wall"])
+        return float(found["seconds"])
 
     mine, others = harness.interleaved(pairs, ours, theirs)
     harness.same(*results)
-    shares = [b / a for a, b in zip(cpu["workers"], cpu["others"], strict=True)]
     return {
-        "ratio": harness.spread([b / a for a, b in zip(mine, others, strict=True)]),
+        "ratio": harness.ratios(others, mine),
         "seconds": harness.spread(mine),
         "independent_seconds": harness.spread(others),
-        "cpu_of_others": harness.spread(shares),
-        "cpu_of_workers_over_independent": harness.spread(
-            [a / b for a, b in zip(cpu["workers"], cpu["independent"], strict=True)]
-        ),
+        "cpu_of_others": harness.ratios(cpu["others"], cpu["workers"]),
+        "cpu_of_workers_over_independent": harness.ratios(cpu["workers"], cpu["independent"]),
     }
 
 
@@ -102,20 +94,16 @@ def rounds_for(independent: Independent, files: list[Path]) -> int:
 def main() -> int:
     scale = harness.scale()
     events = scale(2_000_000, 250_000)
-    files = harness.data(scale(16, 4), events)
+    files = harness.data(scale(20, 4), events)
     few = files[: scale(2, 2)]
-    independent = Independent(WORKERS)
-    try:
-        with Cluster(WORKERS) as cluster:
-            cluster.process(harness.dataset(few))  # every library loaded
-            independent.run(few)
-            say("plain selector")
-            plain = compare(cluster, independent, files, scale.pairs)
-            burn = rounds_for(independent, few)
-            say(f"ten times dearer: {burn} rounds")
-            dear = compare(cluster, independent, few, scale.pairs, burn=burn)
-    finally:
-        independent.close()
+    with Cluster(WORKERS) as cluster, Independent(WORKERS) as independent:
+        cluster.process(harness.dataset(few))  # every library loaded
+        independent.run(few)
+        say("plain selector")
+        plain = compare(cluster, independent, files, scale.pairs)
+        burn = rounds_for(independent, few)
+        say(f"ten times dearer: {burn} rounds")
+        dear = compare(cluster, independent, few, scale.pairs, burn=burn)
     value = {
         "plain": plain["ratio"]["median"],
         "dear": dear["ratio"]["median"],

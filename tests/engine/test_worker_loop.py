@@ -102,12 +102,12 @@ def packet(number, **fields):
     return Packet(number, 0, 0, 100)._replace(**fields)
 
 
-def work(master_of, runner, pace=Pace()):
+def work(master_of, runner, pace=None):
     """Run the loop until its master has nothing more; returns that master."""
 
     async def go():
         master = master_of()
-        loop = WorkerLoop(master, "address", "w1", lambda: runner, MemoryGuard(0), pace)
+        loop = WorkerLoop(master, "address", "w1", lambda: runner, MemoryGuard(0), pace or Pace())
         running = asyncio.ensure_future(loop.run("site", "host", 1))
         done = asyncio.ensure_future(master.done.wait())
         try:
@@ -120,7 +120,6 @@ def work(master_of, runner, pace=Pace()):
             running.cancel()
             done.cancel()
             await asyncio.gather(running, done, return_exceptions=True)
-            master_of.last = master
         return master
 
     return asyncio.run(go())
