@@ -168,6 +168,7 @@ class Cluster:
             key=server.key,
             cache_dir=str(self.cache),
             scratch_dir=str(where),
+            keep_results=3600.0,
         )
         assert self.master.stdout is not None
         self._address = json.loads(self.master.stdout.readline())["address"]
@@ -224,15 +225,9 @@ class Cluster:
         """The workers' processes."""
         return [int(worker["pid"]) for worker in self.send("workers", at_least=0, wait=0)]
 
-    def process(
-        self,
-        parts: Sequence[Mapping[str, Any]],
-        watch: Callable[[Mapping[str, Any]], None] = lambda _: None,
-        selector: str = SELECTOR,
-        **inputs: int,
-    ) -> Result:
+    def process(self, parts: Sequence[Mapping[str, Any]], selector: str = SELECTOR, **inputs: int) -> Result:
         """One query."""
-        return self.queries.process(parts, selector, "", inputs, "fail", watch)
+        return self.queries.process(parts, selector, "", inputs, progress=False)
 
     @staticmethod
     def _write(process: subprocess.Popen[bytes], **message: Any) -> None:

@@ -15,17 +15,32 @@ from .errors import GridproofError
 
 if TYPE_CHECKING:
     from .dataset import Dataset
+    from .engine.handle import Query
     from .engine.result import Result, Summary
-    from .session import Session, open
+    from .opening import open
+    from .progress import Progress
+    from .session import Session
 
-__all__ = ["Dataset", "GridproofError", "Result", "Session", "Summary", "errors", "open"]
+__all__ = [
+    "Dataset",
+    "GridproofError",
+    "Progress",
+    "Query",
+    "Result",
+    "Session",
+    "Summary",
+    "errors",
+    "open",
+]
 
 _HOMES = {
     "Dataset": ".dataset",
+    "Progress": ".progress",
+    "Query": ".engine.handle",
     "Result": ".engine.result",
     "Session": ".session",
     "Summary": ".engine.result",
-    "open": ".session",
+    "open": ".opening",
 }
 
 

@@ -83,10 +83,10 @@ def run(
     output: str,
 ) -> None:
     """Run SELECTOR over DATASET (an LFN pattern, LFNs, root:// URLs or paths) and save its outputs."""
-    from . import session
+    from . import opening
 
     source = dataset[0] if len(dataset) == 1 else list(dataset)
-    with session.open(grid, workers=workers, dataset=source, tree=tree) as opened:
+    with opening.open(grid, workers=workers, dataset=source, tree=tree) as opened:
         result = opened.process(opened.dataset(source, tree), selector, option, on_missing=on_missing)
         result.save(output)
     click.echo(result.summary, err=True)

@@ -10,7 +10,7 @@ import subprocess
 import sys
 from collections.abc import Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,6 +21,7 @@ from .loopthread import LoopThread
 
 if TYPE_CHECKING:
     from .localgrid import LocalGrid
+    from .proxy.client import OnEvent, ProxyClient
 
 LOCAL_TIMEOUT = 60.0  # seconds to wait for workers
 GRID_TIMEOUT = 600.0
@@ -36,17 +37,30 @@ class Endpoint:
     port: int
     host_key: str
     user: str
-    key: str
+    key: str = field(repr=False)
+
+    async def connect(self, on_event: OnEvent | None = None) -> ProxyClient:
+        """A connection to it.
+
+        Raises:
+            ProxyError: it cannot be reached, or refuses.
+        """
+        from .proxy.client import ProxyClient
+
+        return await ProxyClient.connect(
+            self.host, self.port, self.host_key, self.user, self.key, on_event=on_event
+        )
 
 
 @dataclass(frozen=True)
 class Place:
-    """What a session needs to know of its Grid."""
+    """What a session needs to know of its Grid. ``embedded``: it is this very machine."""
 
     environ: Mapping[str, str]
     proxy: Endpoint
     config: Config
     timeout: float
+    embedded: bool
 
 
 def enter(grid: str | LocalGrid, workers: int, config: Config, stack: ExitStack, loop: LoopThread) -> Place:
@@ -59,13 +73,14 @@ def enter(grid: str | LocalGrid, workers: int, config: Config, stack: ExitStack,
         LocalGridError, ProxyError: something does not start.
     """
     if grid == "alien":
-        return Place(os.environ, _configured(config), config, GRID_TIMEOUT)
+        return Place(os.environ, _configured(config), config, GRID_TIMEOUT, embedded=False)
     if isinstance(grid, str) and grid != "local":
         raise ConfigError(f'grid is "local", "alien" or a LocalGrid, not {grid!r}')
     proxy = _start_proxy(config, stack, loop)
     environ = _local_environ(grid, workers, stack)
     pilots = replace(config.pilots, python=sys.executable, orphan_limit=LOCAL_ORPHAN_LIMIT)
-    return Place({**os.environ, **environ}, proxy(), replace(config, pilots=pilots), LOCAL_TIMEOUT)
+    config = replace(config, pilots=pilots)
+    return Place({**os.environ, **environ}, proxy(), config, LOCAL_TIMEOUT, embedded=True)
 
 
 def _local_environ(grid: str | LocalGrid, workers: int, stack: ExitStack) -> Mapping[str, str]:

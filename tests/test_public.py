@@ -6,7 +6,10 @@ import time
 
 import gridproof
 
-PUBLIC = {"Dataset", "GridproofError", "Result", "Session", "Summary", "errors", "open"}
+PUBLIC = {
+    *("Dataset", "GridproofError", "Progress", "Query", "Result", "Session", "Summary"),
+    *("errors", "open"),
+}
 ERRORS = {
     "AlienError",
     "CommandError",

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from gridproof.engine.result import Summary
     from gridproof.localgrid import LocalGrid
-    from gridproof.workers import Workers
+    from gridproof.records import Table, WorkerRecord
 
 SITES = 3
 SLOTS = 2
@@ -245,7 +245,7 @@ def _end(child: subprocess.Popen[bytes]) -> None:
         pipe.close()
 
 
-def _print_table(console: Console, report: Report, workers: Workers, summary: Summary) -> None:
+def _print_table(console: Console, report: Report, workers: Table[WorkerRecord], summary: Summary) -> None:
     from rich.table import Table
 
     table = Table()

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import math
 import re
+import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from numbers import Integral, Real
 from pathlib import Path
 from typing import Any, Protocol
 
-from .. import errors
-from ..errors import ConfigError, QueryError, SelectorError
+from ..errors import ConfigError, SelectorError, SessionError
+from ..feedback import Show
 from . import runtime
 from .bundle import Bundle, collect
 from .code import CodeStore
-from .result import Result, Summary
-
-FOLLOW_SECONDS = 0.5
+from .handle import Query
+from .result import Result
 
 
 class Send(Protocol):
@@ -25,68 +28,159 @@ class Send(Protocol):
 
 
 class Queries:
-    """Runs selectors on a session's workers. ``cache``: this node's directory of compiled code."""
+    """The queries of a session, as one process sees them.
 
-    def __init__(self, send: Send, cache: Path, upload: Callable[[Path, str], None] | None) -> None:
-        self._root = runtime.load()
-        self._code = CodeStore(self._root, cache, renames=True)
-        self._send = send
-        self._upload = upload
+    Args:
+        cache: this node's directory of compiled code.
+        upload: stores a local file as an LFN; None where there is no Grid.
+        watch: called with each state of a query (see `Master.follow`); may raise.
+        last_words: what is known of the worker that died last, to end a message.
+
+    ROOT lives in the process once: ``lock`` is held wherever it works for one of the queries.
+    """
+
+    def __init__(
+        self,
+        send: Send,
+        cache: Path,
+        upload: Callable[[Path, str], None] | None,
+        watch: Callable[[Mapping[str, Any]], None] = lambda _: None,
+        last_words: Callable[[], str] = str,
+    ) -> None:
+        self.root = runtime.load()
+        self.lock = threading.RLock()
+        self.send = send
+        self.upload = upload
+        self.watch = watch
+        self.last_words = last_words
+        self._code = CodeStore(self.root, cache, renames=True)
+        self._known: dict[int, Query] = {}
 
     def load(self, spec: str) -> None:
         """Make ``macro.C``, ``lib.so`` or ``header.h`` known here and on every worker."""
         bundle = collect(spec)
-        self._send("load", bundle=self._code.load(bundle).to_message())
+        with self.lock:
+            bundle = self._code.load(bundle)
+        self.send("load", bundle=bundle.to_message())
 
-    def process(
+    def submit(
         self,
         parts: Sequence[Mapping[str, Any]],
         selector: str,
-        option: str,
-        inputs: Mapping[str, Any] | Sequence[Any],
-        on_missing: str,
-        watch: Callable[[Mapping[str, Any]], None],
-    ) -> Result:
-        """Run a selector over a dataset (``parts``: it and its friends, as `Master.submit` takes them).
+        option: str = "",
+        inputs: Mapping[str, Any] | Sequence[Any] = (),
+        on_missing: str = "fail",
+        feedback: float = 1.0,
+        commit: str = "interval",
+        title: str = "",
+    ) -> Query:
+        """Start a query over a dataset (``parts``: it and its friends, as `Master.submit` takes them).
 
-        ``watch`` is called with each state of the query (see `Master.follow`) and may raise.
+        Its ``Begin`` has run when this returns.
 
         Raises:
-            QueryError: its subclasses say what went wrong.
+            CompileError, SelectorError: the selector does not compile, or its ``Begin`` failed.
             ConfigError: a bad argument.
         """
-        if on_missing not in ("fail", "skip"):
-            raise ConfigError(f'on_missing is "fail" or "skip", not {on_missing!r}')
-        bundle = self._selector(selector)
-        class_name = bundle.class_name if bundle else selector
-        input_list = self._input_list(inputs)
-        instance = self._root.gridproof.Make(class_name, option, input_list)
-        _check(str(instance.problem) or str(instance.Begin()))
-        query = self._send(
+        _check_arguments(option, on_missing, feedback, commit, title)
+        with self.lock:
+            bundle = self._selector(selector)
+            class_name = bundle.class_name if bundle else selector
+            input_list = self._input_list(inputs)
+            instance = self._instance(class_name, option, input_list)
+            _check(str(instance.Begin()))
+            packed = runtime.pack(self.root, input_list)
+        title = title or (bundle.stem if bundle else selector)
+        number = self.send(
             "submit",
             spec={
                 "selector": bundle.to_message() if bundle else None,
                 "class_name": class_name,
                 "option": option,
-                "input": runtime.pack(self._root, input_list),
+                "input": packed,
                 "on_missing": on_missing,
+                "feedback": float(feedback),
+                "commit": commit,
+                "title": title,
                 "parts": list(parts),
             },
         )
+        query = Query(self, number, title, time.time(), float(feedback), instance)
+        self._known[number] = query
+        return query
+
+    def process(
+        self,
+        *arguments: Any,
+        progress: bool | None = None,
+        on_feedback: Show | None = None,
+        **options: Any,
+    ) -> Result:
+        """`submit` with these arguments, `Query.result`, and nothing is kept, whatever happens."""
+        query = self.submit(*arguments, **options)
         try:
-            status = self._follow(query, watch)
-            outputs = runtime.unpack(self._root, self._send("result", query=query))
+            return query.result(progress, on_feedback)
         finally:
-            self._send("cancel", query=query)
-            self._send("forget", query=query)
-        return self._terminate(instance, outputs, _summary(status))
+            with suppress(SessionError):  # the first one tells more
+                query.forget()
+
+    def handles(self) -> list[Query]:
+        """All queries that the master still knows, by their numbers."""
+        described = {q["id"]: q for q in self.send("queries")}
+        for number in sorted(set(described) - set(self._known)):
+            about = described[number]
+            self._known[number] = Query(self, number, about["title"], about["submitted"], about["feedback"])
+        return [self._known[number] for number in sorted(described)]
+
+    def forget(self, number: int) -> None:
+        """Cancel a query and give up what is kept of it."""
+        self._known.pop(number, None)
+        self.send("forget", query=number)
+
+    # ------------------------------------------------------------ for the handles, who hold the lock
+
+    def fresh_instance(self, number: int) -> Any:
+        """An instance of the query's selector, its code from the master: ``Begin`` ran in another process."""
+        origin = self.send("origin", query=number)
+        class_name = origin["class_name"]
+        for message in origin["bundles"]:
+            bundle = Bundle.from_message(message)
+            loaded = self._code.load(bundle)
+            if bundle.class_name == class_name:
+                class_name = loaded.class_name
+        return self._instance(class_name, origin["option"], self.unpack(origin["input"]))
+
+    def unpack(self, data: bytes) -> Any:
+        """The ``TList`` in the master's bytes."""
+        return runtime.unpack(self.root, data)
+
+    def taken(self, objects: Any) -> dict[str, Any]:
+        """The objects out of a list, by name; they belong to Python from now on."""
+        objects.SetOwner(False)
+        taken = {}
+        for item in list(objects):
+            objects.Remove(item)
+            if hasattr(item, "SetDirectory"):
+                item.SetDirectory(self.root.nullptr)
+            self.root.SetOwnership(item, True)
+            taken[str(item.GetName())] = item
+        return taken
+
+    def terminate(self, instance: Any, outputs: Any) -> dict[str, Any]:
+        """Run the selector's ``Terminate`` on the merged outputs; what is in its list afterwards."""
+        listed = instance.Selector().GetOutputList()
+        outputs.SetOwner(False)
+        for item in list(outputs):
+            listed.Add(item)
+        _check(str(instance.Terminate()))
+        return self.taken(listed)
 
     # ------------------------------------------------------------ inside
 
     def _selector(self, spec: str) -> Bundle | None:
         """The selector's code, made known here; None for a class that `load` has made known."""
         if re.fullmatch(r"[A-Za-z_][\w:]*", spec) and not Path(spec).exists():
-            if not self._root.TClass.GetClass(spec, True, True):
+            if not self.root.TClass.GetClass(spec, True, True):
                 raise ConfigError(f'there is no class {spec}; a source file is given as "{spec}.C+"')
             return None
         bundle = collect(spec)
@@ -95,7 +189,7 @@ class Queries:
         return self._code.load(bundle)
 
     def _input_list(self, inputs: Mapping[str, Any] | Sequence[Any]) -> Any:
-        root = self._root
+        root = self.root
         objects = root.TList()
         kept = []
         for name, value in inputs.items() if isinstance(inputs, Mapping) else ((None, v) for v in inputs):
@@ -122,32 +216,11 @@ class Queries:
         objects._kept = kept  # Python owns them as long as the list is there
         return objects
 
-    def _follow(self, query: int, watch: Callable[[Mapping[str, Any]], None]) -> Mapping[str, Any]:
-        version = 0
-        while True:
-            status = self._send("follow", query=query, version=version, wait=FOLLOW_SECONDS)
-            version = status["version"]
-            watch(status)
-            if status["error"]:
-                kind, message = status["error"]
-                raise _error(kind, message, status["missing"])
-            if status["over"]:
-                return dict(status)
-
-    def _terminate(self, instance: Any, outputs: Any, summary: Summary) -> Result:
-        selector_outputs = instance.Selector().GetOutputList()
-        outputs.SetOwner(False)
-        for item in list(outputs):
-            selector_outputs.Add(item)
-        _check(str(instance.Terminate()))
-        objects = {}
-        for item in list(selector_outputs):
-            selector_outputs.Remove(item)
-            if hasattr(item, "SetDirectory"):
-                item.SetDirectory(self._root.nullptr)
-            self._root.SetOwnership(item, True)
-            objects[str(item.GetName())] = item
-        return Result(self._root, objects, summary, self._upload)
+    def _instance(self, class_name: str, option: str, inputs: Any) -> Any:
+        instance = self.root.gridproof.Make(class_name, option, inputs)
+        _check(str(instance.problem))
+        instance._inputs = inputs  # which it does not own
+        return instance
 
 
 def _check(problem: str) -> None:
@@ -155,24 +228,13 @@ def _check(problem: str) -> None:
         raise SelectorError(problem)
 
 
-def _error(kind: str, message: str, missing: Mapping[str, str]) -> QueryError:
-    """The master's error, made anew here."""
-    if kind == "MissingFiles":
-        return errors.MissingFiles(message, dict(missing))
-    made = getattr(errors, kind, QueryError)
-    return made(message) if issubclass(made, QueryError) else QueryError(message)
-
-
-def _summary(status: Mapping[str, Any]) -> Summary:
-    return Summary(
-        events=status["events"],
-        bytes_read=status["bytes_read"],
-        local_bytes=status["local_bytes"],
-        wall=status["seconds"],
-        packets=status["packets"],
-        per_worker=dict(status["events_by_worker"]),
-        missing_files=dict(status["missing"]),
-        warnings=tuple(status["warnings"]),
-        merge_seconds=status["merge_seconds"],
-        received_bytes=status["received_bytes"],
-    )
+def _check_arguments(option: str, on_missing: str, feedback: float, commit: str, title: str) -> None:
+    if on_missing not in ("fail", "skip"):
+        raise ConfigError(f'on_missing is "fail" or "skip", not {on_missing!r}')
+    if commit not in ("interval", "end"):
+        raise ConfigError(f'commit is "interval" or "end", not {commit!r}')
+    if not isinstance(feedback, Real) or isinstance(feedback, bool) or not 0 < feedback < math.inf:
+        raise ConfigError(f"feedback is a number of seconds above 0, not {feedback!r}")
+    for name, value in (("option", option), ("title", title)):
+        if not isinstance(value, str):
+            raise ConfigError(f"{name} is a string, not {value!r}")

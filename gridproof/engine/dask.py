@@ -36,7 +36,10 @@ _WORKER_MESSAGES = (
     *("hello", "lease", "begin", "late", "opened", "fail", "admit", "commit"),
     *("query", "layout", "bundle"),
 )
-_CLIENT_MESSAGES = ("workers", "load", "submit", "follow", "result", "cancel", "forget")
+_CLIENT_MESSAGES = (
+    *("workers", "load", "submit", "queries", "follow", "partial", "result", "origin"),
+    *("cancel", "forget"),
+)
 _RETRIES = 5
 
 EXIT_STALE = 75
@@ -115,8 +118,8 @@ class _LostWorkers(SchedulerPlugin):  # type: ignore[misc]
 class MasterServer:
     """A session's scheduler with its master, listening on the loopback of the VO-box."""
 
-    def __init__(self, tls: Tls, cache: Path) -> None:
-        self._master = Master(cache)
+    def __init__(self, tls: Tls, cache: Path, keep_results: float) -> None:
+        self._master = Master(cache, keep_results)
         self._scheduler = _Scheduler(
             security=tls.security("scheduler"),
             protocol="tls",

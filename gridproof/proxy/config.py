@@ -19,7 +19,9 @@ MASTER = (sys.executable, "-m", "gridproof.proxy.master")
 class ServerConfig:
     """``users`` maps names to OpenSSH public keys; times are in seconds; ``port`` 0 means any.
 
-    With ``owner_pipe`` the end of standard input ends the server and everything below it.
+    With ``owner_pipe`` the end of standard input ends the server and everything below it. Results of queries
+    are kept for ``keep_results``. A session that nobody is connected to and that runs no query gives its
+    workers back after ``idle_limit``, and ends when it keeps no result any more.
     """
 
     users: Mapping[str, Sequence[str]]
@@ -30,6 +32,8 @@ class ServerConfig:
     cache_dir: Path | None = None  # compiled selectors, beyond sessions
     owner_pipe: bool = True
     orphan_limit: float = 300.0
+    keep_results: float = 24 * 3600.0
+    idle_limit: float = 3600.0
     login_timeout: float = 20.0
     strangers: int = 256  # connections that have not proved themselves yet
     master_timeout: float = 60.0
@@ -46,6 +50,8 @@ _KINDS: Mapping[str, tuple[type, ...]] = {
     "cache_dir": (str, type(None)),
     "owner_pipe": (bool,),
     "orphan_limit": (int, float),
+    "keep_results": (int, float),
+    "idle_limit": (int, float),
     "master": (list,),
 }
 

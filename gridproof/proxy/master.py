@@ -1,7 +1,8 @@
 """A session's master as a process: ``python -m gridproof.proxy.master``, started by the ProxyServer.
 
-Standard input brings one JSON line ``{session, ca, cert, key, cache_dir, scratch_dir}``; standard output
-answers one, ``{"address": "tls://127.0.0.1:PORT"}``. The process ends with its standard input.
+Standard input brings one JSON line ``{session, ca, cert, key, cache_dir, scratch_dir, keep_results}``;
+standard output answers one, ``{"address": "tls://127.0.0.1:PORT"}``. The process ends with its standard
+input.
 """
 
 from __future__ import annotations
@@ -10,14 +11,15 @@ import asyncio
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 from setproctitle import setproctitle
 
 from ..engine.dask import MasterServer, configure, tls_of
 
 
-async def _serve(settings: dict[str, str]) -> None:
-    server = MasterServer(tls_of(settings), Path(settings["cache_dir"]))
+async def _serve(settings: dict[str, Any]) -> None:
+    server = MasterServer(tls_of(settings), Path(settings["cache_dir"]), settings["keep_results"])
     address = await server.start()
     print(json.dumps({"address": address}), flush=True)
     owner_gone = asyncio.Event()

@@ -19,11 +19,16 @@ _STOP_GRACE = 3.0
 class Master:
     """Scheduler and engine master of one session; ``directory`` is its own and goes with it.
 
-    ``cache``: where compiled code is kept beyond sessions; None: in ``directory``.
+    ``cache``: where compiled code is kept beyond sessions; None: in ``directory``. ``keep_results``: s.
     """
 
     def __init__(
-        self, session: str, identities: SessionIdentities, directory: Path, cache: Path | None
+        self,
+        session: str,
+        identities: SessionIdentities,
+        directory: Path,
+        cache: Path | None,
+        keep_results: float,
     ) -> None:
         self.identities = identities
         self.address = ""
@@ -31,6 +36,7 @@ class Master:
         self._session = session
         self._directory = directory
         self._cache = cache or directory
+        self._keep_results = keep_results
         self._child: Child | None = None
 
     async def start(self, argv: Sequence[str], timeout: float) -> int:
@@ -49,6 +55,7 @@ class Master:
             "session": self._session,
             "cache_dir": str(self._cache),
             "scratch_dir": str(self._directory),
+            "keep_results": self._keep_results,
         }
         self._child.send({**settings, **asdict(self.identities.scheduler)})
         self.address = str((await self._child.first(what, timeout)).get("address"))

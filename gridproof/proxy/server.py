@@ -290,7 +290,11 @@ class ProxyServer:
         self.registry.open_session(name, control.user, versions, _get(request, "workers", int))
         identities = make_identities(name, datetime.now(timezone.utc))
         master = self._masters[name] = Master(
-            name, identities, self._directory / f"session-{name}", self.config.cache_dir
+            name,
+            identities,
+            self._directory / f"session-{name}",
+            self.config.cache_dir,
+            self.config.keep_results,
         )
         try:
             port = await master.start(self.config.master, self.config.master_timeout)

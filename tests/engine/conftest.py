@@ -67,6 +67,7 @@ class Cluster:
             key=server.key,
             cache_dir=str(self.cache),
             scratch_dir=str(directory),
+            keep_results=3600.0,
         )
         self.address = json.loads(self._master.stdout.readline())["address"]
         self._loop = LoopThread("cluster")

@@ -199,8 +199,14 @@ def part(paths, tree="events", alias=""):
     return {"tree": tree, "alias": alias, "files": files}
 
 
-def process(queries, parts, selector, option="", inputs=(), on_missing="fail", watch=lambda status: None):
-    return queries.process(parts, str(selector), option, inputs, on_missing, watch)
+def process(queries, parts, selector, option="", inputs=(), on_missing="fail", watch=None):
+    query = queries.submit(parts, str(selector), option, inputs, on_missing)
+    try:
+        while watch and not query.wait(0.02):
+            watch(query.progress)
+        return query.result()
+    finally:
+        query.forget()
 
 
 def plain(root, selector, option, paths, scale=None):
@@ -338,8 +344,8 @@ def test_a_missing_branch_is_an_error_not_zeros(queries, place, paths):
 def test_results_survive_the_death_of_workers(queries, cluster, root, place, paths):
     killed = []
 
-    def kill_one(status):
-        if status["events"] > 10_000 and not killed:
+    def kill_one(progress):
+        if progress.events > 10_000 and not killed:
             victim = cluster.workers(3)[0]
             killed.append(victim["pid"])
             os.kill(victim["pid"], signal.SIGKILL)
@@ -358,7 +364,7 @@ def test_results_survive_the_death_of_workers(queries, cluster, root, place, pat
 def test_a_selector_that_crashes_fails_its_query_and_not_the_session(queries, cluster, root, place, paths):
     cluster.workers(3)
     with pytest.raises(SelectorError, match="workers died"):
-        process(queries, [part(paths[:1])], place / "Broken.C+", "crash", watch=lambda s: None)
+        process(queries, [part(paths[:1])], place / "Broken.C+", "crash")
     assert "Broken::Process" in cluster.log() or "Broken7Process" in cluster.log()
     cluster.workers(3)
     result = process(queries, [part(paths[:3])], place / "Old.C+")

@@ -64,8 +64,14 @@ def run(cluster, file):
     files = [{"name": str(file), "kind": "path", "size": file.stat().st_size, "replicas": []}]
     parts = [{"tree": "events", "alias": "", "files": files}]
 
-    def process(how, watch=lambda status: None):
-        return queries.process(parts, str(source), how, (), "fail", watch)
+    def process(how, watch=lambda: None):
+        query = queries.submit(parts, str(source), how)
+        try:
+            while not query.wait(0.1):
+                watch()
+            return query.result()
+        finally:
+            query.forget()
 
     return process
 
@@ -73,7 +79,7 @@ def run(cluster, file):
 def cancel_within_a_packet(run, how, begun):
     """Leave a query once its selector is at its first entry."""
 
-    def watch(status):
+    def watch():
         if begun.exists():
             raise KeyboardInterrupt
 

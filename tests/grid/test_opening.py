@@ -72,14 +72,14 @@ def test_the_death_of_master_or_proxy_is_told_at_once(world, part):
     with gridproof.open(world.grid, workers=1) as session:
         below = psutil.Process().children(recursive=True)
         (victim,) = [p for p in below if " ".join(p.cmdline()).startswith(part)]
-        send = session._queries._send
+        send = session._queries.send
 
         def kill_it(message, **arguments):
             if message == "follow":
                 victim.kill()
             return send(message, **arguments)
 
-        session._queries._send = kill_it
+        session._queries.send = kill_it
         data = session.dataset(world.pattern, tree="events")
         began = time.monotonic()
         with pytest.raises(SessionError, match="open a new session"):
@@ -103,14 +103,14 @@ def test_late_workers_join_a_running_query(world, half_of_the_grid):
     with gridproof.open(world.grid, workers=6, min_workers=1, timeout=15) as session:
         early = len(session.workers)
         assert 1 <= early <= 3
-        send = session._queries._send
+        send = session._queries.send
 
         def make_room(message, **arguments):
             if message == "submit":
                 half_of_the_grid.close()
             return send(message, **arguments)
 
-        session._queries._send = make_room
+        session._queries.send = make_room
         data = session.dataset(world.pattern, tree="events")
         result = session.process(data, world.selector, "wait a little while, please")
         world.assert_exact(result)

@@ -45,7 +45,7 @@ class MidQuery:
     """Does something once while a query runs, when it has processed a part of its events."""
 
     def __init__(self, session, act, after=0.2):
-        self._follow, self._act, self._after = session._send, act, after
+        self._follow, self._act, self._after = session._link.send, act, after
         self.done = False
 
     def __call__(self, message, **arguments):
@@ -64,17 +64,17 @@ def process_while(session, act, *arguments, **options):
     """`session.process`, with `act` called in its middle."""
     middle = MidQuery(session, act)
     queries = session._queries
-    before, queries._send = queries._send, middle
+    before, queries.send = queries.send, middle
     try:
         result = session.process(*arguments, **options)
     finally:
-        queries._send = before
+        queries.send = before
     assert middle.done
     return result
 
 
 def await_workers(session):
-    assert len(session._send("workers", at_least=4, wait=20)) >= 4
+    assert len(session._link.send("workers", at_least=4, wait=20)) >= 4
 
 
 def test_workers_are_records_at_their_sites(session):
@@ -113,6 +113,15 @@ public:
     result = session.process(data, f"{world.directory / 'Opened.C'}+")
     assert set(result) == {"TNetXNGFile"}
     assert result.summary.events == world.events
+
+
+def test_ctrl_c_cancels_the_query_and_the_session_goes_on(session, world, data):
+    with pytest.raises(KeyboardInterrupt):
+        process_while(
+            session, lambda: signal.raise_signal(signal.SIGINT), data, world.selector, "wait for it"
+        )
+    assert session.queries() == []
+    world.assert_exact(session.process(data, world.selector))
 
 
 def test_results_can_be_saved_to_the_grid(session, world, data, tmp_path):
@@ -187,6 +196,8 @@ def test_bad_input_gives_clear_errors_and_the_session_stays_usable(session, worl
         session.process(session.dataset(world.pattern, tree="other"), world.selector)
     with pytest.raises(SelectorError, match="as asked at entry 30000 of /local/data/events"):
         session.process(data, world.selector, "throw")
+    with pytest.raises(ConfigError, match=r"session\.dataset"):
+        session.submit(world.pattern, world.selector)
     with pytest.raises(SelectorCrashed, match=r"(?s)events.*signal 6.*Slow\w*::Process"):
         session.process(data, world.selector, "crash")
     broken = tmp_path / "broken.root"

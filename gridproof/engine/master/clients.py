@@ -6,7 +6,7 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from ...errors import QueryCancelled
+from ...errors import QueryCancelled, QueryError
 from .running import Running
 from .state import LONGEST_WAIT, State
 
@@ -35,9 +35,9 @@ class ForClients:
         """Start a query; answers its number.
 
         ``spec``: ``selector`` (a bundle or None), ``class_name``, ``option``, ``input`` (bytes of a TList),
-        ``on_missing``, ``feedback`` (s), ``commit`` (``"interval"`` or ``"end"``), and ``parts``: the dataset
-        and its friends, each with ``tree``, ``alias`` and ``files`` (``name``, ``kind``, ``size``,
-        ``replicas``).
+        ``on_missing``, ``feedback`` (s), ``commit`` (``"interval"`` or ``"end"``), ``title``, and
+        ``parts``: the dataset and its friends, each with ``tree``, ``alias`` and ``files`` (``name``,
+        ``kind``, ``size``, ``replicas``).
         """
         state = self._state
         self._ids += 1
@@ -45,8 +45,6 @@ class ForClients:
         selector = state.keep(spec["selector"]) if spec["selector"] else ""
         parts = [dict(part) for part in spec["parts"]]
         kept = {
-            "feedback": 1.0,
-            "commit": "interval",
             **spec,
             "selector": selector,
             "loads": list(state.loads),
@@ -63,20 +61,50 @@ class ForClients:
         state.work.tell()
         return number
 
+    async def queries(self) -> list[dict[str, Any]]:
+        """All queries that are not forgotten: who they are, and their states as `follow` gives them."""
+        names, workers = self._state.names, len(self._state.workers)
+        return [{**r.about(), **r.status(names, workers)} for r in self._state.queries.values()]
+
+    async def origin(self, query: int) -> dict[str, Any]:
+        """What makes an instance of a query's selector: bundles, class, option, input."""
+        spec = self._known(query).spec
+        keys = [*spec["loads"], *([spec["selector"]] if spec["selector"] else [])]
+        bundles = [self._state.bundles[key].to_message() for key in keys]
+        return {"bundles": bundles, **{key: spec[key] for key in ("class_name", "option", "input")}}
+
     async def follow(self, query: int, version: int, wait: float) -> dict[str, Any]:
         """How a query fares, once it is newer than ``version`` or after ``wait`` s."""
-        running = self._state.queries[query]
+        running = self._known(query)
         deadline = time.monotonic() + min(wait, LONGEST_WAIT)
         while running.version <= version and not running.over:
             if not await self._state.status.wait(deadline):
                 break
         return running.status(self._state.names, len(self._state.workers))
 
+    async def partial(self, query: int, version: int, wait: float) -> dict[str, Any]:
+        """The outputs merged so far, once there is more than at ``version`` or after ``wait`` s.
+
+        Answers ``{version, data}``; ``version`` counts merged commits, ``data`` is None if there is no more.
+        """
+        running = self._known(query)
+        deadline = time.monotonic() + min(wait, LONGEST_WAIT)
+        while running.merges <= version and not running.over:
+            if not await self._state.status.wait(deadline):
+                break
+        if running.merges <= version:
+            return {"version": running.merges, "data": None}
+        data = await self.result(query)
+        return {"version": running.snapshot[0], "data": data}
+
     async def result(self, query: int) -> bytes:
-        """The merged outputs so far, as bytes of a TList."""
-        running = self._state.queries[query]
+        """The merged outputs so far, as bytes of a TList; taken once, whoever asks."""
+        running = self._known(query)
         async with running.merging:
-            return bytes(await self._state.merge.run(running.merger.snapshot))
+            if running.snapshot[0] != running.merges:
+                data = bytes(await self._state.merge.run(running.merger.snapshot))
+                running.snapshot = (running.merges, data)
+            return running.snapshot[1]
 
     async def cancel(self, query: int) -> None:
         """Stop a query; its workers learn it within a second or two, in the middle of a packet too."""
@@ -87,7 +115,10 @@ class ForClients:
 
     async def forget(self, query: int) -> None:
         """The client has what it wants."""
-        running = self._state.queries.pop(query, None)
-        if running is not None:
-            running.end()
-        self._state.status.tell()
+        self._state.forget(query)
+
+    def _known(self, query: int) -> Running:
+        try:
+            return self._state.queries[query]
+        except KeyError:
+            raise QueryError(f"query {query} is not known to the master: it was forgotten") from None

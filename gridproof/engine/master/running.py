@@ -32,6 +32,10 @@ class Running:
             self.counting = Query(_infos(files, hints=False), "skip")
         self.merging = asyncio.Lock()
         self.version = 0
+        self.merges = 0
+        self.snapshot = (-1, b"")  # of the outputs after so many merges
+        self.submitted = time.time()
+        self.kept_until = 0.0  # epoch seconds, once it is over
         self.bad_commits = 0
         self.merge_seconds = 0.0
         self._merge_cost = 0.0  # seconds for a commit, smoothed
@@ -104,6 +108,11 @@ class Running:
             index -= len(part["files"])
         raise GridproofError(f"query {self.id} has no file {index}")
 
+    def about(self) -> dict[str, Any]:
+        """Who it is."""
+        about = {key: self.spec[key] for key in ("title", "class_name", "feedback")}
+        return {"id": self.id, "submitted": self.submitted, **about}
+
     def status(self, names: Mapping[str, str], workers: int) -> dict[str, Any]:
         """How it stands; ``names`` by address, ``workers``: how many there are now."""
         state, tally = self.state, self.state.tally
@@ -111,6 +120,7 @@ class Running:
         return {
             "version": self.version,
             "over": self.over,
+            "kept_until": self.kept_until,
             "error": [type(error).__name__, str(error)] if error else None,
             "missing": dict(state.missing),
             "warnings": self.merger.warnings() if self.over else [],

@@ -52,7 +52,8 @@ class News:
 class State:
     """Shared by those who serve the workers and those who serve the client, in one event loop."""
 
-    def __init__(self, cache: Path) -> None:
+    def __init__(self, cache: Path, keep_results: float) -> None:
+        self._keep_results = keep_results
         self.merge = MergeThread(cache)
         self.workers: dict[str, WorkerInfo] = {}
         self.names: dict[str, str] = {}  # of workers by address, of the gone ones too
@@ -69,9 +70,20 @@ class State:
 
     def settle(self, running: Running) -> None:
         """See to it that a change in a query has its consequences and is seen."""
+        ran = not running.over
         if running.settle():
             self.work.tell()
+        if ran and running.over:
+            running.kept_until = time.time() + self._keep_results
+            asyncio.get_running_loop().call_later(self._keep_results, self.forget, running.id)
         self.status.tell()
+
+    def forget(self, query: int) -> None:
+        """Nobody wants it any more."""
+        running = self.queries.pop(query, None)
+        if running is not None:
+            running.end()
+            self.status.tell()
 
     def keep(self, message: Mapping[str, object]) -> str:
         """Take a bundle in; returns its key."""

@@ -330,6 +330,7 @@ class ForWorkers:
         verdict = running.state.claim(worker, incarnation, sequence, packets)
         if verdict.accepted:
             await merge.run(running.merger.merge, objects)
+            running.merges += 1
             running.received_bytes += len(delta)
         running.merged(time.monotonic() - began)
         return verdict

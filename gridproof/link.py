@@ -1,0 +1,106 @@
+"""What ties a process to a session: the Grid, the ProxyServer and the session's master."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import ExitStack, suppress
+from typing import TYPE_CHECKING, Any
+
+from .errors import ProxyError, SessionError
+from .grids import Place
+from .loopthread import LoopThread
+
+if TYPE_CHECKING:
+    from .proxy.client import OpenedSession
+    from .proxy.records import Status
+
+
+class Link:
+    """This process's connections to one session; what it opens ends with ``stack``.
+
+    ``lost`` says why the session can be used no more, empty while it can.
+
+    Raises:
+        AlienError, ProxyError: the Grid or the ProxyServer cannot be reached.
+    """
+
+    def __init__(self, name: str, place: Place, loop: LoopThread, stack: ExitStack) -> None:
+        from .alien import Alien
+
+        self.name = name
+        self.place = place
+        self.loop = loop
+        self.lost = ""
+        self._stack = stack
+        self.alien = Alien.connect(place.environ)
+        stack.callback(self.alien.close)
+        self._master_gone = loop.run(_make_event())
+        self.proxy = loop.run(place.proxy.connect(self._on_event))
+        stack.callback(lambda: loop.run(self.proxy.close()))
+
+    def meet_master(self, opened: OpenedSession) -> None:
+        """Connect to the session's master."""
+        from .engine.dask import MasterClient, Tls
+
+        async def connect() -> MasterClient:
+            address = opened.address
+            if self.place.proxy.host != "127.0.0.1":  # the master listens on the VO-box's own loopback
+                port = int(address.rpartition(":")[2])
+                tunnel = await self.proxy.conn.forward_local_port("127.0.0.1", 0, "127.0.0.1", port)
+                address = f"tls://127.0.0.1:{tunnel.get_port()}"
+            return MasterClient(address, Tls(opened.ca, opened.cert, opened.key))
+
+        self._master = self.loop.run(connect())
+        self._stack.callback(lambda: self.loop.run(self._master.close()))
+
+    def send(self, message: str, **arguments: Any) -> Any:
+        """Ask the master; the end of the master or of the ProxyServer ends the waiting.
+
+        Raises:
+            SessionError: one of them is gone, or the session was closed here.
+        """
+        self.check()
+
+        async def ask() -> Any:
+            answer = asyncio.ensure_future(self._master.send(message, **arguments))
+            gone = asyncio.ensure_future(self._master_gone.wait())
+            waiting: set[asyncio.Future[Any]] = {answer, gone, self.proxy.closed}
+            try:
+                await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+                if not answer.done():
+                    self.check()
+                return await answer
+            finally:
+                gone.cancel()
+                answer.cancel()
+
+        return self.loop.run(ask())
+
+    def status(self) -> Status:
+        """Pilots and workers of the session, as the ProxyServer knows them."""
+        return self.loop.run(self.proxy.status(self.name))
+
+    def check(self) -> None:
+        """Raises:
+        SessionError: the session can be used no more.
+        """
+        if not self.lost and self.proxy.closed.done():
+            self.lost = f"{self.proxy.closed.result()}; open a new session"
+        if self.lost:
+            raise SessionError(self.lost)
+
+    def end_session(self) -> None:
+        """End the session's master and workers."""
+        with suppress(ProxyError):  # it is gone already, or the ProxyServer is
+            self.loop.run(self.proxy.close_session(self.name), 30)
+
+    async def _on_event(self, event: Any) -> None:
+        from .proxy.client import SessionLost
+
+        if isinstance(event, SessionLost):
+            self.lost = f"the session's master is gone ({event.reason}); open a new session"
+            self._master_gone.set()
+
+
+async def _make_event() -> asyncio.Event:
+    return asyncio.Event()

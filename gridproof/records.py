@@ -1,0 +1,47 @@
+"""What a user is shown of workers and sessions: records that print as a table."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import astuple, dataclass, fields
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class WorkerRecord:
+    """A worker process; ``state``: ``starting``, ``ready`` or ``ended``. ``pid`` is its own on ``host``."""
+
+    name: str
+    site: str
+    host: str
+    pid: int
+    state: str
+
+
+class Table(list[T]):
+    """Records of one kind (a dataclass); printed, a table."""
+
+    def __init__(self, kind: type[T], records: Iterable[T] = ()) -> None:
+        super().__init__(records)
+        self._kind: Any = kind
+
+    def _rows(self) -> list[tuple[str, ...]]:
+        records: list[Any] = list(self)
+        return [tuple(f.name for f in fields(self._kind)), *(tuple(map(str, astuple(r))) for r in records)]
+
+    def __repr__(self) -> str:
+        rows = self._rows()
+        widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+        return "\n".join(
+            "  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in rows
+        )
+
+    __str__ = __repr__
+
+    def _repr_html_(self) -> str:
+        names, *rows = self._rows()
+        head = "".join(f"<th>{name}</th>" for name in names)
+        body = "".join("<tr>" + "".join(f"<td>{cell}</td>" for cell in row) + "</tr>" for row in rows)
+        return f"<table><tr>{head}</tr>{body}</table>"
