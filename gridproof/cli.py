@@ -10,7 +10,10 @@ import click
 
 from .errors import GridproofError
 
-_ELSEWHERE = {"grid": ("gridproof.localgrid.commands", "grid")}
+_ELSEWHERE = {
+    "grid": ("gridproof.localgrid.commands", "grid"),
+    "simulate": ("gridproof.simulate.command", "simulate"),
+}
 
 
 class _Commands(click.Group):
