@@ -11,11 +11,10 @@ from typing import Any
 class Clock:
     """Calls what has come due, in the order of time and then of asking; nothing else tells the time."""
 
-    __slots__ = ("_heap", "_order", "calls", "now")
+    __slots__ = ("_heap", "_order", "now")
 
     def __init__(self) -> None:
         self.now = 0.0
-        self.calls = 0
         self._heap: list[tuple[float, int, Callable[..., Any], tuple[Any, ...]]] = []
         self._order = count()
 
@@ -23,15 +22,11 @@ class Clock:
         """Have ``call(*arguments)`` made at a time."""
         heapq.heappush(self._heap, (when, next(self._order), call, arguments))
 
-    def run(self, until: Callable[[], bool], limit: float) -> None:
-        """Let time pass until there is nothing to do, ``until()`` holds or ``limit`` has passed."""
+    def run(self, until: Callable[[], bool]) -> None:
+        """Let time pass until there is nothing to do or ``until()`` holds."""
         heap = self._heap
         while heap and not until():
-            if heap[0][0] > limit:
-                self.now = limit
-                return
             self.now, _, call, arguments = heapq.heappop(heap)
-            self.calls += 1
             call(*arguments)
 
 

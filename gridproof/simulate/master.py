@@ -65,7 +65,14 @@ class Master:
         self._workers.discard(worker.name)
         self._waiting.pop(worker, None)
         self.query.lose(worker.name)
-        self._settle(self._clock.now)
+        self.settle(self._clock.now)
+
+    def settle(self, now: float = 0.0, quiet: bool = False) -> None:
+        """See whether the query has ended; unless it is ``quiet``, somebody may find work now."""
+        if self.ended < 0 and (self.query.error is not None or self.query.finished):
+            self.ended = now
+        elif not quiet:
+            self._tell()
 
     # ------------------------------------------------------------ messages
 
@@ -133,7 +140,7 @@ class Master:
         """A packet could not be run."""
         self.query.fail(worker.name, packet, released, kind, "simulated", storage_elements)
         self._answer(worker, answer, now, None)
-        self._settle(now)
+        self.settle(now)
 
     # ------------------------------------------------------------ inside
 
@@ -156,15 +163,8 @@ class Master:
                 self._accepted(delta)
             else:
                 self._tell()
-            self._settle(done, verdict.accepted)
+            self.settle(done, verdict.accepted)
         self._answer(worker, answer, done, 2 * self._settings.merge * len(self._workers))
-
-    def _settle(self, now: float, quiet: bool = False) -> None:
-        """See whether the query has ended; unless it is ``quiet``, somebody may find work now."""
-        if self.ended < 0 and (self.query.error is not None or self.query.finished):
-            self.ended = now
-        elif not quiet:
-            self._tell()
 
     def _look(self, worker: Asker, waiting: _Waiting) -> None:
         """A waiting worker looks around for itself."""

@@ -19,8 +19,8 @@ QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 class Curves:
     """Means over ``BINS`` equal parts of the makespan.
 
-    ``busy``: workers at work; ``rate``: entries processed per second; ``capacity``: what the workers that were
-    there could process.
+    ``busy``: workers at work; ``rate``: entries processed per second; ``capacity``: what all workers
+    can process.
     """
 
     busy: tuple[float, ...]

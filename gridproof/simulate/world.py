@@ -18,7 +18,7 @@ from .network import NEVER, Link, Read
 from .scenario import Outage, Scenario, Site
 from .worker import Delta, Worker
 
-LONGEST = 30 * 86_400.0  # seconds; what has not ended by then hangs
+STANDSTILL = 6 * 3600.0  # seconds without a packet run: the query hangs
 
 
 @dataclass(frozen=True)
@@ -64,6 +64,7 @@ class World:
         self.master = Master(self.clock, self.query, scenario.master, self._accepted)
         self.alive: dict[Worker, None] = {}  # in the order of their arrival
         self._arrived = 0
+        self._latest = 0.0  # arrival or end of a packet
         self._bad_luck = random.Random(f"{scenario.seed} failures")  # noqa: S311
         self._paths: dict[tuple[str, str], tuple[Link, ...]] = {}
         self._storage = {name: Link(site.storage) for name, site in self.sites.items()}
@@ -75,7 +76,8 @@ class World:
 
     def run(self) -> None:
         """Until the query is over, or nothing happens any more."""
-        self.clock.run(lambda: self.master.ended >= 0, LONGEST)
+        self.master.settle()
+        self.clock.run(self._over)
 
     # ------------------------------------------------------------ for workers
 
@@ -104,6 +106,7 @@ class World:
 
     def ran(self, began: float, entries: int) -> None:
         """A packet has been run since ``began``."""
+        self._latest = self.clock.now
         self.records.began.append(began)
         self.records.ended.append(self.clock.now)
         self.records.entries.append(entries)
@@ -121,6 +124,9 @@ class World:
             self.clock.at(self.clock.now + delay, self._arrive, worker.site, worker.rate)
 
     # ------------------------------------------------------------ inside
+
+    def _over(self) -> bool:
+        return self.master.ended >= 0 or self.clock.now > self._latest + STANDSTILL
 
     def _path(self, site: str, source: str) -> tuple[Link, ...]:
         """The links between a worker's site and the SE of another; those that never matter are left out."""
@@ -144,6 +150,7 @@ class World:
 
     def _arrive(self, site: str, rate: float) -> None:
         self._arrived += 1
+        self._latest = self.clock.now
         worker = Worker(self, f"{site}/{self._arrived}", site, rate, self.sites[site].latency)
         self.alive[worker] = None
         self.records.presence.append((self.clock.now, site, rate))
