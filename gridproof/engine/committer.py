@@ -15,6 +15,18 @@ EARLY_COSTS = 4.0  # and so many times while commits come early
 LARGE = 1 << 20  # bytes of outputs for which the master is asked first whether it has room
 
 
+def pause(commits: int, feedback: float, cost: float, interval: float) -> float:
+    """Seconds that an instance lives before its commit is due, after so many ``commits`` of the query.
+
+    ``feedback``: what the user wants, ``cost``: what a commit costs the worker, ``interval``: what the master
+    wants at least, all in s.
+    """
+    early = FIRST_SECONDS * 2.0 ** min(commits, 20)
+    if early < feedback:
+        return max(early, EARLY_COSTS * cost, interval)
+    return max(feedback, COMMIT_COSTS * cost, interval)
+
+
 class Committer:
     """Sends the outputs of a runner's instances to the master, at most one at a time.
 
@@ -50,12 +62,7 @@ class Committer:
         if self.at_end or (self._sending is not None and not self._sending.done()):
             return False
         cost = self._runner.instance_cost
-        early = FIRST_SECONDS * 2.0 ** min(self._commits, 20)
-        if early < self._feedback:
-            pause = max(early, EARLY_COSTS * cost, self._interval)
-        else:
-            pause = max(self._feedback, COMMIT_COSTS * cost, self._interval)
-        return now - self.began >= pause
+        return now - self.began >= pause(self._commits, self._feedback, cost, self._interval)
 
     async def commit(self) -> None:
         """End the open instance and send its outputs, after those of the one before.

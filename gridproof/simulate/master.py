@@ -9,11 +9,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from ..engine.master import LONGEST_WAIT, LOOK_AROUND
+from ..engine.master.state import LONGEST_WAIT
+from ..engine.master.workers import LOOK_AROUND, LOOKS_PER_SECOND
 from ..engine.packetizer import HELP_SECONDS
 from ..engine.query import Query
 from . import scenario
 from .clock import Clock, Signal
+
+Opening = tuple[int, int, int, Sequence[int]]
+"""Packet, its last entry, the file's entries and clusters."""
 
 
 class Asker(Protocol):
@@ -27,6 +31,7 @@ class Asker(Protocol):
 @dataclass(slots=True)
 class _Waiting:
     answer: Signal
+    void: list[int]
     patience: float
     deadline: float
 
@@ -53,6 +58,7 @@ class Master:
         self._workers: set[str] = set()
         self._waiting: dict[Asker, _Waiting] = {}
         self._news = False
+        self._merged = False
 
     def ask(self, worker: Asker, message: Callable[..., None], *arguments: Any) -> Signal:
         """Send one of the messages below; the signal brings its answer back."""
@@ -66,13 +72,12 @@ class Master:
         self._waiting.pop(worker, None)
         self.query.lose(worker.name)
         self.settle(self._clock.now)
+        self._tell()
 
-    def settle(self, now: float = 0.0, quiet: bool = False) -> None:
-        """See whether the query has ended; unless it is ``quiet``, somebody may find work now."""
+    def settle(self, now: float = 0.0) -> None:
+        """See whether the query has ended."""
         if self.ended < 0 and (self.query.error is not None or self.query.finished):
             self.ended = now
-        elif not quiet:
-            self._tell()
 
     # ------------------------------------------------------------ messages
 
@@ -83,40 +88,44 @@ class Master:
         self._answer(worker, answer, now, None)
 
     def lease(
-        self, worker: Asker, answer: Signal, now: float, ran: Sequence[tuple[Any, ...]], wait: float
-    ) -> None:
-        """The worker's next packets. ``ran``: arguments of `Query.ran`, for each packet run."""
-        for report in ran:
-            self.query.ran(worker.name, *report)
-        packets = self.query.lease(worker.name, now, patient=True)
-        if packets or not wait:
-            self._answer(worker, answer, now, packets)
-            return
-        waiting = _Waiting(answer, now + HELP_SECONDS, now + min(wait, LONGEST_WAIT))
-        self._waiting[worker] = waiting
-        self._clock.at(min(waiting.patience, waiting.deadline), self._look, worker, waiting)
-
-    def opened(
         self,
         worker: Asker,
         answer: Signal,
         now: float,
-        packet: int,
-        last: int,
-        entries: int,
-        clusters: Sequence[int],
+        ran: Sequence[tuple[int, int, float, str]],
+        openings: Sequence[Opening],
+        wait: float,
     ) -> None:
-        """A file's entries and clusters."""
-        self._answer(worker, answer, now, self.query.opened(worker.name, packet, last, entries, clusters))
-        self._tell()
+        """The worker's next packets, and which of ``openings`` are void.
+
+        ``ran``: packets run since the last message, as (packet, entries, seconds, source site).
+        """
+        for report in ran:
+            self.query.ran(worker.name, *report)
+        void = self._open(worker, openings)
+        packets = self.query.lease(worker.name, now, patient=True)
+        if packets or not wait:
+            self._answer(worker, answer, now, (packets, void))
+            return
+        waiting = _Waiting(answer, void, now + HELP_SECONDS, now + min(wait, LONGEST_WAIT))
+        self._waiting[worker] = waiting
+        self._clock.at(now + self._pause(), self._look, worker, waiting)
+
+    def opened(self, worker: Asker, answer: Signal, now: float, openings: Sequence[Opening]) -> None:
+        """Entries and clusters of files; answers the packets that are void."""
+        self._answer(worker, answer, now, self._open(worker, openings))
+
+    def interval(self, worker: Asker, answer: Signal, now: float) -> None:
+        """What a worker needs once: how many seconds lie between its commits at least."""
+        self._answer(worker, answer, now, self._interval())
 
     def begin(self, worker: Asker, answer: Signal, now: float, packet: int) -> None:
         """Whether to run a solo packet that has waited."""
         self._answer(worker, answer, now, self.query.begin(worker.name, packet, now))
 
-    def late(self, worker: Asker, answer: Signal, now: float, packet: int) -> None:
-        """Whether to go on with a packet."""
-        self._answer(worker, answer, now, self.query.late(worker.name, packet, now))
+    def late(self, worker: Asker, answer: Signal, now: float, packet: int, overdue: bool) -> None:
+        """Whether to go on with a packet that takes long; ``overdue``: its deadline has passed."""
+        self._answer(worker, answer, now, not overdue or self.query.late(worker.name, packet, now))
 
     def commit(
         self, worker: Asker, answer: Signal, now: float, sequence: int, packets: Sequence[int], delta: Any
@@ -141,6 +150,7 @@ class Master:
         self.query.fail(worker.name, packet, released, kind, "simulated", storage_elements)
         self._answer(worker, answer, now, None)
         self.settle(now)
+        self._tell()
 
     # ------------------------------------------------------------ inside
 
@@ -163,8 +173,9 @@ class Master:
                 self._accepted(delta)
             else:
                 self._tell()
-            self.settle(done, verdict.accepted)
-        self._answer(worker, answer, done, 2 * self._settings.merge * len(self._workers))
+            self.settle(done)
+            self._merged = True
+        self._answer(worker, answer, done, self._interval())
 
     def _look(self, worker: Asker, waiting: _Waiting) -> None:
         """A waiting worker looks around for itself."""
@@ -175,18 +186,32 @@ class Master:
             return
         if now >= waiting.deadline:
             del self._waiting[worker]
-            self._answer(worker, waiting.answer, now, [])
-            return
-        again = waiting.patience if now < waiting.patience else now + LOOK_AROUND
-        self._clock.at(min(waiting.deadline, again), self._look, worker, waiting)
+            self._answer(worker, waiting.answer, now, ([], waiting.void))
+        else:
+            self._clock.at(min(waiting.deadline, now + self._pause()), self._look, worker, waiting)
 
     def _offer(self, worker: Asker, waiting: _Waiting) -> bool:
         now = self._clock.now
         packets = self.query.lease(worker.name, now, patient=now < waiting.patience)
         if packets:
             del self._waiting[worker]
-            self._answer(worker, waiting.answer, now, packets)
+            self._answer(worker, waiting.answer, now, (packets, waiting.void))
         return bool(packets)
+
+    def _open(self, worker: Asker, openings: Sequence[Opening]) -> list[int]:
+        void = []
+        for packet, last, entries, clusters in openings:
+            if not self.query.opened(worker.name, packet, last, entries, clusters):
+                void.append(packet)
+            elif last < entries:
+                self._tell()
+        return void
+
+    def _interval(self) -> float:
+        return 2 * len(self._workers) * self._settings.merge if self._merged else 0.0
+
+    def _pause(self) -> float:
+        return max(LOOK_AROUND, len(self._workers) / LOOKS_PER_SECOND)
 
     def _tell(self) -> None:
         """There may be work for those who wait."""

@@ -129,6 +129,11 @@ class Read:
             self._watched = True
             self._clock.at(max(now, self.started + self.patience), self._late)
 
+    @property
+    def stands(self) -> bool:
+        """Nothing comes at present."""
+        return self._speed == 0
+
     def wait_again(self, seconds: float) -> Signal:
         """Go on with a late one for so long; the news to wait for."""
         self.news = Signal()

@@ -5,17 +5,18 @@ from __future__ import annotations
 from collections.abc import Generator, Sequence
 from typing import TYPE_CHECKING, Any
 
+from ..engine.committer import pause
 from ..engine.packets import Packet, cut
 from ..engine.runner import TREES_KEPT_OPEN
-from ..engine.worker import COMMIT_COSTS, LEASE_WAIT
+from ..engine.watch import Pace
+from ..engine.worker import LEASE_WAIT
 from .clock import Process, Signal, Steps
 from .network import Read
 
 if TYPE_CHECKING:
     from .world import World
 
-FIRST_COMMIT = 0.25  # seconds; each further interval is twice as long, up to the master's
-ASK_AGAIN = 3.0  # seconds, about a late packet
+PACE = Pace()
 
 Failure = tuple[str, Sequence[str]]
 """As in `Query.fail`: kind and storage elements."""
@@ -43,12 +44,16 @@ class Worker:
     __slots__ = (
         "_bad",
         "_delta",
-        "_early",
-        "_pace",
+        "_interval",
+        "_next",
+        "_next_tells",
+        "_openings",
         "_ran",
         "_sending",
         "_sequence",
         "_trees",
+        "_void",
+        "_work",
         "_world",
         "idle_since",
         "latency",
@@ -71,10 +76,14 @@ class Worker:
         self._trees: dict[int, str] = {}  # open files, the latest last, and the sites they are read from
         self._delta: Delta | None = None
         self._ran: list[tuple[int, int, float, str]] = []
+        self._openings: list[tuple[int, int, int, Sequence[int]]] = []  # not told yet
+        self._void: set[int] = set()  # packets taken back after they were opened
+        self._work: list[Packet] = []  # leased and not begun
+        self._next: Signal | None = None  # the lease asked for ahead
+        self._next_tells = False  # it has openings in it
         self._sending: Signal | None = None
         self._sequence = 0
-        self._early = FIRST_COMMIT
-        self._pace = 0.0  # what the master asks for
+        self._interval = -1.0  # between commits, as the master wants it
         self.process = Process(world.clock, self._loop())
 
     # ------------------------------------------------------------ the loop
@@ -83,54 +92,92 @@ class Worker:
         master = self._world.master
         yield self._world.scenario.worker.start
         yield master.ask(self, master.hello)
-        work: list[Packet] = []
-        waited = False
         while True:
-            if not work:
+            ahead = self._next is not None
+            packets = self._take((yield self._next or self._ask(0.0)))
+            if not packets:
                 yield from self._commit()
-                work = yield self._lease(LEASE_WAIT)
-                waited = False
-                continue
-            ahead = self._lease(0.0)
-            for packet in work:
-                yield from self._handle(packet, waited)
-                waited = True
-            work = yield ahead
+                ahead, self._next = False, None
+                packets = self._take((yield self._ask(LEASE_WAIT)))
+                if not packets:
+                    continue
+            self._next = self._ask(0.0)
+            if self._interval < 0:  # a query that it has not met
+                self._interval = yield master.ask(self, master.interval)
+            self._work = packets
+            while self._work:
+                packet = self._work.pop(0)
+                if not packet.solo or not ahead or (yield master.ask(self, master.begin, packet.id)):
+                    yield from self._handle(packet)
+                ahead = True
 
-    def _lease(self, wait: float) -> Signal:
+    def _ask(self, wait: float) -> Signal:
         ran, self._ran = self._ran, []
-        return self._world.master.ask(self, self._world.master.lease, ran, wait)
+        openings, self._openings = self._openings, []
+        self._next_tells = bool(openings)
+        return self._world.master.ask(self, self._world.master.lease, ran, openings, wait)
 
-    def _handle(self, packet: Packet, waited: bool) -> Steps:
-        master = self._world.master
+    def _take(self, answer: tuple[list[Packet], list[int]]) -> list[Packet]:
+        packets, void = answer
+        self._void.update(void)
+        return packets
+
+    def _handle(self, packet: Packet) -> Steps:
         if packet.solo:
-            if waited and not (yield master.ask(self, master.begin, packet.id)):
-                return
             yield from self._commit()
-        at_risk = list(self._delta.packets) if self._delta else []
+        at_risk = self._uncommitted
         failure = yield from self._process(packet)
         if failure is not None:
-            self._delta = None
-            kind, storage_elements = failure
-            yield master.ask(self, master.fail, packet.id, at_risk, kind, storage_elements)
-        elif self._delta and (packet.solo or self._world.clock.now - self._delta.began > self._interval()):
+            yield from self._fail(packet.id, at_risk, *failure)
+        elif packet.solo or self._due():
             yield from self._commit()
 
-    def _interval(self) -> float:
-        return max(self._early, self._pace, COMMIT_COSTS * self._world.scenario.worker.instance)
+    @property
+    def _uncommitted(self) -> list[int]:
+        return list(self._delta.packets) if self._delta else []
+
+    def _held(self) -> list[int]:
+        """All packets that this worker answers for."""
+        waiting = [*self._work, *(self._next.value[0] if self._next and self._next.happened else ())]
+        return [*self._uncommitted, *(packet.id for packet in waiting)]
+
+    def _due(self) -> bool:
+        if self._delta is None:
+            return False
+        if self._sending is not None:
+            if not self._sending.happened:
+                return False
+            self._interval = self._sending.value
+        settings = self._world.scenario
+        least = pause(self._sequence, settings.master.feedback, settings.worker.instance, self._interval)
+        return self._world.clock.now - self._delta.began >= least
 
     def _commit(self) -> Steps:
-        """Send what the open instance has; at most one commit is under way."""
-        delta, self._delta = self._delta, None
-        if delta is None:
+        """Send what the open instance has, once the commit before is answered."""
+        if self._delta is None:
+            return
+        master = self._world.master
+        if self._next is not None and self._next_tells:
+            self._take((yield self._next))
+        if self._openings:
+            openings, self._openings = self._openings, []
+            self._void.update((yield master.ask(self, master.opened, openings)))
+        packets = self._delta.packets
+        if self._void.intersection(packets):
+            yield from self._fail(packets[-1], packets, "stopped", [])
             return
         yield self._world.scenario.worker.instance
-        self._early = min(2 * self._early, self._world.scenario.master.feedback)
         if self._sending is not None:
-            self._pace = yield self._sending
+            yield self._sending
+        delta, self._delta = self._delta, None
         self._sequence += 1
+        self._sending = master.ask(self, master.commit, self._sequence, packets, delta)
+
+    def _fail(self, packet: int, at_risk: Sequence[int], kind: str, storage_elements: Sequence[str]) -> Steps:
+        """Report a failed packet; those that its instance had run before did not happen either."""
+        self._delta = None
         master = self._world.master
-        self._sending = master.ask(self, master.commit, self._sequence, delta.packets, delta)
+        yield master.ask(self, master.fail, packet, at_risk, kind, storage_elements)
 
     # ------------------------------------------------------------ a packet
 
@@ -146,20 +193,21 @@ class Worker:
         last, told = packet.last, None
         if last < 0:
             last = cut(0, packet.limit, file.entries, file.clusters)
-            told = master.ask(self, master.opened, packet.id, last, file.entries, file.clusters)
+            opening = (packet.id, last, file.entries, file.clusters)
+            if last == file.entries:  # nobody waits to hear of it
+                self._openings.append(opening)
+            else:
+                told = master.ask(self, master.opened, [opening])
         if self._delta is None:
             self._delta = Delta(self.site, began)
-        processing = world.clock.now
-        entries = last - packet.first
-        self.read = read = world.read(self, packet, source, entries)
-        news = yield read.news
-        while news == "late":
-            waiting = read.wait_again(ASK_AGAIN)
-            if not (yield master.ask(self, master.late, packet.id)):
-                world.replace(self)
-                yield Signal()  # which never happens: a fresh process takes over
-            news = yield waiting
-        read.stop()
+        opened, entries = world.clock.now, last - packet.first
+        self.read = world.read(self, packet, source, entries)
+        news = yield from self._watch(packet, self.read, began)
+        if news == "hung":
+            yield from self._fail(packet.id, self._held(), "hung", [])
+            world.replace(self)
+            yield Signal()  # which never happens
+        self.read.stop()
         self.read = None
         self.idle_since = world.clock.now
         world.ran(began, entries)
@@ -167,9 +215,11 @@ class Worker:
             del self._trees[packet.file]
             self._bad.add((packet.file, source))
             return "read", [source]
-        if told is not None and not (yield told):
+        if told is not None:
+            self._void.update((yield told))
+        if news == "unwanted" or packet.id in self._void:
             return "stopped", []
-        self._ran.append((packet.id, entries, world.clock.now - processing, source))
+        self._ran.append((packet.id, entries, world.clock.now - opened, source))
         delta = self._delta
         delta.packets.append(packet.id)
         delta.ranges.append((packet.file, packet.first, last))
@@ -177,6 +227,23 @@ class Worker:
         if source in (self.site, ""):
             delta.local_bytes += entries * world.scenario.dataset.entry_bytes
         return None
+
+    def _watch(self, packet: Packet, read: Read, began: float) -> Generator[float | Signal, Any, str]:
+        """Wait for a read, and ask from time to time whether it is still wanted; what became of it."""
+        world, master = self._world, self._world.master
+        news: str = yield read.news
+        while news == "late":
+            waiting = read.wait_again(PACE.ask)
+            overdue = world.clock.now - began > packet.deadline
+            wanted = yield master.ask(self, master.late, packet.id, overdue)
+            if not wanted and not waiting.happened:
+                if not read.stands:
+                    return "unwanted"
+                yield PACE.leave
+                if not waiting.happened or waiting.value == "late":
+                    return "hung"
+            news = yield waiting
+        return news
 
     def _open(self, packet: Packet) -> Generator[float | Signal, Any, list[str]]:
         """Open a file where it can be read; the SEs that failed."""
