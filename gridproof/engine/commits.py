@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, MutableMapping
 from dataclasses import dataclass
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -16,46 +17,42 @@ class Verdict:
 
 
 class CommitLog:
-    """The packets whose outputs are part of the result.
+    """Says of each commit whether its outputs become part of the result.
 
     A commit names its worker's incarnation and a sequence number, so that a repeated message gets the
     first answer again; and its packets, so that no packet's output is merged twice whoever ran it.
+
+    ``live``: by number the packets that may yet count, kept by who gives them out. An accepted commit's are
+    taken out of it.
     """
 
-    def __init__(self) -> None:
-        self._committed: set[int] = set()
-        self._void: set[int] = set()
-        self._answers: dict[tuple[str, int], Verdict] = {}
-
-    def __contains__(self, packet: int) -> bool:
-        return packet in self._committed
-
-    def __len__(self) -> int:
-        return len(self._committed)
-
-    def void(self, packets: Iterable[int]) -> None:
-        """These packets will never count, whoever runs them."""
-        self._void |= set(packets) - self._committed
+    def __init__(self, live: MutableMapping[int, Any]) -> None:
+        self._live = live
+        self._last: dict[str, tuple[int, Verdict]] = {}  # by incarnation: it has one commit under way
 
     def known(self, incarnation: str, sequence: int) -> Verdict | None:
-        """The answer given before to the same message."""
-        verdict = self._answers.get((incarnation, sequence))
-        return Verdict(verdict.accepted, True, verdict.orphans) if verdict else None
+        """The answer given before to the same message; to one before the last: that it does not count."""
+        last, verdict = self._last.get(incarnation, (0, None))
+        if verdict is None or sequence > last:
+            return None
+        return Verdict(sequence == last and verdict.accepted, True)
 
     def claim(self, incarnation: str, sequence: int, packets: Iterable[int]) -> Verdict:
         """Claim all packets for this commit, or none.
 
-        If one of them is committed already, or void, the whole delta is worthless, since it cannot be taken
+        If one of them counts already, or never will, the whole delta is worthless, since it cannot be taken
         apart; its other packets are orphans then.
         """
         before = self.known(incarnation, sequence)
         if before is not None:
             return before
         claimed = frozenset(packets)
-        if claimed & self._committed or claimed & self._void:
-            verdict = Verdict(False, orphans=claimed - self._committed - self._void)
-        else:
-            self._committed |= claimed
+        live = claimed & self._live.keys()
+        if live == claimed:
             verdict = Verdict(True)
-        self._answers[incarnation, sequence] = verdict
+            for packet in claimed:
+                del self._live[packet]
+        else:
+            verdict = Verdict(False, orphans=live)
+        self._last[incarnation] = sequence, verdict
         return verdict

@@ -69,11 +69,9 @@ class Query:
         self.error: QueryError | None = None
         self._on_missing = on_missing
         self._packetizer = Packetizer((f.size, f.sites, f.entries, f.clusters) for f in files)
-        self._log = CommitLog()
-        self._leased: dict[int, Packet] = {}
+        self._log = CommitLog(self._packetizer.packets)
         self._hinted = {i for i, f in enumerate(files) if f.entries >= 0}  # and no commit has confirmed it
         self._trouble: dict[int, _Trouble] = defaultdict(_Trouble)
-        self._run: dict[str, set[int]] = defaultdict(set)  # worker → packets it has run but not committed
         self._crashes: dict[tuple[int, int], int] = defaultdict(int)  # by file and first entry
         self._workers: set[str] = set()
 
@@ -109,9 +107,7 @@ class Query:
     def lose(self, worker: str) -> None:
         """A worker is gone; what it has not committed runs again elsewhere."""
         self._workers.discard(worker)
-        run = self._run.pop(worker, set())
-        lost = self._packetizer.leave(worker)
-        begun = next((p for p in lost if p.id not in run), None)
+        begun = self._packetizer.leave(worker)
         if begun is None:
             return
         place = (begun.file, begun.first)
@@ -128,36 +124,28 @@ class Query:
     def lease(self, worker: str, now: float, patient: bool = False) -> list[Packet]:
         """The next packets for this worker, in order; none if there is nothing for it ``now`` (seconds of
         any clock). See `Packetizer.lease`."""
-        if self.error is not None or worker not in self._workers:
+        if self.error is not None:
             return []
-        packet = self._packetizer.lease(worker, patient, now)
-        if packet is None:
-            return []
-        self._leased.setdefault(packet.id, packet)
-        return [packet]
+        return self._packetizer.lease(worker, now, patient)
 
-    def begin(self, worker: str, packet_id: int, now: float) -> bool:  # noqa: ARG002
-        """A worker is about to run a ``solo`` packet that waited behind another; False: leave it."""
-        return any(p.id == packet_id for p in self._packetizer.outstanding(worker))
+    def begin(self, worker: str, packet_id: int, now: float) -> bool:
+        """A worker is about to run a ``solo`` packet that waited behind another; False: it was taken back."""
+        return self.error is None and self._packetizer.begin(worker, packet_id, now)
 
-    def late(self, worker: str, packet_id: int, now: float) -> bool:  # noqa: ARG002
-        """A worker is still at a packet after its deadline; False: drop it, it is not needed any more."""
-        return self.error is None and packet_id in self._leased and packet_id not in self._log
+    def late(self, worker: str, packet_id: int, now: float) -> bool:
+        """A worker is still at a packet after its deadline; False: drop it, nobody needs it any more.
+
+        As long as nobody has committed it the worker may go on; another one gets a copy meanwhile.
+        """
+        return self.error is None and self._packetizer.late(worker, packet_id, now)
 
     def opened(self, worker: str, packet_id: int, last: int, entries: int, clusters: Sequence[int]) -> bool:
-        """A file has been opened for a packet; False if the worker does not hold that packet any more."""
-        if packet_id in self._log:
-            return False
-        try:
-            self._leased[packet_id] = self._packetizer.opened(packet_id, worker, last, entries, clusters)
-        except KeyError:
-            return False
-        return True
+        """A file has been opened for a packet, which ends at ``last``; False: the packet is not to be run."""
+        return self._packetizer.opened(worker, packet_id, last, entries, clusters)
 
-    def ran(self, worker: str, packet_id: int, entries: int, seconds: float, source: str) -> None:  # noqa: ARG002
+    def ran(self, worker: str, packet_id: int, entries: int, seconds: float, source: str) -> None:
         """A worker has run a packet read at the site ``source`` ("": none), and has yet to commit it."""
-        self._run[worker].add(packet_id)
-        self._packetizer.measured(worker, entries, seconds)
+        self._packetizer.ran(worker, packet_id, entries, seconds, source)
 
     def known(self, incarnation: str, sequence: int) -> Verdict | None:
         """The answer given before to the same commit."""
@@ -169,24 +157,25 @@ class Query:
         Raises:
             KeyError: a packet in it was never leased, or its entries are not known.
         """
-        unknown = [p for p in packets if p not in self._leased or self._leased[p].last < 0]
+        live = self._packetizer.packets
+        claimed = [live[p] for p in packets if p in live]
+        unknown = [p for p in packets if p > self._packetizer.last_id] + [p.id for p in claimed if p.last < 0]
         if unknown:
-            raise KeyError(f"packets {unknown} were never leased")
+            raise KeyError(f"packets {unknown} were never leased, or their files never opened")
         verdict = self._log.claim(incarnation, sequence, packets)
         if verdict.repeated:
             return verdict
-        self._run[worker] -= set(packets)
         if verdict.accepted:
             self._packetizer.done(packets)
-            entries = sum(self._leased[p].last - self._leased[p].first for p in packets)
+            entries = sum(packet.last - packet.first for packet in claimed)
             self.tally.entries += entries
             self.tally.entries_by_worker[worker] += entries
             self.tally.packets += len(packets)
-            self._hinted.difference_update(self._leased[p].file for p in packets)
+            if self._hinted:
+                self._hinted.difference_update(packet.file for packet in claimed)
         else:
             self.tally.discarded_commits += 1
-            self._packetizer.give_back(worker, packets)
-            self._packetizer.done(set(packets) - verdict.orphans)
+            self._packetizer.give_back(worker, sorted(verdict.orphans))
         return verdict
 
     def fail(
@@ -205,28 +194,24 @@ class Query:
         (the file has other entries than its hint says), ``tree`` (the file has no such tree), ``selector``
         (the user's code failed), ``memory`` (it needs too much), ``stopped`` (nothing is wrong).
         """
-        released = {*released, packet_id}
-        self._run[worker] -= released
-        packet = self._leased.get(packet_id)
-        if packet is None:
-            return
-        if kind == "selector":
+        packet = self._packetizer.packets.get(packet_id)
+        if packet is None or not self._packetizer.has(worker, packet_id):
+            kind = "stopped"  # it is no longer this worker's
+        elif kind == "selector":
             self.error = self.error or SelectorError(f"{reason} of {self.files[packet.file].name}")
         elif kind == "memory":
             self.error = self.error or MemoryLimit(f"{reason}, in {self.describe(packet)}")
+        elif kind == "changed":
+            kind = self._changed(packet.file)
         elif kind == "hung":
-            trouble = self._trouble[packet.file]
-            kind, trouble.hung = ("read" if trouble.hung else "stopped"), True
-        held = {p.id for p in self._packetizer.outstanding(worker)}
-        if kind == "changed" and packet_id in held:
-            kind = self._changed(packet)
-        if kind == "read" and packet_id in held:
-            self._distrust(packet, worker, reason, storage_elements)
-        self._packetizer.give_back(worker, released)
-        if kind == "tree":
+            kind = self._hung(packet.file, worker)
+        if packet is not None and kind == "read":
+            self._distrust(packet.file, worker, reason, storage_elements)
+        self._packetizer.give_back(worker, sorted({*released, packet_id}), {packet_id})
+        if packet is not None and (
+            kind == "tree" or (kind == "read" and self._tried_everywhere(packet.file))
+        ):
             self._give_up(packet.file, reason)
-        elif kind == "read" and self._tried_everywhere(packet.file):
-            self._give_up(packet.file, self._trouble[packet.file].reason)
 
     def describe(self, packet: Packet) -> str:
         """A packet in words."""
@@ -241,20 +226,29 @@ class Query:
 
     # ------------------------------------------------------------ inside
 
-    def _changed(self, packet: Packet) -> str:
+    def _changed(self, file: int) -> str:
         """Forget a hint that is wrong; where no mere hint is contradicted, the replica is to blame."""
-        if packet.file not in self._hinted:
+        if file not in self._hinted:
             return "read"
-        self._hinted.discard(packet.file)
-        self._log.void(p.id for p in self._packetizer.forget(packet.file))
+        self._hinted.discard(file)
+        self._packetizer.forget(file)
         return "stopped"
 
-    def _distrust(self, packet: Packet, worker: str, reason: str, ses: Sequence[str]) -> None:
-        trouble = self._trouble[packet.file]
+    def _hung(self, file: int, worker: str) -> str:
+        """Let another worker try; the second time the replica is to blame."""
+        trouble = self._trouble[file]
+        if trouble.hung:
+            return "read"
+        trouble.hung = True
+        self._packetizer.avoid(file, tuple(sorted(trouble.tries)), worker)
+        return "stopped"
+
+    def _distrust(self, file: int, worker: str, reason: str, ses: Sequence[str]) -> None:
+        trouble = self._trouble[file]
         for storage_element in ses:
             trouble.tries[storage_element].add(worker)
         trouble.reason = reason
-        self._packetizer.avoid(packet.file, tuple(sorted(trouble.tries)), worker)
+        self._packetizer.avoid(file, tuple(sorted(trouble.tries)), worker)
 
     def _tried_everywhere(self, file: int) -> bool:
         """Every replica has failed twice, at two workers where there are two."""
