@@ -61,12 +61,12 @@ class Merger:
         """
         self._know(classes)
         try:
-            return runtime.unpack(self._root, data)
+            return runtime.decode(self._root, data)
         except ValueError as error:
             raise MergeError(f"a worker's outputs cannot be read: {error}") from None
 
     def merge(self, delta: Any) -> None:
-        """Add a decoded delta.
+        """Add a decoded delta, of which nothing is left.
 
         Raises:
             MergeError: the result is worth nothing after this.

@@ -1,5 +1,5 @@
 // What the engine does with ROOT objects, in C++ so that it runs without Python's lock:
-// the event loop over a packet, a selector instance's life, and merging of outputs.
+// the event loop over a packet and a selector instance's life. Merging is in merge.h.
 // Declared to Cling by gridproof.engine.runtime.
 
 #ifndef GRIDPROOF_RUNTIME_H
@@ -25,12 +25,11 @@
 #include <TClass.h>
 #include <TError.h>
 #include <TFile.h>
-#include <TFileMergeInfo.h>
 #include <TFriendElement.h>
 #include <TInterpreter.h>
 #include <TKey.h>
 #include <TList.h>
-#include <TMethodCall.h>
+#include <TMap.h>
 #include <TNamed.h>
 #include <TROOT.h>
 #include <TSelector.h>
@@ -186,6 +185,19 @@ inline TList *Unpack(std::uintptr_t address, Long64_t length) {
    if (list)
       list->SetOwner();
    return list;
+}
+
+// Class names of all objects in a collection and in the collections in it.
+inline void AddClasses(const TCollection &objects, std::set<std::string> &names) {
+   TIter next(&objects); // of a map it gives the keys, unlike a range
+   while (auto object = next()) {
+      names.insert(object->ClassName());
+      if (auto inner = dynamic_cast<TCollection *>(object))
+         AddClasses(*inner, names);
+      if (auto map = dynamic_cast<const TMap *>(&objects))
+         if (auto value = map->GetValue(object))
+            names.insert(value->ClassName());
+   }
 }
 
 // ---------------------------------------------------------------- a tree to read from
@@ -427,8 +439,7 @@ public:
 
    std::vector<std::string> OutputClasses() const {
       std::set<std::string> names;
-      for (auto object : *fSelector->GetOutputList())
-         names.insert(object->ClassName());
+      AddClasses(*fSelector->GetOutputList(), names);
       return {names.begin(), names.end()};
    }
 
@@ -501,78 +512,6 @@ inline Source *Open(const std::string &url, const std::string &tree, Long64_t si
 inline Instance *Make(const std::string &class_name, const std::string &option, TList *input) {
    return new Instance(class_name, option, input);
 }
-
-// ---------------------------------------------------------------- merging
-
-class Merger {
-   std::unique_ptr<TList> fMerged{new TList};
-
-   static std::string MergeOne(TObject *into, TObject *from) {
-      TList others;
-      others.Add(from);
-      auto cl = into->IsA();
-      Errors().Reset(true);
-      Long64_t status = -1;
-      if (auto merge = cl->GetMerge()) {
-         TFileMergeInfo info(gROOT);
-         status = merge(into, &others, &info);
-      } else {
-         TMethodCall call;
-         call.InitWithPrototype(cl, "Merge", "TCollection*");
-         if (!call.IsValid())
-            return "unmergeable";
-         call.SetParam(reinterpret_cast<Longptr_t>(&others));
-         Longptr_t result = -1;
-         call.Execute(into, result);
-         status = result;
-      }
-      if (status < 0 || Errors().any)
-         return Errors().any ? Errors().First() : "its Merge reported a failure";
-      return "";
-   }
-
-public:
-   std::vector<std::string> warnings;
-
-   Merger() { fMerged->SetOwner(); }
-
-   // Takes from the list what is new and merges the rest. "" or what went wrong, and then nothing of it is worth
-   // anything.
-   std::string Merge(TList *delta) {
-      TDirectory::TContext nowhere(nullptr);
-      std::vector<TObject *> fresh;
-      for (auto object : *delta) {
-         TObject *into = nullptr;
-         for (auto known : *fMerged)
-            if (known->IsA() == object->IsA() && std::string(known->GetName()) == object->GetName()) {
-               into = known;
-               break;
-            }
-         if (!into) {
-            fresh.push_back(object);
-            continue;
-         }
-         auto problem = MergeOne(into, object);
-         if (problem == "unmergeable") {
-            if (std::string(into->GetTitle()) == object->GetTitle() && into->IsA() == TNamed::Class())
-               continue; // the same text
-            auto warning = std::string("output \"") + object->GetName() + "\" of class " + object->ClassName() +
-                           " cannot be merged; the first one was kept";
-            if (std::find(warnings.begin(), warnings.end(), warning) == warnings.end())
-               warnings.push_back(warning);
-         } else if (!problem.empty()) {
-            return std::string("output \"") + object->GetName() + "\" of class " + object->ClassName() + ": " + problem;
-         }
-      }
-      for (auto object : fresh) {
-         delta->Remove(object);
-         fMerged->Add(object);
-      }
-      return "";
-   }
-
-   Bytes *Output() { return Pack(fMerged.get()); }
-};
 
 } // namespace gridproof
 

@@ -1,4 +1,4 @@
-"""The bridge to ``runtime.h``: ROOT objects from and to bytes, and the calls that leave Python's lock."""
+"""The bridge to ``runtime.h`` and ``merge.h``: objects from and to bytes, calls that leave Python's lock."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 from .. import _root
 
-_HEADER = Path(__file__).with_name("runtime.h")
+_HEADER = Path(__file__).with_name("merge.h")  # includes runtime.h
 _UNLOCKED = {
     "Source": ("Befriend", "Clusters", "TakeBytes"),
     "Instance": ("Begin", "SlaveBegin", "Process", "SlaveTerminate", "Terminate", "Output"),
@@ -17,14 +17,16 @@ _UNLOCKED = {
 
 
 def load() -> Any:
-    """ROOT with namespace ``gridproof`` of ``runtime.h`` in it; every later call is cheap."""
+    """ROOT with namespace ``gridproof`` of these headers in it; every later call is cheap."""
     root = _root.load()
+    for library in ("libHist", "libTree"):  # what Cling compiles does not find them by itself
+        root.gSystem.Load(library)
     if not root.gInterpreter.Declare(f'#include "{_HEADER}"'):
         raise ImportError(f"{_HEADER} does not compile with ROOT {root.gROOT.GetVersion()}")
     for name, methods in _UNLOCKED.items():
         for method in methods:
             getattr(getattr(root.gridproof, name), method).__release_gil__ = True
-    for function in ("Open", "Make", "Pack", "Unpack"):
+    for function in ("Open", "Make", "Pack", "Unpack", "Decode"):
         getattr(root.gridproof, function).__release_gil__ = True
         getattr(root.gridproof, function).__creates__ = True
     root.gridproof.Instance.Output.__creates__ = True
@@ -57,8 +59,24 @@ def unpack(root: Any, data: bytes) -> Any:
     Raises:
         ValueError: the bytes hold no list.
     """
-    buffer = (ctypes.c_char * len(data)).from_buffer_copy(data)
-    objects = root.gridproof.Unpack(ctypes.addressof(buffer), len(data))
+    objects = root.gridproof.Unpack(*_place(data))
     if root.addressof(objects) == 0:
         raise ValueError("the bytes hold no TList")
     return objects
+
+
+def decode(root: Any, data: bytes) -> Any:
+    """The ``gridproof::Objects`` in ``data``, to be merged.
+
+    Raises:
+        ValueError: the bytes hold no list, or something in it cannot be read.
+    """
+    objects = root.gridproof.Decode(*_place(data))
+    if root.addressof(objects) == 0:
+        raise ValueError(str(root.gridproof.Errors().First()) or "the bytes hold no TList")
+    return objects
+
+
+def _place(data: bytes) -> tuple[int, int]:
+    """Where the bytes lie in memory: they can be large, and are not copied."""
+    return ctypes.cast(ctypes.c_char_p(data), ctypes.c_void_p).value or 0, len(data)
