@@ -122,14 +122,14 @@ class Runner:
         """
         self._stop.value = stop
 
-    def count(self, file: Mapping[str, Any], avoid: Sequence[str]) -> int:
-        """Entries of a file's tree.
+    def count(self, file: Mapping[str, Any], avoid: Sequence[str]) -> tuple[int, list[int]]:
+        """Entries of a file's tree, and the first ones of its clusters.
 
         Raises:
             PacketFailed: no replica can be read.
         """
         tree = self._open(file, file["tree"], avoid)
-        return int(tree.source.Entries())
+        return int(tree.source.Entries()), _clusters(tree)
 
     def run(
         self,
@@ -154,7 +154,7 @@ class Runner:
                 raise PacketFailed(Failure("changed", reason, (tree.replica.storage_element,)))
             first, last = packet.first, packet.last
             if last < 0:
-                clusters = [int(start) for start in tree.source.Clusters(MOST_CLUSTERS)]
+                clusters = _clusters(tree)
                 last = cut(0, packet.limit, found, clusters)
                 opened(last, found, clusters)
             running = self._instance()
@@ -307,6 +307,10 @@ class Runner:
         # A selector's readers are bound to the tree, so the instance goes first.
         self.discard()
         self._trees.clear()
+
+
+def _clusters(tree: _Tree) -> list[int]:
+    return [int(start) for start in tree.source.Clusters(MOST_CLUSTERS)]
 
 
 def _blame(instance: Any, problem: str) -> Failure:

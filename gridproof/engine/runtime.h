@@ -219,6 +219,21 @@ public:
          fTreeOffset[i] -= entries;
       fEntries -= entries;
    }
+   Long64_t LoadTree(Long64_t entry) override {
+      const auto result = TChain::LoadTree(entry);
+      if (fTree && fTreeNumber >= 0 && fTreeNumber != fChecked) {
+         fChecked = fTreeNumber;
+         const auto expected = fTreeOffset[fTreeNumber + 1] - fTreeOffset[fTreeNumber];
+         if (problem.empty() && fTree->GetEntries() != expected)
+            problem = std::string(GetFile()->GetName()) + " has " + std::to_string(fTree->GetEntries()) +
+                      " entries, not " + std::to_string(expected) + " as was learnt before";
+      }
+      return result;
+   }
+   std::string problem;
+
+private:
+   Int_t fChecked{-1};
 };
 
 // One file's tree, open for reading, with its friends aligned by global entry number.
@@ -323,6 +338,14 @@ public:
          fChain->AddFriend(chain.get(), described.alias.c_str());
          fFriends.push_back(std::move(chain));
       }
+   }
+
+   // What of the friends that were read so far is not as it was said to be.
+   std::string Misalignment() const {
+      for (auto &chain : fFriends)
+         if (!chain->problem.empty())
+            return chain->problem;
+      return "";
    }
 
    void Prepare(Long64_t first, Long64_t last) {
@@ -490,6 +513,8 @@ public:
          return no_such_branch ? Failure("selector", what + "; the branches are " + source.Branches() + ";" + place)
                                : Failure("read", what + " (" + place.substr(1) + ")");
       }
+      if (auto misaligned = source.Misalignment(); !misaligned.empty())
+         return Failure("changed", misaligned);
       if (!thrown.empty())
          return Failure(starved ? "memory" : "selector", thrown + place);
       if (fSelector->GetAbort() == TSelector::kAbortProcess)

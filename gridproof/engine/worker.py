@@ -255,13 +255,13 @@ class WorkerLoop:
             packet, file = lease.work.pop(0)
             try:
                 self._watch.attempt = Attempt(lease.query, packet.id, packet.deadline)
-                entries = await self._do(self._runner.count, file, packet.avoid)
+                entries, clusters = await self._do(self._runner.count, file, packet.avoid)
             except PacketFailed as failed:
                 await self._fail(lease.query, packet.id, (), failed.failure)
                 continue
             finally:
                 self._watch.attempt = None
-            self._openings.append((lease.query, packet.id, entries, entries, []))
+            self._openings.append((lease.query, packet.id, entries, entries, clusters))
             counted.append(packet.id)
         await self._acknowledge()
         good = [packet for packet in counted if (lease.query, packet) not in self._void]

@@ -30,5 +30,6 @@ class Master:
         await self._state.merge.start()
 
     def close(self) -> None:
-        """Stop merging."""
+        """Stop merging, and keep what was learnt of files."""
         self._state.merge.close()
+        self._state.known.close()

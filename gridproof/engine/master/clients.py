@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ...errors import QueryCancelled, QueryError
+from .parts import Part
 from .running import Running
 from .state import LONGEST_WAIT, State
 
@@ -43,17 +44,14 @@ class ForClients:
         self._ids += 1
         number = self._ids  # others may be submitted while this one waits for the merge thread
         selector = state.keep(spec["selector"]) if spec["selector"] else ""
-        parts = [dict(part) for part in spec["parts"]]
-        kept = {
-            **spec,
-            "selector": selector,
-            "loads": list(state.loads),
-            "parts": parts,
-            "tree": parts[0]["tree"],
-        }
+        parts = [Part(part["tree"], part["alias"], part["files"]) for part in spec["parts"]]
+        known = await state.known.find([key for part in parts for key in part.identities()])
+        for part in parts:
+            part.recall(known)
+        kept = {**spec, "selector": selector, "loads": list(state.loads)}
         code = [state.bundles[key] for key in [*state.loads, *([selector] if selector else [])]]
         merger = await state.merge.run(state.merge.merger, code)
-        running = Running(number, kept, merger)
+        running = Running(number, kept, parts, merger)
         for worker in state.workers.values():
             running.join(worker.address, worker.site)
         state.queries[number] = running

@@ -7,9 +7,12 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ...errors import GridproofError, QueryError
+from ...errors import QueryError
 from ..merge import Merger
-from ..query import FileInfo, Query
+from ..packets import Packet
+from ..query import Query
+from .known import FileKey, Learnt
+from .parts import Census, Part
 
 MERGE_MEMORY = 0.3  # weight of the newest measurement
 
@@ -20,16 +23,20 @@ class Running:
     With friends a first phase counts the entries of all files: entries are matched by their number.
     """
 
-    def __init__(self, number: int, spec: Mapping[str, Any], merger: Merger) -> None:
+    def __init__(self, number: int, spec: Mapping[str, Any], parts: Sequence[Part], merger: Merger) -> None:
         self.id = number
         self.spec = spec
         self.merger = merger
-        parts = spec["parts"]
-        self.state = Query(_infos(parts[0]["files"], hints=True), spec["on_missing"])
+        self.parts = parts
+        self.state = Query(parts[0].infos(), spec["on_missing"])
         self.counting: Query | None = None
+        self.learnt: dict[FileKey, Learnt] = {}  # in this query
+        self._census = Census(parts)
+        self._sites: dict[str, str] = {}  # of workers
+        self._opening: dict[int, int] = {}  # packets whose file nobody has opened → the file
         if len(parts) > 1:
-            files = [file for part in parts for file in part["files"]]
-            self.counting = Query(_infos(files, hints=False), "skip")
+            self.counting = Query(self._census.infos(), "skip")
+            self._advance()
         self.merging = asyncio.Lock()
         self.version = 0
         self.merges = 0
@@ -59,13 +66,13 @@ class Running:
 
     def join(self, worker: str, site: str) -> None:
         """A worker is there."""
-        for query in filter(None, (self.state, self.counting)):
-            query.join(worker, site)
+        self._sites[worker] = site
+        self.active.join(worker, site)
 
     def lose(self, worker: str) -> None:
         """A worker is gone."""
-        for query in filter(None, (self.state, self.counting)):
-            query.lose(worker)
+        self._sites.pop(worker, None)
+        self.active.lose(worker)
 
     def merged(self, seconds: float) -> None:
         """A commit has kept the merge busy for so long."""
@@ -79,20 +86,7 @@ class Running:
 
     def settle(self) -> bool:
         """See whether a phase or the query has ended; whether there is another phase to work at."""
-        advanced = False
-        counting = self.counting
-        if counting is not None:
-            if counting.missing:
-                counting.error = QueryError(
-                    "with friends every file must be readable, since entries are matched by their number: "
-                    + "; ".join(f"{name}: {why}" for name, why in counting.missing.items())
-                )
-            if counting.error or self.state.error:
-                self.state.error = self.state.error or counting.error
-            elif counting.finished:
-                self._lay_out(counting.entries_by_file())
-                self.counting = None
-                advanced = True
+        advanced = self._advance()
         if self.state.error or (self.counting is None and self.state.finished):
             self.end()
         self.version += 1
@@ -100,13 +94,50 @@ class Running:
 
     def file(self, index: int) -> dict[str, Any]:
         """A file of the active phase, as its worker needs it."""
+        part, place = self._place(index)
         if self.counting is None:
-            return {**self.spec["parts"][0]["files"][index], "entries": self.state.entries(index)}
-        for part in self.spec["parts"]:
-            if index < len(part["files"]):
-                return {**part["files"][index], "tree": part["tree"]}
-            index -= len(part["files"])
-        raise GridproofError(f"query {self.id} has no file {index}")
+            return {**part.files[place], "entries": self.state.entries(index)}
+        return {**part.files[place], "tree": part.tree}
+
+    def lease(self, worker: str, now: float, patient: bool) -> list[Packet]:
+        """The worker's next packets; see `Query.lease`."""
+        packets = self.active.lease(worker, now, patient)
+        for packet in packets:
+            if packet.last < 0:
+                self._opening[packet.id] = packet.file
+        return packets
+
+    def opened(self, worker: str, packet: int, last: int, entries: int, clusters: Sequence[int]) -> bool:
+        """A file was opened for a packet; see `Query.opened`."""
+        if not self.active.opened(worker, packet, last, entries, clusters):
+            return False
+        index = self._opening.pop(packet, None)
+        if index is not None:
+            part, place = self._place(index)
+            part.clusters[place] = clusters
+            key = part.key(place)
+            if key.size >= 0:
+                self.learnt[key] = Learnt(entries, clusters)
+        return True
+
+    def identities(self) -> list[FileKey]:
+        """What identifies its files."""
+        return [key for part in self.parts for key in part.identities()]
+
+    def fail(
+        self,
+        worker: str,
+        packet: int,
+        released: Sequence[int],
+        kind: str,
+        reason: str,
+        storage_elements: Sequence[str],
+    ) -> None:
+        """A packet failed; see `Query.fail`."""
+        if kind == "changed" and len(self.parts) > 1:  # and the friends are aligned by what was not true
+            self.state.error = QueryError(f"{reason}; what was known of these files is forgotten: try again")
+            return
+        self.active.fail(worker, packet, released, kind, reason, storage_elements)
 
     def about(self) -> dict[str, Any]:
         """Who it is."""
@@ -136,27 +167,31 @@ class Running:
             "received_bytes": self.received_bytes,
         }
 
-    def _lay_out(self, entries: list[int]) -> None:
-        for part in self.spec["parts"]:
-            part["entries"] = entries[: len(part["files"])]
-            del entries[: len(part["files"])]
-        main, *friends = self.spec["parts"]
-        for part in friends:
-            if sum(part["entries"]) < sum(main["entries"]):
-                self.state.error = QueryError(
-                    f"friend tree {part['alias'] or part['tree']!r} has {sum(part['entries'])} entries, "
-                    f"the dataset has {sum(main['entries'])}: beyond its end there would be no values"
-                )
+    def _place(self, index: int) -> tuple[Part, int]:
+        return (self.parts[0], index) if self.counting is None else self._census.place(index)
 
-
-def _infos(files: Sequence[Mapping[str, Any]], hints: bool) -> list[FileInfo]:
-    return [
-        FileInfo(
-            str(f["name"]),
-            int(f["size"]),
-            tuple((str(se), str(site)) for se, site in f["replicas"]),
-            int(f.get("entries", -1)) if hints else -1,
-            tuple(f.get("clusters", ())) if hints else (),
-        )
-        for f in files
-    ]
+    def _advance(self) -> bool:
+        """From counting to the query itself, if all is counted."""
+        counting = self.counting
+        if counting is None:
+            return False
+        if counting.missing:
+            counting.error = QueryError(
+                "with friends every file must be readable, since entries are matched by their number: "
+                + "; ".join(f"{name}: {why}" for name, why in counting.missing.items())
+            )
+        if counting.error or self.state.error:
+            self.state.error = self.state.error or counting.error
+            return False
+        if not counting.finished:
+            return False
+        for index, entries in enumerate(counting.entries_by_file()):
+            part, place = self._census.place(index)
+            part.entries[place] = entries
+        self.counting = None
+        self.state = Query(self.parts[0].infos(), self.spec["on_missing"])
+        if problem := self._census.problem():
+            self.state.error = QueryError(problem)
+        for worker, site in self._sites.items():
+            self.state.join(worker, site)
+        return True

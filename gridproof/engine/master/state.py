@@ -10,6 +10,7 @@ from pathlib import Path
 
 from ..bundle import Bundle
 from ..merge import MergeThread
+from .known import KnownFiles
 from .running import Running
 
 LONGEST_WAIT = 20.0  # seconds that a message may wait for news
@@ -57,6 +58,7 @@ class State:
         self.merge = MergeThread(cache)
         self.workers: dict[str, WorkerInfo] = {}
         self.names: dict[str, str] = {}  # of workers by address, of the gone ones too
+        self.known = KnownFiles(cache / "files.sqlite")
         self.queries: dict[int, Running] = {}
         self.bundles: dict[str, Bundle] = {}
         self.loads: list[str] = []  # bundles that every query starts from
@@ -74,6 +76,7 @@ class State:
         if running.settle():
             self.work.tell()
         if ran and running.over:
+            self.known.learn(running.learnt.items())
             running.kept_until = time.time() + self._keep_results
             asyncio.get_running_loop().call_later(self._keep_results, self.forget, running.id)
         self.status.tell()

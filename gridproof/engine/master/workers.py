@@ -173,17 +173,17 @@ class ForWorkers:
         running = self._state.in_flight(query)
         if running is None:
             return None
-        keys = ("selector", "loads", "class_name", "option", "input", "tree", "feedback", "commit")
+        keys = ("selector", "loads", "class_name", "option", "input", "feedback", "commit")
         return {
             **{key: running.spec[key] for key in keys},
-            "friends": len(running.spec["parts"]) > 1,
+            "tree": running.parts[0].tree,
+            "friends": len(running.parts) > 1,
             "interval": running.commit_interval(len(self._state.workers)),
         }
 
     async def layout(self, query: int) -> list[dict[str, Any]]:
         """Where entries lie in a query with friends: per dataset, the main one first, files and entries."""
-        running = self._state.queries[query]
-        return [dict(part) for part in running.spec["parts"]]
+        return [part.layout() for part in self._state.queries[query].parts]
 
     async def bundle(self, key: str) -> dict[str, Any]:
         """Code by its key."""
@@ -239,7 +239,7 @@ class ForWorkers:
         for number in self._sharing.order(worker, in_flight, now):
             running = in_flight[number]
             try:
-                packets = running.active.lease(worker, now, patient)
+                packets = running.lease(worker, now, patient)
             except Exception as error:  # a fault of the master's own must end its query, not the workers
                 running.state.error = QueryError(f"the master failed: {type(error).__name__}: {error}")
                 self._state.settle(running)
@@ -264,7 +264,7 @@ class ForWorkers:
         void = []
         for query, packet, last, entries, clusters in opened:
             running = self._state.in_flight(query)
-            if running is None or not running.active.opened(worker, packet, last, entries, clusters):
+            if running is None or not running.opened(worker, packet, last, entries, clusters):
                 void.append((query, packet))
             elif last < entries:
                 self._state.work.tell()
@@ -282,7 +282,9 @@ class ForWorkers:
     ) -> None:
         running = self._state.in_flight(query)
         if running is not None:
-            running.active.fail(worker, packet, released, kind, reason, storage_elements)
+            running.fail(worker, packet, released, kind, reason, storage_elements)
+            if kind == "changed":
+                self._state.known.forget(running.identities())
             self._state.settle(running)
             self._state.work.tell()
 
