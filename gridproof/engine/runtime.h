@@ -210,10 +210,14 @@ struct FriendFiles {
    Long64_t lead{0};
 };
 
-// A chain whose entry 0 lies within its first file.
+// A chain whose entry 0 lies within its first file, and that knows how many entries each file must have.
 class AlignedChain : public TChain {
 public:
    using TChain::TChain;
+   void Expect(const std::string &url, Long64_t entries) {
+      AddFile(url.c_str(), entries);
+      fExpected.push_back(entries);
+   }
    void Lead(Long64_t entries) {
       for (int i = 0; i <= fNtrees; ++i)
          fTreeOffset[i] -= entries;
@@ -223,7 +227,7 @@ public:
       const auto result = TChain::LoadTree(entry);
       if (fTree && fTreeNumber >= 0 && fTreeNumber != fChecked) {
          fChecked = fTreeNumber;
-         const auto expected = fTreeOffset[fTreeNumber + 1] - fTreeOffset[fTreeNumber];
+         const auto expected = fExpected[fTreeNumber]; // TChain has mended its own idea of it
          if (problem.empty() && fTree->GetEntries() != expected)
             problem = std::string(GetFile()->GetName()) + " has " + std::to_string(fTree->GetEntries()) +
                       " entries, not " + std::to_string(expected) + " as was learnt before";
@@ -233,6 +237,7 @@ public:
    std::string problem;
 
 private:
+   std::vector<Long64_t> fExpected;
    Int_t fChecked{-1};
 };
 
@@ -333,7 +338,7 @@ public:
       for (auto &described : friends) {
          auto chain = std::make_unique<AlignedChain>(described.tree.c_str());
          for (std::size_t i = 0; i < described.urls.size(); ++i)
-            chain->AddFile(described.urls[i].c_str(), described.entries[i]);
+            chain->Expect(described.urls[i], described.entries[i]);
          chain->Lead(described.lead);
          fChain->AddFriend(chain.get(), described.alias.c_str());
          fFriends.push_back(std::move(chain));

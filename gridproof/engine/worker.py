@@ -100,8 +100,10 @@ class WorkerLoop:
 
     async def _work(self) -> None:
         while True:
-            self._lease = await self._next if self._next else await self._ask(0.0)
+            self._lease = await self._next if self._next else None
             self._next = None
+            if self._lease is None:  # by now there may be more, of a file that was opened meanwhile
+                self._lease = await self._ask(0.0)
             if self._lease is None:
                 await self._commit()
                 self._lease = await self._ask(LEASE_WAIT)

@@ -4,7 +4,7 @@ import pytest
 
 from gridproof.engine import runtime
 from gridproof.engine.client import Queries
-from gridproof.errors import MemoryLimit
+from gridproof.errors import MemoryLimit, QueryError
 
 ENTRIES = 2_000
 
@@ -33,6 +33,7 @@ public:
       if (!begun.empty()) std::ofstream(begun.c_str());
       seen->Fill(0.5);
       if (how == "slow") std::this_thread::sleep_for(std::chrono::seconds(1));
+      if (how == "brisk") std::this_thread::sleep_for(std::chrono::milliseconds(1));
       if (how == "stuck") std::this_thread::sleep_for(std::chrono::hours(1));
       if (how == "hungry") Take(5'000'000);
       if (how == "greedy") Take(20'000'000'000);
@@ -44,28 +45,51 @@ public:
 """
 
 
-@pytest.fixture(scope="module")
-def file(tmp_path_factory):
-    root = runtime.load()
-    path = tmp_path_factory.mktemp("data") / "numbers.root"
-    frame = root.RDataFrame(ENTRIES).Define("x", "1. * rdfentry_")
-    frame.Snapshot("events", str(path))
+def make_file(path, entries, tree="events", size=0):
+    """A tree of so many entries; with ``size`` the file is padded to so many bytes."""
+    frame = runtime.load().RDataFrame(entries).Define("x", "1. * rdfentry_")
+    frame.Snapshot(tree, str(path))
+    with path.open("ab") as file:
+        file.write(bytes(max(0, size - path.stat().st_size)))
     return path
 
 
+def part(path, tree="events", alias=""):
+    files = [{"name": str(path), "kind": "path", "size": path.stat().st_size, "replicas": []}]
+    return {"tree": tree, "alias": alias, "files": files}
+
+
 @pytest.fixture(scope="module")
-def run(cluster, file):
-    """Runs the selector in one of its ways; returns the result."""
+def place(tmp_path_factory):
+    return tmp_path_factory.mktemp("data")
+
+
+@pytest.fixture(scope="module")
+def file(place):
+    return make_file(place / "numbers.root", ENTRIES)
+
+
+@pytest.fixture(scope="module")
+def submit(cluster, place, file):
+    """Submits the selector in one of its ways."""
     cluster.start(memory_limit=1_000_000_000)
     cluster.workers(1)
     queries = Queries(cluster.send, cluster.cache, None)
-    source = file.with_name("Wild.C")
+    source = place / "Wild.C"
     source.write_text(SELECTOR)
-    files = [{"name": str(file), "kind": "path", "size": file.stat().st_size, "replicas": []}]
-    parts = [{"tree": "events", "alias": "", "files": files}]
 
-    def process(how, watch=lambda: None):
-        query = queries.submit(parts, str(source), how)
+    def submit(how, parts=None, **settings):
+        return queries.submit(parts or [part(file)], str(source), how, **settings)
+
+    return submit
+
+
+@pytest.fixture
+def run(submit):
+    """Runs the selector in one of its ways; returns the result."""
+
+    def process(how, watch=lambda: None, **settings):
+        query = submit(how, **settings)
         try:
             while not query.wait(0.1):
                 watch()
@@ -116,3 +140,46 @@ def test_a_worker_that_does_not_come_back_from_a_cancelled_query_is_replaced(clu
     assert run("")["seen"].GetEntries() == ENTRIES
     (after,) = cluster.workers(1)
     assert after["pid"] != before["pid"]
+
+
+def test_with_one_commit_at_the_end_each_worker_commits_once(cluster, submit):
+    query = submit("brisk", commit="end")
+    assert query.result()["seen"].GetEntries() == ENTRIES
+    assert cluster.send("partial", query=query.id, version=0, wait=0)["version"] == 1
+    query.forget()
+
+
+def test_a_file_that_was_replaced_by_another_one_of_its_size_is_learnt_anew(cluster, run, place):
+    path = make_file(place / "replaced.root", 1_500)
+    before = part(path)
+    assert run("", parts=[before])["seen"].GetEntries() == 1_500
+    make_file(path, 1_000, size=before["files"][0]["size"])
+    for _ in range(2):
+        assert run("", parts=[part(path)])["seen"].GetEntries() == 1_000
+
+
+def test_entries_of_friends_are_counted_once_and_verified(cluster, run, place, file):
+    path = make_file(place / "friend.root", ENTRIES, "others")
+    size = path.stat().st_size
+    for _ in range(2):
+        parts = [part(file), part(path, "others", "other")]
+        assert run("", parts=parts)["seen"].GetEntries() == ENTRIES
+    make_file(path, ENTRIES // 2, "others", size)
+    with pytest.raises(QueryError, match=r"friend\.root has 1000 entries, not 2000 .* try again"):
+        run("", parts=parts)
+    with pytest.raises(QueryError, match="has 1000 entries, the dataset has 2000"):
+        run("", parts=parts)
+
+
+def test_two_queries_run_side_by_side(cluster, submit, place):
+    cluster.start()
+    cluster.workers(2)
+    parts = [part(make_file(place / "long.root", 3 * ENTRIES))]
+    both = [submit("brisk", parts=parts), submit("brisk", parts=parts)]
+    together = False
+    while not any(query.wait(0.05) for query in both):
+        together = together or all(query.progress.events for query in both)
+    assert together
+    for query in both:
+        assert query.result()["seen"].GetEntries() == 3 * ENTRIES
+        query.forget()

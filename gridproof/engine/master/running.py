@@ -56,6 +56,11 @@ class Running:
         return self.counting or self.state
 
     @property
+    def phase(self) -> int:
+        """What workers know it by: its number, negative while they count entries."""
+        return self.id if self.counting is None else -self.id
+
+    @property
     def over(self) -> bool:
         """It has finished, failed or was cancelled."""
         return bool(self._ended)

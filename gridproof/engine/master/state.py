@@ -70,13 +70,19 @@ class State:
         running = self.queries.get(query)
         return None if running is None or running.over else running
 
+    def in_phase(self, phase: int) -> Running | None:
+        """A query that is not over, if it is in this phase (see `Running.phase`)."""
+        running = self.in_flight(abs(phase))
+        return None if running is None or running.phase != phase else running
+
     def settle(self, running: Running) -> None:
         """See to it that a change in a query has its consequences and is seen."""
         ran = not running.over
         if running.settle():
             self.work.tell()
         if ran and running.over:
-            self.known.learn(running.learnt.items())
+            if running.learnt:
+                self.known.learn(running.learnt.items())
             running.kept_until = time.time() + self._keep_results
             asyncio.get_running_loop().call_later(self._keep_results, self.forget, running.id)
         self.status.tell()

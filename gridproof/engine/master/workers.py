@@ -82,12 +82,12 @@ class ForWorkers:
 
     async def begin(self, worker: str, query: int, packet: int) -> bool:
         """Whether to run a ``solo`` packet that waited behind another one; False: it was taken back."""
-        running = self._state.in_flight(query)
+        running = self._state.in_phase(query)
         return running is not None and running.active.begin(worker, packet, time.monotonic())
 
     async def late(self, worker: str, query: int, packet: int, overdue: bool) -> bool:
         """Whether to go on with a packet that takes long; ``overdue``: its deadline has passed."""
-        running = self._state.in_flight(query)
+        running = self._state.in_phase(query)
         if running is None or not overdue:
             return running is not None
         return running.active.late(worker, packet, time.monotonic())
@@ -146,7 +146,7 @@ class ForWorkers:
         """Outputs of some packets; answers whether they became part of the result (``accepted``), and how
         many seconds apart this worker's commits are to be at least (``interval``)."""
         try:
-            running = self._state.in_flight(query)
+            running = self._state.in_phase(query)
             if running is None:
                 return {"accepted": False, "interval": 0.0}
             if running.counting is not None:
@@ -170,7 +170,7 @@ class ForWorkers:
 
     async def query(self, query: int) -> dict[str, Any] | None:
         """What a worker needs to run a query's packets, once; None if it is over."""
-        running = self._state.in_flight(query)
+        running = self._state.in_phase(query)
         if running is None:
             return None
         keys = ("selector", "loads", "class_name", "option", "input", "feedback", "commit")
@@ -218,9 +218,10 @@ class ForWorkers:
         wait: float,
     ) -> dict[str, Any]:
         state = self._state
-        for query, packet_id, entries, seconds, source in ran:
-            if query in state.queries:
-                state.queries[query].active.ran(worker, packet_id, entries, seconds, source)
+        for query, packet, entries, seconds, source in ran:
+            running = state.in_phase(query)
+            if running is not None:
+                running.active.ran(worker, packet, entries, seconds, source)
         void = await self._opened(worker, opened)
         asked = time.monotonic()
         patience, deadline = asked + HELP_SECONDS, asked + min(wait, LONGEST_WAIT)
@@ -247,8 +248,8 @@ class ForWorkers:
             if packets:
                 self._sharing.works(worker, number, now)
                 return {
-                    "query": number,
-                    "count": running.counting is not None,
+                    "query": running.phase,
+                    "count": running.phase < 0,
                     "packets": [packet.to_message() for packet in packets],
                     "files": [(i, running.file(i)) for i in {packet.file for packet in packets}],
                 }
@@ -263,7 +264,7 @@ class ForWorkers:
     ) -> list[tuple[int, int]]:
         void = []
         for query, packet, last, entries, clusters in opened:
-            running = self._state.in_flight(query)
+            running = self._state.in_phase(query)
             if running is None or not running.opened(worker, packet, last, entries, clusters):
                 void.append((query, packet))
             elif last < entries:
@@ -280,7 +281,7 @@ class ForWorkers:
         reason: str,
         storage_elements: Sequence[str],
     ) -> None:
-        running = self._state.in_flight(query)
+        running = self._state.in_phase(query)
         if running is not None:
             running.fail(worker, packet, released, kind, reason, storage_elements)
             if kind == "changed":
