@@ -286,7 +286,7 @@ class Runner:
             described.tree, described.alias = part["tree"], part["alias"]
             start = 0
             for file, entries in zip(part["files"], part["entries"], strict=True):
-                if start < end and start + entries > offset:
+                if entries and start < end and start + entries > offset:
                     replica = self._in_order(file, ())[0]
                     tree.local = tree.local and replica.site.upper() == self._site
                     if not described.urls.size():
