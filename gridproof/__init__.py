@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from .dataset import Dataset
     from .engine.handle import Query
     from .engine.result import Result, Summary
-    from .opening import open
+    from .opening import attach, open, sessions
     from .progress import Progress
     from .session import Session
 
@@ -29,8 +29,10 @@ __all__ = [
     "Result",
     "Session",
     "Summary",
+    "attach",
     "errors",
     "open",
+    "sessions",
 ]
 
 _HOMES = {
@@ -40,7 +42,9 @@ _HOMES = {
     "Result": ".engine.result",
     "Session": ".session",
     "Summary": ".engine.result",
+    "attach": ".opening",
     "open": ".opening",
+    "sessions": ".opening",
 }
 
 

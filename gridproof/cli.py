@@ -56,7 +56,8 @@ def demo(as_json: bool, output: Path) -> None:
 @click.option(
     "--config",
     type=click.Path(path_type=Path, dir_okay=False),
-    help="YAML: users (name: [public keys]), host, port, forward_ports, state_dir, orphan_limit. "
+    help="YAML: users (name: [public keys]), host, port, forward_ports, state_dir, orphan_limit, "
+    "keep_results, idle_limit (s). "
     "Without it, one line of JSON on standard input, whose end ends the ProxyServer.",
 )
 def proxy(config: Path | None) -> None:

@@ -12,11 +12,11 @@ from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from . import processes
 from .config import Config
-from .errors import ConfigError, ProxyError
+from .errors import ConfigError, ProxyError, SessionError
 from .loopthread import LoopThread
 
 if TYPE_CHECKING:
@@ -54,13 +54,17 @@ class Endpoint:
 
 @dataclass(frozen=True)
 class Place:
-    """What a session needs to know of its Grid. ``embedded``: it is this very machine."""
+    """What a session needs to know of its Grid.
+
+    ``embedded``: it is this very machine. ``standing``: its ProxyServer outlives this process.
+    """
 
     environ: Mapping[str, str]
     proxy: Endpoint
     config: Config
     timeout: float
     embedded: bool
+    standing: bool
 
 
 def enter(grid: str | LocalGrid, workers: int, config: Config, stack: ExitStack, loop: LoopThread) -> Place:
@@ -72,27 +76,73 @@ def enter(grid: str | LocalGrid, workers: int, config: Config, stack: ExitStack,
         ConfigError: no such kind of Grid, or its configuration lacks something.
         LocalGridError, ProxyError: something does not start.
     """
+    from .localgrid import LocalGrid, discovery
+
     if grid == "alien":
-        return Place(os.environ, _configured(config), config, GRID_TIMEOUT, embedded=False)
-    if isinstance(grid, str) and grid != "local":
-        raise ConfigError(f'grid is "local", "alien" or a LocalGrid, not {grid!r}')
-    proxy = _start_proxy(config, stack, loop)
-    environ = _local_environ(grid, workers, stack)
-    pilots = replace(config.pilots, python=sys.executable, orphan_limit=LOCAL_ORPHAN_LIMIT)
-    config = replace(config, pilots=pilots)
-    return Place({**os.environ, **environ}, proxy(), config, LOCAL_TIMEOUT, embedded=True)
-
-
-def _local_environ(grid: str | LocalGrid, workers: int, stack: ExitStack) -> Mapping[str, str]:
-    from .localgrid import LocalGrid, find_running
-
+        return _configured(config)
     if isinstance(grid, LocalGrid):
-        return grid.environment
-    running = find_running()
-    if running is not None:
-        return running
-    slots = max(2, math.ceil(workers / LOCAL_SITES))
-    return stack.enter_context(LocalGrid(sites=LOCAL_SITES, slots=slots)).environment
+        proxy = _start_proxy(config, stack, loop)
+        return _embedded(grid.environment, proxy(), config)
+    _check_name(grid)
+    running = discovery.find(os.getpid()) or discovery.find(0)
+    if running is not None and running.proxy:
+        return _embedded(running.environment, _endpoint(running.proxy), config, standing=True)
+    proxy = _start_proxy(config, stack, loop)
+    if running is None:
+        slots = max(2, math.ceil(workers / LOCAL_SITES))
+        environment = stack.enter_context(LocalGrid(sites=LOCAL_SITES, slots=slots)).environment
+    else:
+        environment = running.environment
+    return _embedded(environment, proxy(), config)
+
+
+def standing(grid: str, config: Config) -> Place:
+    """Where sessions outlive the processes that opened them.
+
+    Raises:
+        ConfigError: no such kind of Grid, or its configuration lacks something.
+        SessionError: there is no such place.
+    """
+    from .localgrid import discovery
+
+    if grid == "alien":
+        return _configured(config)
+    _check_name(grid)
+    running = discovery.find(0)
+    if running is None or not running.proxy:
+        raise SessionError(
+            "no embedded Grid is running that keeps sessions; 'gridproof grid start' starts one, "
+            "and what is opened there can be attached to"
+        )
+    return _embedded(running.environment, _endpoint(running.proxy), config, standing=True)
+
+
+def _check_name(grid: object) -> None:
+    if grid != "local":
+        raise ConfigError(f'grid is "local", "alien" or a LocalGrid, not {grid!r}')
+
+
+def _embedded(
+    environ: Mapping[str, str], proxy: Endpoint, config: Config, *, standing: bool = False
+) -> Place:
+    pilots = replace(config.pilots, python=sys.executable, orphan_limit=LOCAL_ORPHAN_LIMIT)
+    return Place(
+        {**os.environ, **environ},
+        proxy,
+        replace(config, pilots=pilots),
+        LOCAL_TIMEOUT,
+        embedded=True,
+        standing=standing,
+    )
+
+
+def _endpoint(found: Mapping[str, Any]) -> Endpoint:
+    """Of an embedded Grid's standing ProxyServer."""
+    try:
+        key = Path(found["key_file"]).read_text()
+    except OSError as error:
+        raise ProxyError(f"the key for the embedded Grid's ProxyServer cannot be read: {error}") from None
+    return Endpoint(found["host"], found["port"], found["host_key"], found["user"], key)
 
 
 def _start_proxy(config: Config, stack: ExitStack, loop: LoopThread) -> _Starting:
@@ -140,7 +190,7 @@ class _Starting:
         return Endpoint("127.0.0.1", ready["port"], ready["host_key"], self.user, self.key)
 
 
-def _configured(config: Config) -> Endpoint:
+def _configured(config: Config) -> Place:
     proxy = config.proxy
     missing = [name for name in ("host", "host_key") if not getattr(proxy, name)]
     if missing:
@@ -153,4 +203,5 @@ def _configured(config: Config) -> Endpoint:
         key = key_file.read_text()
     except OSError as error:
         raise ConfigError(f"the key for the ProxyServer, {key_file}, cannot be read: {error}") from None
-    return Endpoint(proxy.host, proxy.port, proxy.host_key, proxy.user or getpass.getuser(), key)
+    endpoint = Endpoint(proxy.host, proxy.port, proxy.host_key, proxy.user or getpass.getuser(), key)
+    return Place(os.environ, endpoint, config, GRID_TIMEOUT, embedded=False, standing=True)

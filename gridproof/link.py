@@ -18,16 +18,16 @@ if TYPE_CHECKING:
 class Link:
     """This process's connections to one session; what it opens ends with ``stack``.
 
-    ``lost`` says why the session can be used no more, empty while it can.
+    ``name``: the session's, to be set. ``lost`` says why it can be used no more, empty while it can.
 
     Raises:
         AlienError, ProxyError: the Grid or the ProxyServer cannot be reached.
     """
 
-    def __init__(self, name: str, place: Place, loop: LoopThread, stack: ExitStack) -> None:
+    def __init__(self, place: Place, loop: LoopThread, stack: ExitStack) -> None:
         from .alien import Alien
 
-        self.name = name
+        self.name = ""
         self.place = place
         self.loop = loop
         self.lost = ""
@@ -97,7 +97,7 @@ class Link:
     async def _on_event(self, event: Any) -> None:
         from .proxy.client import SessionLost
 
-        if isinstance(event, SessionLost):
+        if isinstance(event, SessionLost) and event.session == self.name:
             self.lost = f"the session's master is gone ({event.reason}); open a new session"
             self._master_gone.set()
 

@@ -1,11 +1,11 @@
-"""How a session comes to be: pilots go out to the data, workers register."""
+"""How a process comes by a session: pilots go out and workers register, or one that lives on is attached."""
 
 from __future__ import annotations
 
 import math
 import time
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from typing import TYPE_CHECKING, Any
 
 from . import _root, config, grids, progress
@@ -13,12 +13,14 @@ from .dataset import Dataset, resolve
 from .errors import ConfigError, NotEnoughWorkers, SessionError, VersionMismatch
 from .link import Link
 from .loopthread import LoopThread
+from .records import Table
 from .session import Session
 
 if TYPE_CHECKING:
     from .alien import Alien
     from .localgrid import LocalGrid
     from .pilotjobs import PilotJobs
+    from .proxy.records import SessionRecord
 
 ENGINES = ("auto", "dask", "proof")
 
@@ -70,16 +72,19 @@ def open(
         loop = LoopThread("gridproof session")
         stack.callback(loop.close)
         place = grids.enter(grid, workers, config.load(), stack, loop)
-        link = Link(new_session_name(), place, loop, stack)
+        link = Link(place, loop, stack)
+        link.name = new_session_name()
         known = resolve(dataset, tree, link.alien) if dataset is not None and tree is not None else None
         requests, capacity = _plan(link.alien, workers, known, place.config.pilots.cores)
         if capacity < enough:
             raise NotEnoughWorkers(
                 f"{enough} workers were asked for, but the Grid's sites run {capacity} at most"
             )
+        ending = stack.enter_context(ExitStack())
         starting = loop.start(link.proxy.open_session(here(), workers, session=link.name))
-        stack.callback(link.end_session)
-        pilots = _pilots(link, stack)
+        ending.callback(link.end_session)
+        pilots = _pilots(link)
+        ending.callback(pilots.end)
         pilots.submit(
             requests, _join(link), [f.name for f in known.files if f.kind == "lfn"] if known else []
         )
@@ -87,16 +92,79 @@ def open(
         session = Session(link, pilots)
         deadline = began + (place.timeout if timeout is None else timeout)
         _wait(link, pilots, workers, enough, deadline)
-        session._stack = stack.pop_all()
+        session._hold(stack, ending)
     return session
 
 
-def _pilots(link: Link, stack: ExitStack) -> PilotJobs:
+def attach(name: str | None = None, grid: str = "local") -> Session:
+    """Use a session again that an earlier process has opened, with its queries and their results.
+
+    Sessions outlive their processes where a ProxyServer outlives them: on the Grid, and on the embedded
+    Grid of ``gridproof grid start``. A process that ends without `Session.close` leaves its session there.
+
+    Args:
+        name: the session's; None: the only one there is.
+        grid: ``"local"`` or ``"alien"``.
+
+    Raises:
+        SessionError: there is no such session, or several and none is named.
+        ConfigError, AlienError, ProxyError: what their names say.
+    """
+    from .proxy.versions import here
+
+    with ExitStack() as stack:
+        loop = LoopThread("gridproof session")
+        stack.callback(loop.close)
+        link = Link(grids.standing(grid, config.load()), loop, stack)
+        record = _choose(loop.run(link.proxy.sessions()), name)
+        link.name = record.name
+        link.meet_master(loop.run(link.proxy.attach_session(link.name, here())))
+        pilots = _pilots(link)
+        pilots.adopt([int(p.master_id or 0) or int(p.job_id) for p in link.status().pilots.values()])
+        session = Session(link, pilots, retired=record.state == "retired")
+        ending = stack.enter_context(ExitStack())
+        ending.callback(link.end_session)
+        ending.callback(pilots.end)
+        session._hold(stack, ending)
+    return session
+
+
+def sessions(grid: str = "local") -> Table[SessionRecord]:
+    """One's sessions that live on the Grid's ProxyServer, as records; printed, a table.
+
+    Raises:
+        SessionError: there is no ProxyServer that keeps sessions.
+        ConfigError, ProxyError: what their names say.
+    """
+    from .proxy.records import SessionRecord
+
+    async def ask(where: grids.Endpoint) -> list[SessionRecord]:
+        proxy = await where.connect()
+        try:
+            return await proxy.sessions()
+        finally:
+            await proxy.close()
+
+    place = grids.standing(grid, config.load())
+    with closing(LoopThread("gridproof sessions")) as loop:
+        return Table(SessionRecord, loop.run(ask(place.proxy)))
+
+
+def _choose(records: Sequence[SessionRecord], name: str | None) -> SessionRecord:
+    chosen = [record for record in records if name in (None, record.name)]
+    if len(chosen) == 1:
+        return chosen[0]
+    named = f"there is no session {name}" if name else f"there are {len(chosen) or 'no'} sessions"
+    known = ", ".join(record.name for record in records)
+    raise SessionError(
+        f"{named}; attach to one of {known}" if known else f"{named} to attach to; gridproof.open() opens one"
+    )
+
+
+def _pilots(link: Link) -> PilotJobs:
     from .pilotjobs import PilotJobs
 
-    pilots = PilotJobs(link.alien, link.place.config.pilots, f"gridproof-{link.name}")
-    stack.callback(pilots.end)
-    return pilots
+    return PilotJobs(link.alien, link.place.config.pilots, f"gridproof-{link.name}")
 
 
 def _join(link: Link) -> dict[str, Any]:

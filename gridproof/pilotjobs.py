@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -59,6 +59,10 @@ class PilotJobs:
                 packages=self._config.packages,
             )
             self._masters.append(self._alien.submit(jdl, self._tag))
+
+    def adopt(self, masters: Iterable[int]) -> None:
+        """Take over jobs that another process has submitted, by the ids of their masters."""
+        self._masters = sorted(set(masters))
 
     def poll(self) -> Sequence[Job]:
         """The pilots' states, by at most one call; less and less often while nothing changes."""

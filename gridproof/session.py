@@ -25,16 +25,18 @@ LONGEST_WORKERLESS = 180.0  # and waits no longer than this
 
 
 class Session:
-    """An open session (see `open`); a context manager that ends everything it started.
+    """An open session (see `open` and `attach`); a context manager that ends it with all its workers.
 
-    Its methods may be called from several threads.
+    Its methods may be called from several threads. ``retired``: its workers were given back.
     """
 
     engine = "dask"
 
-    def __init__(self, link: Link, pilots: PilotJobs) -> None:
+    def __init__(self, link: Link, pilots: PilotJobs, *, retired: bool = False) -> None:
         self.name = link.name
-        self._stack = ExitStack()
+        self._retired = retired
+        self._here = ExitStack()  # this process's part of it
+        self._everywhere = ExitStack()  # the session itself
         self._link = link
         self._pilots = pilots
         self._workerless_since = 0.0
@@ -58,9 +60,25 @@ class Session:
         self.close()
 
     def close(self) -> None:
-        """End the session: workers, pilots, and the Grid if it was started for this session."""
+        """End the session: workers, pilots, kept results, and the Grid if it was started for this session."""
         self._link.lost = self._link.lost or "the session is closed"
-        self._stack.close()
+        self._here.close()
+
+    def detach(self) -> None:
+        """Leave the session without ending it: its queries go on, `attach` finds it again.
+
+        Raises:
+            SessionError: its ProxyServer belongs to this process, and would end with it.
+        """
+        self._link.check()
+        if not self._link.place.standing:
+            raise SessionError(
+                "this session ends with the process that opened it; to leave one behind, open it on the Grid "
+                "of 'gridproof grid start' or on \"alien\""
+            )
+        self._link.lost = f"the session was left; gridproof.attach({self.name!r}) uses it again"
+        self._everywhere.pop_all()
+        self._here.close()
 
     def __repr__(self) -> str:
         try:
@@ -182,9 +200,18 @@ class Session:
 
     # ------------------------------------------------------------ inside
 
+    def _hold(self, here: ExitStack, everywhere: ExitStack) -> None:
+        """Take over what is to be ended: ``everywhere`` the session itself, within what this process has."""
+        self._here, self._everywhere = here.pop_all(), everywhere
+
     def _parts(self, dataset: Dataset) -> list[dict[str, Any]]:
         """The dataset and its friends as the master takes them."""
         self._link.check()
+        if self._retired:
+            raise SessionError(
+                f"session {self.name} was idle for long and has given its workers back; its results can be "
+                "had, but to process more open a new session"
+            )
         if not isinstance(dataset, Dataset):
             raise ConfigError(f"a selector runs over a dataset: session.dataset({dataset!r}, tree=…)")
         return [_part(dataset, ""), *_friends(dataset)]

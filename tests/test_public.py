@@ -8,7 +8,7 @@ import gridproof
 
 PUBLIC = {
     *("Dataset", "GridproofError", "Progress", "Query", "Result", "Session", "Summary"),
-    *("errors", "open"),
+    *("attach", "errors", "open", "sessions"),
 }
 ERRORS = {
     "AlienError",

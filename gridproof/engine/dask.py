@@ -141,6 +141,10 @@ class MasterServer:
         await self._master.start()
         return str(self._scheduler.address)
 
+    async def activity(self, running: int, kept: int) -> tuple[int, int]:
+        """How many queries run and how many are over and kept, once it is not ``running`` and ``kept``."""
+        return await self._master.activity(running, kept)
+
     async def close(self) -> None:
         """Let everybody go."""
         self._master.close()

@@ -23,11 +23,12 @@ def grid() -> None:
     "--root", type=click.Path(path_type=Path), help="Keep its state here; default: a temporary directory."
 )
 def start(sites: int, slots: int, cores: int, root: Path | None) -> None:
-    """Start a Grid that runs until 'gridproof grid stop'."""
+    """Start a Grid, with a ProxyServer that keeps sessions, that runs until 'gridproof grid stop'."""
+    from gridproof.config import load
     from gridproof.localgrid.grid import start_standing
 
-    where = str(root.absolute()) if root else ""
-    running = start_standing({"sites": sites, "slots": slots, "cores": cores, "root": where})
+    where, cache = str(root.absolute()) if root else "", str(load().cache)
+    running = start_standing({"sites": sites, "slots": slots, "cores": cores, "root": where, "cache": cache})
     click.echo(f"Grid with {sites} sites of {slots} slots is running in {running.root} (pid {running.pid})")
     click.echo('For other programs: eval "$(gridproof grid env)"')
 
@@ -42,7 +43,8 @@ def stop() -> None:
 
 @grid.command()
 def status() -> None:
-    """Show sites, slots, storage elements and jobs."""
+    """Show sites, slots, storage elements, jobs and the ProxyServer."""
+    from gridproof.localgrid import discovery
     from gridproof.localgrid.grid import status as ask
 
     rows = ask(_environment())
@@ -53,6 +55,9 @@ def status() -> None:
         click.echo(f"{row['site']:<10} {slots:>7}  {row['se']:<22} {pid:>8}  {row['url']}")
     jobs = [f"{row['jobs']} {row['state']}" for row in rows if "state" in row]
     click.echo("Jobs: " + (", ".join(jobs) or "none"))
+    standing = discovery.find(0)
+    if standing and standing.proxy:
+        click.echo(f"ProxyServer: {standing.proxy['host']}:{standing.proxy['port']}, for gridproof.attach()")
 
 
 @grid.command()

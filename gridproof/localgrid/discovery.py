@@ -9,21 +9,26 @@ import shutil
 import stat
 import tempfile
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 from gridproof.errors import LocalGridError
 
 
 @dataclass(frozen=True)
 class Running:
-    """A Grid: the pids of its service and of its owner (0: nobody), its root, and how it is reached."""
+    """A Grid: the pids of its service and of its owner (0: nobody), its root, and how it is reached.
+
+    ``proxy``: its standing ProxyServer as host, port, host_key, user and key_file; empty where it has none.
+    """
 
     pid: int
     owner: int
     root: str
     temporary: bool
     environment: dict[str, str]
+    proxy: dict[str, Any] = field(default_factory=dict)
 
     @property
     def alive(self) -> bool:

@@ -31,6 +31,7 @@ from gridproof.localgrid.jobstore import JobStore
 from gridproof.localgrid.sites import Site, make_sites
 from gridproof.localgrid.storage import ServerUser, StorageElement, check_programs
 from gridproof.localgrid.taskqueue import TaskQueue
+from gridproof.localgrid.vobox import VoBox
 
 HEARTBEAT = 60.0
 USER = "gridproof"
@@ -39,13 +40,17 @@ Announce = Callable[[dict[str, Any]], None]
 
 @dataclass(frozen=True)
 class Settings:
-    """What a Grid shall be; no ``root``: a temporary directory; ``owner``: the pid it lives for, 0 nobody."""
+    """What a Grid shall be; no ``root``: a temporary directory; ``owner``: the pid it lives for, 0 nobody.
+
+    One that lives for nobody has a VO-box, whose masters keep compiled selectors in ``cache``.
+    """
 
     sites: int = 3
     slots: int = 2
     cores: int = 1
     root: str = ""
     owner: int = 0
+    cache: str = ""
 
     def to_json(self) -> str:
         """One line."""
@@ -114,6 +119,7 @@ class Grid:
         self._tasks: list[asyncio.Task[None]] = []
         self._state_file: Path | None = None
         self._storage: list[StorageElement] = []
+        self._vobox: VoBox | None = None
 
     def _make_root(self) -> Path:
         if self._temporary:
@@ -146,7 +152,7 @@ class Grid:
         sites = make_sites(settings.sites, settings.slots, settings.cores)
         self._storage = [StorageElement(site, self.root / "se" / site.name, self._user) for site in sites]
         (self.root / "se").mkdir(mode=0o711, exist_ok=True)
-        starting = asyncio.gather(*(se.start() for se in self._storage))
+        starting = asyncio.gather(self._start_vobox(private), *(se.start() for se in self._storage))
         try:
             await asyncio.sleep(0)  # the servers start while we make the rest
             self._core = core = self._make_core(private, sites)
@@ -163,9 +169,20 @@ class Grid:
         self._tasks.append(asyncio.create_task(self._tick(core)))
         environment = self._environment(core)
         self._state_file = discovery.publish(
-            discovery.Running(os.getpid(), settings.owner, str(self.root), self._temporary, environment)
+            discovery.Running(
+                os.getpid(),
+                settings.owner,
+                str(self.root),
+                self._temporary,
+                environment,
+                self._vobox.address if self._vobox else {},
+            )
         )
         self._announce({"ready": True, "environment": environment, "sites": [asdict(site) for site in sites]})
+
+    async def _start_vobox(self, private: Path) -> None:
+        if not self._settings.owner:
+            self._vobox = await VoBox.start(private / "proxy", self._settings.cache)
 
     def _lock_root(self) -> None:
         self._lock = os.open(self.root / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -214,6 +231,8 @@ class Grid:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         if self._central:
             await self._central.stop()
+        if self._vobox:
+            self._vobox.stop()
         for se in self._storage:
             se.stop()
         if self._core:

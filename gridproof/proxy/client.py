@@ -13,7 +13,7 @@ import asyncssh
 from gridproof.errors import ProxyError
 from gridproof.proxy.channel import CIPHERS, KEEPALIVE, KEX, ControlChannel
 from gridproof.proxy.protocol import CONTROL, USER, Message, Versions, build
-from gridproof.proxy.records import PilotRecord, Status, WorkerRecord
+from gridproof.proxy.records import PilotRecord, SessionRecord, Status, WorkerRecord
 
 
 @dataclass(frozen=True)
@@ -131,6 +131,23 @@ class ProxyClient:
         """
         name = session or new_session_name()
         answer = await self._request("open_session", session=name, versions=asdict(versions), workers=workers)
+        return build(OpenedSession, answer)
+
+    async def sessions(self) -> list[SessionRecord]:
+        """The user's sessions, the oldest first.
+
+        Raises:
+            ProxyError: the connection is gone.
+        """
+        return [build(SessionRecord, record) for record in await self._request("sessions")]
+
+    async def attach_session(self, session: str, versions: Versions) -> OpenedSession:
+        """Use a session that another process of the same user has opened.
+
+        Raises:
+            ProxyError: there is none, it runs other versions, or the connection is gone.
+        """
+        answer = await self._request("attach_session", session=session, versions=asdict(versions))
         return build(OpenedSession, answer)
 
     async def new_submission(self, session: str) -> Submission:

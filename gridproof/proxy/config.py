@@ -20,8 +20,9 @@ class ServerConfig:
     """``users`` maps names to OpenSSH public keys; times are in seconds; ``port`` 0 means any.
 
     With ``owner_pipe`` the end of standard input ends the server and everything below it. Results of queries
-    are kept for ``keep_results``. A session that nobody is connected to and that runs no query gives its
-    workers back after ``idle_limit``, and ends when it keeps no result any more.
+    are kept for ``keep_results``. In the configuration ``idle_limit`` stands for ``limits.idle``: a session
+    that nobody is connected to and that runs no query gives its workers back after that time, and ends when
+    it keeps no result any more.
     """
 
     users: Mapping[str, Sequence[str]]
@@ -33,7 +34,6 @@ class ServerConfig:
     owner_pipe: bool = True
     orphan_limit: float = 300.0
     keep_results: float = 24 * 3600.0
-    idle_limit: float = 3600.0
     login_timeout: float = 20.0
     strangers: int = 256  # connections that have not proved themselves yet
     master_timeout: float = 60.0
@@ -79,6 +79,8 @@ def read_config(values: Mapping[str, Any]) -> ServerConfig:
     for name in ("state_dir", "cache_dir"):
         if settings.get(name) is not None:
             settings[name] = Path(settings[name]).expanduser()
+    if "idle_limit" in settings:
+        settings["limits"] = Limits(idle=settings.pop("idle_limit"))
     return ServerConfig(**settings)
 
 

@@ -132,11 +132,12 @@ class UserControl(_ServerControl):
         super().__init__()
         self.user = user
         self.shown: dict[str, int] = {}  # per session the registry's version that was sent last
+        self.sessions: set[str] = set()  # that this process opened or attached to
         self._server = server
         self._tasks: set[asyncio.Task[None]] = set()
 
     def session_started(self) -> None:
-        self._server.user_came(self)
+        self._server.users.came(self)
 
     def received(self, message: Message) -> None:
         if len(self._tasks) >= _REQUESTS_AT_ONCE:
@@ -152,12 +153,12 @@ class UserControl(_ServerControl):
             self.abort()
             return
         try:
-            self.send({"id": number, "ok": await self._server.request(self, request)})
+            self.send({"id": number, "ok": await self._server.users.request(self, request)})
         except ProxyError as error:
             self.send({"id": number, "error": str(error)})
 
     def lost(self, exc: Exception | None) -> None:  # noqa: ARG002
-        self._server.user_gone(self)
+        self._server.users.gone(self)
 
 
 class PilotControl(_ServerControl):

@@ -1,8 +1,9 @@
 """A session's master as a process: ``python -m gridproof.proxy.master``, started by the ProxyServer.
 
 Standard input brings one JSON line ``{session, ca, cert, key, cache_dir, scratch_dir, keep_results}``;
-standard output answers one, ``{"address": "tls://127.0.0.1:PORT"}``. The process ends with its standard
-input.
+standard output answers ``{"address": "tls://127.0.0.1:PORT"}`` and then, whenever it changes, how many
+queries run and the results of how many others are kept: ``{"running": 1, "kept": 2}``. The process ends
+with its standard input.
 """
 
 from __future__ import annotations
@@ -24,8 +25,17 @@ async def _serve(settings: dict[str, Any]) -> None:
     print(json.dumps({"address": address}), flush=True)
     owner_gone = asyncio.Event()
     asyncio.get_running_loop().add_reader(sys.stdin, owner_gone.set)
+    telling = asyncio.create_task(_tell(server))
     await owner_gone.wait()
+    telling.cancel()
     await server.close()
+
+
+async def _tell(server: MasterServer) -> None:
+    running, kept = 0, 0
+    while True:
+        running, kept = await server.activity(running, kept)
+        print(json.dumps({"running": running, "kept": kept}), flush=True)
 
 
 def main() -> None:

@@ -67,6 +67,21 @@ class Master:
             raise ProxyError(f"{what} gave {self.address[:80]!r}, not an address of the form tls://host:port")
         return port
 
+    async def activity(self) -> tuple[int, int] | None:
+        """What it tells next: how many queries run, and of how many it keeps the results; None at its end.
+
+        Raises:
+            ProxyError: it told something else.
+        """
+        assert self._child is not None
+        told = await self._child.receive()
+        if told is None:
+            return None
+        running, kept = told.get("running"), told.get("kept")
+        if not isinstance(running, int) or not isinstance(kept, int):
+            raise ProxyError(f"the master of session {self._session} told {str(told)[:80]}")
+        return running, kept
+
     async def ended(self) -> str:
         """Wait for its end; returns how it ended."""
         assert self._child is not None

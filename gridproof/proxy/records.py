@@ -1,4 +1,4 @@
-"""What the registry tells about pilots and workers; shared by server and client."""
+"""What the registry tells about sessions, pilots and workers; shared by server and client."""
 
 from __future__ import annotations
 
@@ -45,6 +45,24 @@ class WorkerRecord:
     pilot: str
     contact: str
     reason: str
+
+
+@dataclass(frozen=True)
+class SessionRecord:
+    """A session of one user.
+
+    ``state``: opening, open, or retired (it was idle for long and gave its workers back, but keeps results).
+    ``workers`` run; ``users`` processes are connected; ``running`` queries are in flight, the results of
+    ``kept`` others can be had; ``age`` is in seconds.
+    """
+
+    name: str
+    state: str
+    workers: int
+    users: int
+    running: int
+    kept: int
+    age: float
 
 
 @dataclass(frozen=True)

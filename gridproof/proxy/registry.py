@@ -10,10 +10,11 @@ from collections import deque
 
 from gridproof.errors import ProxyError
 from gridproof.proxy.protocol import EXIT_REPLACE, Ready, Register, Versions, check_name
-from gridproof.proxy.records import PilotRecord, WorkerRecord
+from gridproof.proxy.records import PilotRecord, SessionRecord, WorkerRecord
 from gridproof.proxy.state import (
     CONNECTED,
     Action,
+    Close,
     End,
     Limits,
     Pilot,
@@ -25,6 +26,7 @@ from gridproof.proxy.state import (
     Submission,
     Worker,
     pilot_record,
+    session_record,
     worker_record,
 )
 
@@ -49,7 +51,7 @@ class Registry:
 
     # ---- sessions and submissions
 
-    def open_session(self, name: str, user: str, versions: Versions, workers: int) -> None:
+    def open_session(self, name: str, user: str, versions: Versions, workers: int, now: float) -> None:
         """A session that wants ``workers`` workers; none start before `session_ready`.
 
         Raises:
@@ -60,12 +62,41 @@ class Registry:
             raise ProxyError(f"session {name} is open already; choose another name")
         if workers < 1:
             raise ProxyError(f"a session of {workers} workers was asked for; ask for one at least")
-        self._sessions[name] = Session(name, user, versions, workers)
+        self._sessions[name] = Session(name, user, versions, workers, opened=now, last_used=now)
 
     def session_ready(self, name: str, scheduler_port: int) -> None:
         """The session's scheduler listens: its workers may start."""
         self._sessions[name].scheduler_port = scheduler_port
         self._dirty.add(name)
+
+    def user_came(self, name: str) -> None:
+        """One more process of its user is connected to a session."""
+        self._sessions[name].users += 1
+
+    def user_left(self, name: str, now: float) -> None:
+        """A process that was connected to a session is gone."""
+        if session := self._sessions.get(name):
+            session.users -= 1
+            session.last_used = now
+
+    def check_attachable(self, name: str, user: str, versions: Versions) -> None:
+        """Raises:
+        ProxyError: the user has no such session, it still opens, or runs other versions.
+        """
+        self.check_owner(name, user)
+        session = self._sessions[name]
+        if not session.scheduler_port:
+            raise ProxyError(f"session {name} is still opening; try again")
+        if different := versions.difference(session.versions):
+            raise ProxyError(
+                f"{' and '.join(different)} differ: session {name} has {session.versions}; "
+                f"this process has {versions}"
+            )
+
+    def activity(self, name: str, running: int, kept: int) -> None:
+        """What a session's master has: queries that run, and others whose results it keeps."""
+        if session := self._sessions.get(name):
+            session.running, session.kept = running, kept
 
     def resize_session(self, name: str, workers: int) -> None:
         """Change how many workers the session wants."""
@@ -93,6 +124,10 @@ class Registry:
         """Names of a user's sessions."""
         return tuple(s.name for s in self._sessions.values() if s.user == user)
 
+    def session_records(self, user: str, now: float) -> list[SessionRecord]:
+        """A user's sessions, the oldest first."""
+        return [session_record(s, now) for s in self._sessions.values() if s.user == user]
+
     def check_owner(self, name: str, user: str) -> None:
         """Raises:
         ProxyError: the user has no such session.
@@ -114,7 +149,10 @@ class Registry:
     def may_join(self, submission: str, now: float) -> bool:
         """Whether the submission is known, neither revoked nor expired."""
         known = self._submissions.get(submission)
-        return known is not None and now < known.expires
+        if known is None or now >= known.expires:
+            return False
+        session = self._sessions.get(known.session)
+        return session is not None and not session.retired
 
     def scheduler_ports(self, submission: str) -> tuple[int, ...]:
         """The ports that pilots of a submission may reach."""
@@ -282,8 +320,10 @@ class Registry:
     # ---- decisions
 
     def tick(self, now: float) -> None:
-        """Time has passed: pilots may have fallen silent, workers be due again."""
+        """Time has passed: pilots may have fallen silent, workers be due again, sessions be idle."""
         limits = self._limits
+        for session in self._sessions.values():
+            self._look_after(session, now)
         for pilot in list(self._pilots.values()):
             age = now - pilot.last_seen
             if pilot.state in CONNECTED and age > limits.lost_after:
@@ -298,6 +338,22 @@ class Registry:
                 self._sessions[pilot.session].pilots.pop(pilot.key, None)
             if any(slot.not_before and slot.not_before <= now for slot in pilot.slots):
                 self._dirty.add(pilot.session)
+
+    def _look_after(self, session: Session, now: float) -> None:
+        """A session that nobody uses gives its workers back, and ends when it keeps no result any more."""
+        if session.in_use():
+            session.last_used = now
+        idle = now - session.last_used
+        if idle > self._limits.idle and not session.retired:
+            session.retired = True
+            session.wanted = 0
+            for pilot in session.pilots.values():
+                if pilot.state in CONNECTED:
+                    reason = f"nobody has used session {session.name} for {idle:.0f} s"
+                    self._out.append(End(pilot.key, reason))
+                    self._leave(pilot, "left", reason, now)
+        if session.retired and not session.users and not session.kept:
+            self._out.append(Close(session.name, "nobody uses it and it keeps no results"))
 
     def decide(self, now: float) -> list[Action]:
         """What is to be done now; each action is returned once."""

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from gridproof.proxy.protocol import Register, Versions
-from gridproof.proxy.records import PilotRecord, WorkerRecord
+from gridproof.proxy.records import PilotRecord, SessionRecord, WorkerRecord
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,10 @@ class Limits:
     backoff_max: float = 30.0
     forget_after: float = 3600.0
     ended_kept: int = 64
+    idle: float = 3600.0  # a session that nobody uses gives its workers back
 
+
+CONNECTED = frozenset({"joining", "ready", "silent", "draining"})  # states of a pilot
 
 # A pilot's payload: two with the same job id (kill + resubmit) differ in their nonce.
 PilotKey = tuple[str, str, str]  # submission, job id, nonce
@@ -53,7 +56,15 @@ class End:
     reason: str
 
 
-Action = Start | Stop | End
+@dataclass(frozen=True)
+class Close:
+    """End a session."""
+
+    session: str
+    reason: str
+
+
+Action = Start | Stop | End | Close
 
 
 @dataclass
@@ -103,16 +114,30 @@ class Pilot:
 
 @dataclass
 class Session:
-    """A session, and what became of its workers."""
+    """A session, what became of its workers, and who uses it.
+
+    ``users`` processes are connected to it; its master runs ``running`` queries and keeps the results of
+    ``kept`` others. ``retired``: its workers were given back, it lasts for what it keeps.
+    """
 
     name: str
     user: str
     versions: Versions
     wanted: int
+    opened: float
+    last_used: float
     scheduler_port: int = 0
+    users: int = 0
+    running: int = 0
+    kept: int = 0
+    retired: bool = False
     pilots: dict[PilotKey, Pilot] = field(default_factory=dict)
     incarnations: Counter[str] = field(default_factory=Counter)
     ended: deque[tuple[Pilot, Worker]] = field(default_factory=deque)
+
+    def in_use(self) -> bool:
+        """Somebody is connected, or workers are at a query."""
+        return bool(self.users or (self.running and any(p.state in CONNECTED for p in self.pilots.values())))
 
 
 @dataclass
@@ -122,9 +147,6 @@ class Submission:
     user: str
     session: str
     expires: float
-
-
-CONNECTED = frozenset({"joining", "ready", "silent", "draining"})
 
 
 def pilot_record(pilot: Pilot) -> PilotRecord:
@@ -145,6 +167,19 @@ def pilot_record(pilot: Pilot) -> PilotRecord:
         ttl_end=about.ttl_end,
         xrootd_port=pilot.xrootd_port,
         reason=pilot.reason,
+    )
+
+
+def session_record(session: Session, now: float) -> SessionRecord:
+    """How the registry shows a session."""
+    return SessionRecord(
+        name=session.name,
+        state="retired" if session.retired else "open" if session.scheduler_port else "opening",
+        workers=sum(w.state == "running" for p in session.pilots.values() for w in p.workers()),
+        users=session.users,
+        running=session.running,
+        kept=session.kept,
+        age=round(now - session.opened, 1),
     )
 
 

@@ -21,7 +21,8 @@ class World:
         self.now = 1000.0
         self.cores = cores
         self.jobs = 0
-        self.registry.open_session("s", "me", HERE, workers)
+        self.registry.open_session("s", "me", HERE, workers, self.now)
+        self.registry.user_came("s")
         self.registry.add_submission("sub", "me", "s", self.now + 3600)
         self.registry.session_ready("s", 4000)
 
@@ -73,7 +74,7 @@ def test_a_pilot_starts_a_worker_per_core_once_it_is_ready():
 
 def test_no_worker_starts_before_the_session_is_ready():
     registry = Registry()
-    registry.open_session("s", "me", HERE, 1)
+    registry.open_session("s", "me", HERE, 1, 0.0)
     registry.add_submission("sub", "me", "s", 9e9)
     key = registry.register("sub", Register("1", "0", "n", "Site1", "node", 1, 1), 0.0)
     registry.ready(key, Ready(HERE), 0.0)
@@ -284,7 +285,7 @@ def test_a_join_key_expires():
 
 def test_pilots_reach_only_their_own_sessions_scheduler():
     world = World()
-    world.registry.open_session("t", "you", HERE, 1)
+    world.registry.open_session("t", "you", HERE, 1, world.now)
     world.registry.session_ready("t", 5000)
     assert world.registry.scheduler_ports("sub") == (4000,)
     assert world.registry.scheduler_ports("other") == ()

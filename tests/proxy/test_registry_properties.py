@@ -21,7 +21,8 @@ class Cluster(RuleBasedStateMachine):
         super().__init__()
         self.now = 0.0
         self.registry = Registry()
-        self.registry.open_session("s", "me", HERE, WANTED)
+        self.registry.open_session("s", "me", HERE, WANTED, 0.0)
+        self.registry.user_came("s")
         self.registry.add_submission("sub", "me", "s", 1e9)
         self.registry.session_ready("s", 4000)
         self.connected = set()

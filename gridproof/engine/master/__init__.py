@@ -7,6 +7,7 @@ thread.
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 from .clients import ForClients
@@ -28,6 +29,12 @@ class Master:
     async def start(self) -> None:
         """Load ROOT."""
         await self._state.merge.start()
+
+    async def activity(self, running: int, kept: int) -> tuple[int, int]:
+        """How many queries run and how many are over and kept, once it is not ``running`` and ``kept``."""
+        while (now := self._state.activity()) == (running, kept):
+            await self._state.status.wait(math.inf)
+        return now
 
     def close(self) -> None:
         """Stop merging, and keep what was learnt of files."""

@@ -75,6 +75,11 @@ class State:
         running = self.in_flight(abs(phase))
         return None if running is None or running.phase != phase else running
 
+    def activity(self) -> tuple[int, int]:
+        """How many queries run, and how many are over and kept."""
+        over = sum(running.over for running in self.queries.values())
+        return len(self.queries) - over, over
+
     def settle(self, running: Running) -> None:
         """See to it that a change in a query has its consequences and is seen."""
         ran = not running.over

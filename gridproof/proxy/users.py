@@ -1,0 +1,211 @@
+"""What users ask of the ProxyServer: sessions, each with a master of its own, and news of them."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import Callable
+from dataclasses import asdict
+from datetime import datetime, timezone
+from typing import TYPE_CHECKING, Any
+
+import asyncssh
+
+from gridproof.errors import ProxyError
+from gridproof.proxy.certificates import make_identities
+from gridproof.proxy.gate import UserControl
+from gridproof.proxy.masters import Master
+from gridproof.proxy.protocol import Message, Versions, build, check_name
+
+if TYPE_CHECKING:
+    from gridproof.proxy.server import ProxyServer
+
+_JOIN_LIFETIME = 86400.0
+_PUSH_DELAY = 0.05  # changes within it travel together
+_RECORDS_PER_LINE = 1000
+
+
+class Users:
+    """The users' side of a ProxyServer. ``masters`` by session, ``join_keys`` by submission."""
+
+    def __init__(self, server: ProxyServer) -> None:
+        self.masters: dict[str, Master] = {}
+        self.join_keys: dict[str, bytes] = {}
+        self._server = server
+        self._registry = server.registry
+        self._controls: set[UserControl] = set()
+        self._push: asyncio.TimerHandle | None = None
+
+    async def close(self) -> None:
+        """End all masters."""
+        if self._push:
+            self._push.cancel()
+        await asyncio.gather(*(master.stop() for master in self.masters.values()))
+
+    def came(self, control: UserControl) -> None:
+        """A user's control channel opened."""
+        self._controls.add(control)
+
+    def gone(self, control: UserControl) -> None:
+        """A user's control channel closed; the sessions go on."""
+        self._controls.discard(control)
+        for session in control.sessions:
+            self._registry.user_left(session, self._server.now())
+
+    def tell_soon(self) -> None:
+        """Tell users what has changed, in a moment."""
+        if self._push is None and self._controls:
+            self._push = asyncio.get_running_loop().call_later(_PUSH_DELAY, self._push_now)
+
+    def _push_now(self) -> None:
+        self._push = None
+        for control in self._controls:
+            for session in self._registry.sessions(control.user):
+                self._show(control, session)
+
+    def _show(self, control: UserControl, session: str) -> None:
+        shown = control.shown.get(session, 0)
+        pilots, workers = self._registry.records(session, since=shown)
+        control.shown[session] = self._registry.version
+        for kind, records in (("pilots", pilots), ("workers", workers)):
+            for start in range(0, len(records), _RECORDS_PER_LINE):
+                part = [asdict(record) for record in records[start : start + _RECORDS_PER_LINE]]
+                control.send({"event": "status", "session": session, kind: part})
+
+    async def request(self, control: UserControl, request: Message) -> Any:
+        """Answer one request of a user.
+
+        Raises:
+            ProxyError: it cannot be done; the text goes to the user.
+        """
+        doers: dict[str, Callable[[UserControl, Message], Any]] = {
+            "open_session": self._open_session,
+            "attach_session": self._attach_session,
+            "sessions": self._sessions,
+            "new_submission": self._new_submission,
+            "resize_session": self._resize_session,
+            "status": self._status,
+            "close_session": self._close_session,
+        }
+        verb = request.get("do")
+        doer = doers.get(verb) if isinstance(verb, str) else None
+        if doer is None:
+            raise ProxyError(f"unknown request {str(verb)[:40]!r}; known are {', '.join(doers)}")
+        return await doer(control, request)
+
+    async def _open_session(self, control: UserControl, request: Message) -> Message:
+        name = check_name("session", _get(request, "session", str))
+        versions = build(Versions, request.get("versions"))
+        self._registry.open_session(
+            name, control.user, versions, _get(request, "workers", int), self._server.now()
+        )
+        self._join(control, name)
+        identities = make_identities(name, datetime.now(timezone.utc))
+        master = self.masters[name] = Master(
+            name,
+            identities,
+            self._server.directory / f"session-{name}",
+            self._server.config.cache_dir,
+            self._server.config.keep_results,
+        )
+        try:
+            port = await master.start(self._server.config.master, self._server.config.master_timeout)
+        except ProxyError as error:
+            await self.end_session(name, str(error))
+            raise
+        if self.masters.get(name) is not master:
+            raise ProxyError(f"session {name} was closed while it opened")
+        self._server.background(self._watch(name, master))
+        self._server.background(self._listen(name, master))
+        self._registry.session_ready(name, port)
+        self._server.act()
+        return self._opened(name)
+
+    async def _attach_session(self, control: UserControl, request: Message) -> Message:
+        name = _get(request, "session", str)
+        versions = build(Versions, request.get("versions"))
+        self._registry.check_attachable(name, control.user, versions)
+        self._join(control, name)
+        return self._opened(name)
+
+    async def _sessions(self, control: UserControl, request: Message) -> list[Message]:  # noqa: ARG002
+        records = self._registry.session_records(control.user, self._server.now())
+        return [asdict(record) for record in records]
+
+    def _join(self, control: UserControl, session: str) -> None:
+        if session not in control.sessions:
+            control.sessions.add(session)
+            self._registry.user_came(session)
+
+    def _opened(self, name: str) -> Message:
+        master = self.masters[name]
+        return {"session": name, "address": master.address, **asdict(master.identities.client)}
+
+    async def _listen(self, name: str, master: Master) -> None:
+        try:
+            while activity := await master.activity():
+                self._registry.activity(name, *activity)
+        except ProxyError as error:
+            self._server.trace(str(error))
+            await self.end_session(name, str(error))
+
+    async def _watch(self, name: str, master: Master) -> None:
+        how = await master.ended()
+        if master.stopping:
+            return
+        reason = f"the master of session {name} died ({how})"
+        self._server.trace(reason)
+        owner = self._registry.owner(name)
+        for control in self._controls:
+            if control.user == owner:
+                control.send({"event": "session_lost", "session": name, "reason": reason})
+        await self.end_session(name, reason)
+
+    async def _new_submission(self, control: UserControl, request: Message) -> Message:
+        session = _get(request, "session", str)
+        self._registry.check_owner(session, control.user)
+        submission = secrets.token_hex(8)
+        key = asyncssh.generate_private_key("ssh-ed25519")
+        self.join_keys[submission] = key.public_data
+        self._registry.add_submission(submission, control.user, session, self._server.now() + _JOIN_LIFETIME)
+        return {
+            "submission": submission,
+            "join_key": key.export_private_key().decode(),
+            "orphan_limit": self._server.config.orphan_limit,
+        }
+
+    async def _resize_session(self, control: UserControl, request: Message) -> None:
+        session = _get(request, "session", str)
+        self._registry.check_owner(session, control.user)
+        self._registry.resize_session(session, max(0, _get(request, "workers", int)))
+        self._server.act()
+
+    async def _status(self, control: UserControl, request: Message) -> None:
+        session = _get(request, "session", str)
+        self._registry.check_owner(session, control.user)
+        control.shown.pop(session, None)
+        self._show(control, session)
+
+    async def _close_session(self, control: UserControl, request: Message) -> None:
+        session = _get(request, "session", str)
+        self._registry.check_owner(session, control.user)
+        await self.end_session(session, "the session was closed")
+
+    async def end_session(self, name: str, reason: str) -> None:
+        """End a session's master and pilots, and revoke its join keys."""
+        for submission in self._registry.close_session(name, reason):
+            self.join_keys.pop(submission, None)
+        self._server.act()
+        for control in self._controls:
+            control.shown.pop(name, None)
+            control.sessions.discard(name)
+        master = self.masters.pop(name, None)
+        if master is not None:
+            await master.stop()
+
+
+def _get(request: Message, name: str, kind: type) -> Any:
+    value = request.get(name)
+    if not isinstance(value, kind) or isinstance(value, bool):
+        raise ProxyError(f"the request needs {name!r} as {kind.__name__}")
+    return value
