@@ -96,6 +96,20 @@ def run(
     click.echo(result.summary, err=True)
 
 
+@cli.command()
+@click.option("--grid", default="local", show_default=True, help="local or alien")
+def queries(grid: str) -> None:
+    """List the sessions that live on the Grid's ProxyServer, and their queries."""
+    from . import opening
+
+    for record in opening.sessions(grid):
+        click.echo(f"session {record.name}: {record.state}, {record.workers} workers")
+        session = opening.attach(record.name, grid)
+        for query in session.queries():
+            click.echo(f"  {query.id} {query.title}: {query.progress}")
+        session.detach()
+
+
 def main() -> None:
     """Entry point: errors of gridproof's own become one message and exit code 1."""
     try:

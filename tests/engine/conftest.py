@@ -46,7 +46,7 @@ for line in sys.stdin:
 class Cluster:
     """A master, and workers that `start` forks."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, keep_results: float = 3600.0) -> None:
         self.cache = directory / "cache"
         self.cache.mkdir()
         self._directory = directory
@@ -67,9 +67,9 @@ class Cluster:
             key=server.key,
             cache_dir=str(self.cache),
             scratch_dir=str(directory),
-            keep_results=3600.0,
+            keep_results=keep_results,
         )
-        self.address = json.loads(self._master.stdout.readline())["address"]
+        self.address = self.told()["address"]
         self._loop = LoopThread("cluster")
         client = identities.client
 
@@ -94,6 +94,10 @@ class Cluster:
             work_dir=str(self._directory),
             memory_limit=memory_limit,
         )
+
+    def told(self) -> dict:
+        """What the master tells its ProxyServer next."""
+        return json.loads(self._master.stdout.readline())
 
     def send(self, message, **arguments):
         return self._loop.run(self._client.send(message, **arguments))
@@ -123,6 +127,16 @@ class Cluster:
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory):
     running = Cluster(tmp_path_factory.mktemp("cluster"))
+    try:
+        yield running
+    finally:
+        running.close()
+
+
+@pytest.fixture
+def brief_cluster(tmp_path):
+    """One whose master keeps results for a few seconds only."""
+    running = Cluster(tmp_path, keep_results=4.0)
     try:
         yield running
     finally:

@@ -7,7 +7,7 @@ import pytest
 from gridproof.errors import ProxyError
 from gridproof.proxy.protocol import Ready, Register, Versions
 from gridproof.proxy.registry import Registry
-from gridproof.proxy.state import End, Limits, Start, Stop
+from gridproof.proxy.state import Close, End, Limits, Start, Stop
 
 HERE = Versions("3.11.2", "6.40.00", "0.1.0", "2026.8.0")
 LIMITS = Limits()
@@ -328,3 +328,99 @@ def test_lost_pilots_and_ended_workers_are_forgotten_in_time():
     world.registry.bye(key, "end", world.now)
     world.pass_time(LIMITS.forget_after + 1)
     assert world.pilots() == {}
+
+
+def test_a_session_that_nobody_uses_gives_its_workers_back_and_ends():
+    world = World(workers=1)
+    key = world.join()
+    world.started()
+    world.registry.user_left("s", world.now)
+    world.pass_time(LIMITS.idle - 1, beating=[key])
+    assert world.decide() == []
+    world.pass_time(2, beating=[key])
+    ended, closed = world.decide()
+    assert (ended.pilot, closed) == (key, Close("s", closed.reason))
+    assert "nobody has used session s for 3601 s" in ended.reason
+    assert not world.registry.may_join("sub", world.now)
+
+
+@pytest.mark.parametrize("use", ["connected", "at work"])
+def test_a_session_in_use_stays_as_it_is_however_long(use):
+    world = World(workers=1)
+    key = world.join()
+    world.started()
+    if use == "at work":
+        world.registry.activity("s", running=1, kept=0)
+        world.registry.user_left("s", world.now)
+    for _ in range(10):
+        world.pass_time(LIMITS.idle, beating=[key])
+        assert world.decide() == []
+
+
+def test_the_idle_time_begins_when_the_last_use_ends():
+    world = World(workers=1)
+    key = world.join()
+    world.started()
+    world.registry.activity("s", running=1, kept=0)
+    world.registry.user_left("s", world.now)
+    world.pass_time(LIMITS.idle * 3, beating=[key])
+    world.registry.activity("s", running=0, kept=0)
+    world.pass_time(LIMITS.idle, beating=[key])
+    assert world.decide() == []
+    world.pass_time(1, beating=[key])
+    assert [type(action) for action in world.decide()] == [End, Close]
+
+
+def test_a_query_without_any_pilot_is_no_use():
+    world = World(workers=1)
+    key = world.join()
+    world.started()
+    world.registry.activity("s", running=1, kept=0)
+    world.registry.user_left("s", world.now)
+    world.registry.bye(key, "its time is over", world.now)
+    world.pass_time(LIMITS.idle + 1)
+    assert [type(action) for action in world.decide()] == [Close]
+
+
+def test_a_session_without_workers_lasts_as_long_as_its_results_or_whoever_fetches_them():
+    world = World(workers=1)
+    key = world.join()
+    world.started()
+    world.registry.activity("s", running=0, kept=2)
+    world.registry.user_left("s", world.now)
+    world.pass_time(LIMITS.idle + 1, beating=[key])
+    assert [type(action) for action in world.decide()] == [End]
+    (record,) = world.registry.session_records("me", world.now)
+    assert (record.state, record.workers, record.kept) == ("retired", 0, 2)
+    world.registry.check_attachable("s", "me", HERE)
+    world.registry.user_came("s")
+    world.registry.activity("s", running=0, kept=0)
+    world.pass_time(LIMITS.idle + 1)
+    assert world.decide() == []
+    world.registry.user_left("s", world.now)
+    world.pass_time(1)
+    assert [type(action) for action in world.decide()] == [Close]
+
+
+def test_who_may_attach_to_a_session():
+    world = World()
+    with pytest.raises(ProxyError, match="you has no session 's'; there are: none"):
+        world.registry.check_attachable("s", "you", HERE)
+    with pytest.raises(ProxyError, match=r"root differ: session s has .*6\.40.*this process has .*6\.38"):
+        world.registry.check_attachable("s", "me", replace(HERE, root="6.38.00"))
+    world.registry.open_session("new", "me", HERE, 1, world.now)
+    with pytest.raises(ProxyError, match="still opening"):
+        world.registry.check_attachable("new", "me", HERE)
+    world.registry.check_attachable("s", "me", HERE)
+
+
+def test_a_user_sees_the_own_sessions_only():
+    world = World(workers=1)
+    world.join()
+    world.started()
+    world.registry.open_session("t", "you", HERE, 1, world.now)
+    world.pass_time(3)
+    (mine,) = world.registry.session_records("me", world.now)
+    assert (mine.name, mine.state, mine.workers, mine.users, mine.age) == ("s", "open", 1, 1, 3.0)
+    assert [record.state for record in world.registry.session_records("you", world.now)] == ["opening"]
+    assert world.registry.session_records("nobody", world.now) == []

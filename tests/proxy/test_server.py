@@ -4,6 +4,7 @@ import asyncio
 import signal
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import asyncssh
 import psutil
@@ -11,6 +12,7 @@ import pytest
 
 from gridproof.errors import ProxyError
 from gridproof.proxy.client import ProxyClient, SessionLost, new_session_name
+from gridproof.proxy.state import Limits
 
 
 def masters():
@@ -205,5 +207,64 @@ def test_a_session_needs_an_unused_name(running_proxy, versions):
             with pytest.raises(ProxyError, match="is open already"):
                 await alice.open_session(replace(versions, root="x"), 1, session=opened.session)
             assert len(masters()) == 1
+
+    asyncio.run(main())
+
+
+def test_a_session_is_attached_to_by_another_process_of_its_user_and_by_nobody_else(running_proxy, versions):
+    async def main():
+        async with running_proxy() as proxy:
+            async with proxy.client("alice") as alice:
+                opened = await alice.open_session(versions, 1)
+            async with proxy.client("alice") as again, proxy.client("bob") as bob:
+                (record,) = await again.sessions()
+                assert (record.name, record.users) == (opened.session, 0)
+                assert await again.attach_session(record.name, versions) == opened
+                port = int(opened.address.rsplit(":", 1)[1])
+                _, writer = await again.conn.open_connection("127.0.0.1", port)
+                writer.close()
+                assert [record.users for record in await again.sessions()] == [1]
+                assert await bob.sessions() == []
+                with pytest.raises(ProxyError, match="bob has no session"):
+                    await bob.attach_session(opened.session, versions)
+                with pytest.raises(ProxyError, match="root differ"):
+                    await again.attach_session(opened.session, replace(versions, root="x"))
+                await again.close_session(opened.session)
+                assert await again.sessions() == []
+
+    asyncio.run(main())
+
+
+def test_a_session_that_everybody_has_left_ends_when_it_is_idle_for_long(running_proxy, versions):
+    async def main():
+        async with running_proxy(limits=Limits(idle=0.1)) as proxy:
+            async with proxy.client() as alice:
+                await alice.open_session(versions, 1)
+                (master,) = masters()
+            await until(lambda: not master.is_running() or master.status() == psutil.STATUS_ZOMBIE)
+            await until(lambda: not proxy.server.registry.sessions("alice"))
+
+    asyncio.run(main())
+
+
+def test_a_session_that_keeps_results_lasts_longer_than_its_workers(running_proxy, versions):
+    standin = Path(__file__).with_name("standin_master.py").read_text()
+    keeps = standin.replace(
+        "    ended =", '    print(json.dumps({"running": 0, "kept": 1}), flush=True)\n    ended ='
+    )
+
+    async def main():
+        changes = {"master": (sys.executable, "-c", keeps), "limits": Limits(idle=0.1)}
+        async with running_proxy(**changes) as proxy:
+            async with proxy.client() as alice:
+                opened = await alice.open_session(versions, 1)
+
+            def retired():
+                records = proxy.server.registry.session_records("alice", proxy.server.now())
+                return [(record.state, record.kept) for record in records] == [("retired", 1)]
+
+            await until(retired)
+            async with proxy.client() as alice:
+                assert await alice.attach_session(opened.session, versions) == opened
 
     asyncio.run(main())

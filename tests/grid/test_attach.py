@@ -1,0 +1,79 @@
+"""A session on the Grid of ``gridproof grid start`` outlives the process that opened it."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+import gridproof
+from gridproof.cli import cli
+from gridproof.errors import SessionError
+from gridproof.localgrid import discovery
+
+SUBMITS = """
+import sys, threading, gridproof
+session = gridproof.open("local", workers=2)
+data = session.dataset(sys.argv[1].split(","), tree="events")
+session.submit(data, sys.argv[2], title="first").wait()
+query = session.submit(data, sys.argv[2], "wait a little while", title="second")
+while not query.progress.events:
+    query.wait(0.1)
+print("submitted", flush=True)
+threading.Event().wait()
+"""
+
+
+@pytest.fixture(scope="module")
+def standing(tmp_path_factory):
+    """A Grid that no process owns, found by a state directory of its own."""
+    directory = tmp_path_factory.mktemp("state")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_RUNTIME_DIR", str(directory))
+        started = CliRunner().invoke(cli, ["grid", "start", "--sites", "2", "--slots", "1"])
+        assert started.exit_code == 0, started.output
+        try:
+            yield discovery.find(0)
+        finally:
+            CliRunner().invoke(cli, ["grid", "stop"])
+
+
+def test_another_process_finds_queries_and_results_of_one_that_was_killed(world, standing):
+    files = [str(path) for path in world.files]
+    arguments = [sys.executable, "-c", SUBMITS, ",".join(files), world.selector]
+    with subprocess.Popen(arguments, stdout=subprocess.PIPE) as user:
+        assert user.stdout.readline() == b"submitted\n"
+        with pytest.raises(SessionError, match="there is no session nobodys; attach to one of s"):
+            gridproof.attach("nobodys")
+        user.kill()
+    (record,) = gridproof.sessions()
+    assert (record.workers, record.running, record.kept) == (2, 1, 1)
+    with gridproof.attach() as session:
+        assert session.name == record.name
+        assert len(session.workers) == 2
+        queries = session.queries()
+        assert [query.title for query in queries] == ["first", "second"]
+        for query in queries:
+            world.assert_exact(query.result())
+        data = session.dataset(files, tree="events")
+        world.assert_exact(session.process(data, world.selector))
+        session.detach()
+        with pytest.raises(SessionError, match=r"gridproof\.attach"):
+            session.process(data, world.selector)
+    listed = CliRunner().invoke(cli, ["queries"])
+    assert listed.exit_code == 0, listed.output
+    assert "second" in listed.output
+    gridproof.attach(record.name).close()
+    assert gridproof.sessions() == []
+    with pytest.raises(SessionError, match="no sessions to attach to"):
+        gridproof.attach()
+
+
+def test_the_users_key_is_for_its_owner_alone(standing):
+    assert Path(standing.proxy["key_file"]).stat().st_mode & 0o777 == 0o600
+
+
+def test_a_session_of_a_process_of_ones_own_cannot_be_left(world):
+    with gridproof.open(world.grid, workers=1) as session, pytest.raises(SessionError, match="grid start"):
+        session.detach()
