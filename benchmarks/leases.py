@@ -77,7 +77,7 @@ class Cluster:
         self._forker = processes.spawn([sys.executable, __file__, "forker"])
         server, client, self._worker = identities.scheduler, identities.client, identities.worker
         self._directory = directory
-        where = {"cache_dir": str(directory), "scratch_dir": str(directory)}
+        where = {"cache_dir": str(directory), "scratch_dir": str(directory), "keep_results": 60.0}
         _write(self.master, session="leases", ca=server.ca, cert=server.cert, key=server.key, **where)
         assert self.master.stdout is not None
         self.address = json.loads(self.master.stdout.readline())["address"]
@@ -139,6 +139,9 @@ class Cluster:
                 "option": "",
                 "input": empty_input,
                 "on_missing": "fail",
+                "feedback": 1.0,
+                "commit": "interval",
+                "title": "leases",
                 "parts": [{"tree": "events", "alias": "", "files": described}],
             },
         )
