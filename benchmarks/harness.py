@@ -93,6 +93,16 @@ def data(files: int, events: int) -> list[Path]:
     return paths
 
 
+def cluster_entries(path: Path) -> int:
+    """Entries of a file's first cluster."""
+    file = _root.load().TFile.Open(str(path))
+    clusters = file[TREE].GetClusterIterator(0)
+    clusters.Next()
+    found = int(clusters.GetNextEntry())
+    file.Close()
+    return found
+
+
 def dataset(paths: Sequence[Path]) -> list[dict[str, Any]]:
     """The files as `Queries.process` takes them."""
     files = [
@@ -191,6 +201,7 @@ class Cluster:
                 key=self._worker.key,
                 cache_dir=str(self.cache),
                 work_dir=str(where),
+                memory_limit=0,
             )
         self.wait(workers)
 
@@ -248,7 +259,7 @@ class Peer:
     def __init__(self, way: str, **settings: Any) -> None:
         self._process = processes.spawn([sys.executable, HERE / "peer.py", way], stdout=subprocess.PIPE)
         self.ask(**settings)
-        self.answer()
+        self.pids: list[int] = self.answer()["pids"]  # of the workers that it has
 
     def __enter__(self) -> Peer:
         return self
@@ -281,6 +292,41 @@ class Peer:
         if not line:
             raise SystemExit("a process to compare with ended; its words are above")
         return dict(json.loads(line))
+
+
+class Independent:
+    """``TChain::Process`` in processes that share nothing, each over its part of the files.
+
+    A context manager.
+    """
+
+    def __init__(self, number: int) -> None:
+        self._peers = [Peer("process") for _ in range(number)]
+
+    def __enter__(self) -> Independent:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for peer in self._peers:
+            peer.__exit__()
+
+    def run(self, files: Sequence[Path], **inputs: int) -> dict[str, Any]:
+        """``seconds`` of the slowest, ``cpu`` seconds of all, and the summed ``bins``."""
+        for number, peer in enumerate(self._peers):
+            peer.ask(files=[str(path) for path in files[number :: len(self._peers)]], inputs=inputs)
+        answers = [peer.answer() for peer in self._peers]
+        bins = {
+            name: [sum(column) for column in zip(*(a["bins"][name] for a in answers), strict=True)]
+            for name in answers[0]["bins"]
+        }
+        seconds = max(answer["seconds"] for answer in answers)
+        return {"seconds": seconds, "cpu": sum(a["cpu"] for a in answers), "bins": bins}
+
+    def rounds(self, files: Sequence[Path], entries: int, seconds: float) -> int:
+        """Rounds of the selector's arithmetic (input ``burn``) that add so much CPU to each entry."""
+        plain, trial = self.run(files)["cpu"], 5000
+        each = (self.run(files, burn=trial)["cpu"] - plain) / trial / entries
+        return max(1, round(seconds / each))
 
 
 # ---------------------------------------------------------------- measuring
@@ -354,9 +400,19 @@ def machine() -> dict[str, Any]:
 
 
 def report(
-    name: str, claim: str, value: Any, met: bool, pairs: int, figures: Mapping[str, Any], quick: bool
+    name: str,
+    claim: str,
+    value: Any,
+    met: bool,
+    pairs: int,
+    figures: Mapping[str, Any],
+    quick: bool,
+    **more: Any,
 ) -> None:
-    """Print the benchmark's JSON object. ``met``: the claim holds for what was measured."""
+    """Print the benchmark's JSON object. ``met``: the claim holds for what was measured.
+
+    ``simulate`` among ``more``: what `gridproof simulate` needs to do the same (see docs/benchmarks.md).
+    """
     found = {
         "name": name,
         "claim": claim,
@@ -366,5 +422,6 @@ def report(
         "quick": quick,
         "figures": figures,
         "machine": machine(),
+        **more,
     }
     print(json.dumps(found), flush=True)

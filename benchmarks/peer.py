@@ -55,6 +55,26 @@ class Process:
         return {"seconds": seconds, "cpu": cpu, "bins": harness.contents(_by_name(selector.GetOutputList()))}
 
 
+class Rival:
+    """ROOT's own ``ByProcesses`` (TTreeProcessorMP) or ``ByThreads`` (RDataFrame), compiled; see Rivals.C."""
+
+    def __init__(self, root: Any, function: str, workers: int) -> None:
+        self._root = root
+        self._workers = workers
+        root.gROOT.SetBatch(True)
+        for macro in (harness.SELECTOR, f"{harness.HERE / 'Rivals.C'}+"):
+            if root.gROOT.LoadMacro(macro) != 0:
+                raise SystemExit(f"{macro} does not compile")
+        self._function = getattr(root, function)
+        self._wants_selector = function == "ByProcesses"
+
+    def __call__(self, order: dict[str, Any]) -> dict[str, Any]:
+        files = self._root.std.vector["std::string"](order["files"])
+        selector = [self._root.Spectrum()] if self._wants_selector else []
+        seconds, found = harness.timed(lambda: self._function(files, *selector, self._workers))
+        return {"seconds": seconds, "bins": harness.contents(_by_name(found))}
+
+
 class Gridproof:
     """A session of its own; ``cache``: the node's directory of compiled code."""
 
@@ -79,15 +99,15 @@ class DistRdf:
 
         Backend.progress = lambda _: None  # a bar drawn ten times a second
         self._root = root
+        root.RDF.Distributed.DistributeCppCode(f'#include "{harness.HERE / "work.h"}"')
         self._cluster = LocalCluster(
             n_workers=workers, threads_per_worker=1, processes=True, dashboard_address=None
         )
         self._client = Client(self._cluster)
         self._client.wait_for_workers(workers)
+        self.pids = list(self._client.run(os.getpid).values())
 
     def __call__(self, order: dict[str, Any]) -> dict[str, Any]:
-        if order["inputs"]:
-            self._root.RDF.Distributed.DistributeCppCode(f'#include "{harness.HERE / "work.h"}"')
         began = time.perf_counter()
         frame = self._root.RDataFrame(harness.TREE, order["files"], executor=self._client)
         seconds, bins = fill(frame, order["inputs"], began)
@@ -125,7 +145,7 @@ def _cpu() -> float:
     return used.ru_utime + used.ru_stime
 
 
-WAYS = {"process": Process, "gridproof": Gridproof, "distrdf": DistRdf}
+WAYS = {"process": Process, "rival": Rival, "gridproof": Gridproof, "distrdf": DistRdf}
 
 
 def main() -> None:
@@ -136,7 +156,7 @@ def main() -> None:
         orders = (json.loads(line) for line in sys.stdin)
         way = None if task == "make" else WAYS[task](root, **next(orders))
         if way is not None:
-            print("{}", file=answers, flush=True)
+            print(json.dumps({"pids": getattr(way, "pids", [])}), file=answers, flush=True)
         for order in orders:
             answer = make(root, order) if way is None else way(order)
             print(json.dumps(answer), file=answers, flush=True)

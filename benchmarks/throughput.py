@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import harness
-from harness import Cluster, Peer, say
+from harness import Cluster, Independent, say
 
 WORKERS = 2
 DEAR = 10.0
@@ -20,32 +20,6 @@ CLAIM = (
     "at least 0.97 with a selector 10 times dearer per event; CPU of all that is not a worker at most 5 % "
     "of the workers'"
 )
-
-
-class Independent:
-    """``TChain::Process`` in N processes, each over its part of the files; a context manager."""
-
-    def __init__(self, number: int) -> None:
-        self._peers = [Peer("process") for _ in range(number)]
-
-    def __enter__(self) -> Independent:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for peer in self._peers:
-            peer.__exit__()
-
-    def run(self, files: list[Path], **inputs: int) -> dict[str, Any]:
-        """``seconds`` of the slowest, CPU seconds of all, and the summed bins."""
-        for number, peer in enumerate(self._peers):
-            peer.ask(files=[str(path) for path in files[number :: len(self._peers)]], inputs=inputs)
-        answers = [peer.answer() for peer in self._peers]
-        bins = {
-            name: [sum(column) for column in zip(*(a["bins"][name] for a in answers), strict=True)]
-            for name in answers[0]["bins"]
-        }
-        seconds = max(answer["seconds"] for answer in answers)
-        return {"seconds": seconds, "cpu": sum(a["cpu"] for a in answers), "bins": bins}
 
 
 def compare(
@@ -83,14 +57,6 @@ def compare(
     }
 
 
-def rounds_for(independent: Independent, files: list[Path]) -> int:
-    """Rounds of arithmetic that make an event ten times dearer."""
-    plain = independent.run(files)["cpu"]
-    trial = 100
-    slope = (independent.run(files, burn=trial)["cpu"] - plain) / trial
-    return max(1, round((DEAR - 1) * plain / slope))
-
-
 def main() -> int:
     scale = harness.scale()
     events = scale(2_000_000, 250_000)
@@ -98,10 +64,10 @@ def main() -> int:
     few = files[: scale(2, 2)]
     with Cluster(WORKERS) as cluster, Independent(WORKERS) as independent:
         cluster.process(harness.dataset(few))  # every library loaded
-        independent.run(few)
+        each = independent.run(few)["cpu"] / (events * len(few))
         say("plain selector")
         plain = compare(cluster, independent, files, scale.pairs)
-        burn = rounds_for(independent, few)
+        burn = independent.rounds(few, events * len(few), (DEAR - 1) * each)
         say(f"ten times dearer: {burn} rounds")
         dear = compare(cluster, independent, few, scale.pairs, burn=burn)
     value = {
