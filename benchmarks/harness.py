@@ -25,6 +25,7 @@ import psutil
 from gridproof import _root, processes
 from gridproof.engine.client import Queries
 from gridproof.engine.dask import MasterClient, Tls
+from gridproof.engine.handle import Query
 from gridproof.engine.result import Result
 from gridproof.loopthread import LoopThread
 from gridproof.proxy.certificates import make_identities
@@ -103,10 +104,17 @@ def cluster_entries(path: Path) -> int:
     return found
 
 
-def dataset(paths: Sequence[Path]) -> list[dict[str, Any]]:
-    """The files as `Queries.process` takes them."""
+def dataset(paths: Sequence[Path], servers: Sequence[str] = ()) -> list[dict[str, Any]]:
+    """The files as `Queries.process` takes them; with ``servers`` (URLs) each file is at all of them."""
+    replicas = [(server, "") for server in servers]
     files = [
-        {"name": str(path), "kind": "path", "size": path.stat().st_size, "replicas": []} for path in paths
+        {
+            "name": path.name if servers else str(path),
+            "kind": "url" if servers else "path",
+            "size": path.stat().st_size,
+            "replicas": replicas,
+        }
+        for path in paths
     ]
     return [{"tree": TREE, "alias": "", "files": files}]
 
@@ -236,9 +244,13 @@ class Cluster:
         """The workers' processes."""
         return [int(worker["pid"]) for worker in self.send("workers", at_least=0, wait=0)]
 
-    def process(self, parts: Sequence[Mapping[str, Any]], selector: str = SELECTOR, **inputs: int) -> Result:
-        """One query."""
-        return self.queries.process(parts, selector, "", inputs, progress=False)
+    def submit(self, parts: Sequence[Mapping[str, Any]], **inputs: int) -> Query:
+        """Start a query."""
+        return self.queries.submit(parts, SELECTOR, inputs=inputs)
+
+    def process(self, parts: Sequence[Mapping[str, Any]], **inputs: int) -> Result:
+        """One query from beginning to end."""
+        return self.queries.process(parts, SELECTOR, inputs=inputs, progress=False)
 
     @staticmethod
     def _write(process: subprocess.Popen[bytes], **message: Any) -> None:

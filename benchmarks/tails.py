@@ -22,7 +22,9 @@ SLOWER = 4.0
 EVERY = 100  # entries between two waits
 BURN = 20e-6  # s of CPU per entry
 WAIT = 3000  # µs
-CLAIM = "4 workers of which one runs at a quarter of the speed: makespan at most 1.15 of total work over total rate"
+CLAIM = (
+    "4 workers, one of them at a quarter of the speed: makespan at most 1.15 of total work over total rate"
+)
 
 
 class Slowed:
