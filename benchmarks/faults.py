@@ -25,6 +25,7 @@ from gridproof.localgrid.storage import ServerUser, StorageElement
 
 WORKERS = 4
 FRACTIONS = 0.25, 0.5, 0.75
+LEAST_LOST = 0.3  # s of uncommitted work that a worker has before it is killed
 WAITING = {"every": 100, "wait": 5000}  # two cores carry 4 workers
 CLAIM = (
     "1 of 4 workers killed at 25, 50 and 75 % of the entries: exact, extra time at most the lost packets' "
@@ -50,14 +51,17 @@ def kill_a_worker(cluster: Cluster, parts: list[dict[str, Any]], fraction: float
     query = cluster.submit(parts, **WAITING)
     committed = dict.fromkeys(pids, (0, began))
     version = done = 0
-    while done < fraction * events:
-        status = cluster.send("follow", query=query.id, version=version, wait=1)
+    victim, killed = "", began
+    while done < fraction * events or killed - committed[victim][1] < LEAST_LOST:
+        status = cluster.send("follow", query=query.id, version=version, wait=0.05)
         version, done = status["version"], status["events"]
+        if status["over"]:
+            raise SystemExit("the query was over before a worker could be killed: it needs more data")
         for name, entries in status["events_by_worker"].items():
             if entries != committed[name][0]:
                 committed[name] = entries, time.perf_counter()
-    victim = min(committed, key=lambda name: committed[name][1])
-    killed = time.perf_counter()
+        victim = min(committed, key=lambda name: committed[name][1])
+        killed = time.perf_counter()
     os.kill(pids[victim], signal.SIGKILL)
     while victim in {worker["name"] for worker in cluster.wait(WORKERS)}:
         time.sleep(0.01)
