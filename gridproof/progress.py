@@ -75,7 +75,7 @@ class Progress:
         """What is read and by whom, in one phrase."""
         megabytes = self.bytes_read / self.seconds / 1e6 if self.seconds else 0.0
         return (
-            f"{self.rate:,.0f} events/s, {megabytes:,.1f} MB/s, {self.local_fraction:.0%} local, "
+            f"{self.rate:,.0f}/s, {megabytes:,.1f} MB/s, {self.local_fraction:.0%} local, "
             f"{self.workers} workers"
         )
 
@@ -103,23 +103,22 @@ def query_bar(show: bool, title: str) -> Iterator[Callable[[Progress], None]]:
         yield lambda _: None
         return
     from rich.console import Console
-    from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
+    from rich.progress import BarColumn, TextColumn
     from rich.progress import Progress as Bar
 
     columns = (
         TextColumn("{task.description}", markup=False),
         BarColumn(bar_width=24),
-        TextColumn("{task.percentage:>3.0f}%  {task.fields[rates]}", markup=False),
-        TimeElapsedColumn(),
-        TextColumn("{task.fields[left]}", markup=False),
+        TextColumn("{task.percentage:>3.0f}%  {task.fields[rates]}, {task.fields[time]}", markup=False),
     )
     with Bar(*columns, console=Console(stderr=True)) as bar:
-        task = bar.add_task(title, total=None, rates="", left="")
+        task = bar.add_task(title, total=None, rates="", time="")
 
         def draw(now: Progress) -> None:
-            left = f"{now.remaining:,.0f} s left" if 0 < now.remaining < math.inf else ""
+            left = 0 < now.remaining < math.inf
+            time = f"{now.remaining:,.0f} s left" if left else f"{now.seconds:,.1f} s"
             total = now.expected or None
-            bar.update(task, completed=now.events, total=total, rates=now.rates(), left=left)
+            bar.update(task, completed=now.events, total=total, rates=now.rates(), time=time)
 
         yield draw
 
