@@ -199,9 +199,17 @@ def _wait(link: Link, pilots: PilotJobs, workers: int, enough: int, deadline: fl
             pilots.poll()
     if ready < enough:
         raise NotEnoughWorkers(
-            f"{ready} of {workers} workers have registered in time, at least {enough} are needed",
+            f"{ready} of {workers} workers have registered in time, at least {enough} are needed"
+            f"{_others(link)}",
             pilots.describe(_at_the_proxy(link)),
         )
+
+
+def _others(link: Link) -> str:
+    """The user's other sessions, which may hold the slots that are wanted."""
+    records = link.loop.run(link.proxy.sessions())
+    others = [f"{r.name} has {r.workers}" for r in records if r.workers and r.name != link.name]
+    return f"; of your other sessions {', '.join(others)} (gridproof.attach(name).close())" if others else ""
 
 
 def _check_versions(link: Link) -> None:

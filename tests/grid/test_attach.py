@@ -9,7 +9,7 @@ from click.testing import CliRunner
 
 import gridproof
 from gridproof.cli import cli
-from gridproof.errors import SessionError
+from gridproof.errors import NotEnoughWorkers, SessionError
 from gridproof.localgrid import discovery
 
 SUBMITS = """
@@ -49,6 +49,8 @@ def test_another_process_finds_queries_and_results_of_one_that_was_killed(world,
         user.kill()
     (record,) = gridproof.sessions()
     assert (record.workers, record.running, record.kept) == (2, 1, 1)
+    with pytest.raises(NotEnoughWorkers, match=f"of your other sessions {record.name} has 2"):
+        gridproof.open("local", workers=2, timeout=2)
     with gridproof.attach() as session:
         assert session.name == record.name
         assert len(session.workers) == 2
