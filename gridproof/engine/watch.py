@@ -60,6 +60,7 @@ class Watch:
         self._pace = pace
         self._stop = stop
         self._held = held
+        self.ask = pace.ask  # may be made longer
         self.attempt: Attempt | None = None
 
     async def memory(self) -> None:
@@ -75,7 +76,7 @@ class Watch:
         while True:
             attempt = self.attempt
             age = monotonic() - attempt.began if attempt else 0.0
-            await asyncio.sleep(self._pace.ask - age if age < self._pace.ask else self._pace.ask)
+            await asyncio.sleep(self.ask - age if age < self.ask else self.ask)
             if attempt is None or attempt is not self.attempt:
                 continue
             age = monotonic() - attempt.began

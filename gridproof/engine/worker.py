@@ -191,6 +191,7 @@ class WorkerLoop:
         self._code.update(missing)
         self._query = lease.query
         self._committer.begin(lease.query, query)
+        self._watch.ask = max(self._pace.ask, query["ask"])
         return True
 
     async def _describe(self, number: int) -> _Described | None:

@@ -20,10 +20,14 @@ from gridproof.proxy.children import Child
 async def pilot(config: PilotConfig, job: Job) -> str:
     """Be a pilot until its end; returns why it ended."""
     # Its imports take longest: it starts before this process does its own.
-    forkserver = await Child.start([sys.executable, "-m", "gridproof.pilot.forkserver"])
+    forkserver = await _start_forkserver()
     from gridproof.pilot.agent import Agent
 
-    return await Agent(config, job, forkserver).run()
+    return await Agent(config, job, forkserver, _start_forkserver).run()
+
+
+async def _start_forkserver() -> Child:
+    return await Child.start([sys.executable, "-m", "gridproof.pilot.forkserver"])
 
 
 def main() -> int:

@@ -13,6 +13,7 @@ import shutil
 import signal
 import sys
 import time
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -75,7 +76,12 @@ class Agent:
     """One pilot; `run` returns when it has ended, with nothing left behind."""
 
     def __init__(
-        self, config: PilotConfig, job: Job, forkserver: Child, timing: Timing | None = None
+        self,
+        config: PilotConfig,
+        job: Job,
+        forkserver: Child,
+        start_forkserver: Callable[[], Awaitable[Child]],
+        timing: Timing | None = None,
     ) -> None:
         work = Path.cwd()
         self._config = config
@@ -86,10 +92,15 @@ class Agent:
         self._ending: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self._directory = work / f"pilot-{self._nonce}"
         self._exported = self._directory / "cache"
-        self._forkserver = forkserver
         cache = Path(config.cache_dir) if config.cache_dir else self._exported
         self._workers = Workers(
-            forkserver, job, self._directory / "workers", cache, config.worker_memory, self._tell
+            forkserver,
+            start_forkserver,
+            job,
+            self._directory / "workers",
+            cache,
+            config.worker_memory,
+            self._tell,
         )
         self._xrootd: nodexrootd.NodeXrootd | None = None
         self._ready: Ready | None = None
@@ -137,10 +148,9 @@ class Agent:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         if self._conn is not None:
             self._conn.close()
-        await self._forkserver.stop(2.0)
+        await self._workers.close()
         if self._xrootd is not None:
             await self._xrootd.stop()
-        self._workers.close()
         if self._conn is not None:
             with suppress(asyncio.TimeoutError):
                 await asyncio.wait_for(self._conn.wait_closed(), 2.0)
@@ -162,8 +172,7 @@ class Agent:
             trace(f"the forkserver has {threads} threads; forking it is not safe")
         self._ready = Ready(versions, self._xrootd.port if self._xrootd else 0)
         self._tell(self._ready)
-        await self._workers.follow()
-        self.end(f"the forkserver ended with code {await asyncio.shield(self._forkserver.exited)}")
+        self.end(await self._workers.follow())
 
     async def _start_xrootd(self) -> None:
         try:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import shutil
 import socket
-from collections.abc import Callable
+import time
+from collections import deque
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +18,7 @@ from gridproof.errors import ProxyError
 from gridproof.pilot.config import Job
 from gridproof.proxy.children import Child
 from gridproof.proxy.protocol import (
+    EXIT_REPLACE,
     Message,
     PilotMessage,
     StartWorker,
@@ -28,6 +31,8 @@ from gridproof.proxy.protocol import (
 
 STOP_GRACE = 10.0
 _FORKSERVER_UP_WITHIN = 300.0  # a cold CVMFS may take minutes
+_DEATHS_FORGIVEN = 3  # of forkservers,
+_DEATHS_WITHIN = 300.0  # within so many seconds
 
 Tell = Callable[[PilotMessage], None]
 
@@ -41,10 +46,24 @@ class _Worker:
 
 
 class Workers:
-    """Starts workers as told over one connection at a time, and tells what becomes of them."""
+    """Starts workers as told over one connection at a time, and tells what becomes of them.
 
-    def __init__(self, forkserver: Child, job: Job, work: Path, cache: Path, memory: int, tell: Tell) -> None:
+    ``start_forkserver`` is called when ``forkserver`` has died, with all its workers.
+    """
+
+    def __init__(
+        self,
+        forkserver: Child,
+        start_forkserver: Callable[[], Awaitable[Child]],
+        job: Job,
+        work: Path,
+        cache: Path,
+        memory: int,
+        tell: Tell,
+    ) -> None:
         self._forkserver = forkserver
+        self._start_forkserver = start_forkserver
+        self._up = asyncio.Event()  # the forkserver takes orders
         self._job = job
         self._work = work
         self._cache = cache
@@ -62,12 +81,30 @@ class Workers:
             ProxyError: it did not come up.
         """
         hello = await self._forkserver.first("the pilot's forkserver", _FORKSERVER_UP_WITHIN)
+        self._up.set()
         return build(Versions, hello.get("versions")), int(hello.get("threads", 0))
 
-    async def follow(self) -> None:
-        """Pass on what the forkserver reports, until its end."""
-        while (report := await self._forkserver.receive()) is not None:
-            self._report(report)
+    async def follow(self) -> str:
+        """Pass on what the forkserver reports, and have another one when it dies; why that is at its end.
+
+        Raises:
+            ProxyError: another one did not come up.
+        """
+        deaths: deque[float] = deque(maxlen=_DEATHS_FORGIVEN)
+        while True:
+            while (report := await self._forkserver.receive()) is not None:
+                self._report(report)
+            self._up.clear()
+            how = f"the forkserver ended with code {await asyncio.shield(self._forkserver.exited)}"
+            now = time.monotonic()
+            if len(deaths) == _DEATHS_FORGIVEN and now - deaths[0] < _DEATHS_WITHIN:
+                return f"{how}, once more"
+            deaths.append(now)
+            for name in list(self._workers):
+                self._forget(name)
+                self._tell(WorkerExited(name, EXIT_REPLACE, 0, how))
+            self._forkserver = await self._start_forkserver()
+            await self.ready()
 
     def _report(self, report: Message) -> None:
         name = str(report["name"])
@@ -120,6 +157,7 @@ class Workers:
             "work_dir": str(directory),
             "environment": dict(self._job.grid_environment),
         }
+        await self._up.wait()
         self._forkserver.send({"do": "start", "spec": spec})
 
     async def _way_to(self, conn: asyncssh.SSHClientConnection, port: int) -> int:
@@ -150,8 +188,9 @@ class Workers:
             with suppress(asyncio.TimeoutError):
                 await asyncio.wait_for(self._empty.wait(), grace + 5.0)
 
-    def close(self) -> None:
-        """Release the ports of workers that ended unreported."""
+    async def close(self) -> None:
+        """End the forkserver, and release the ports of workers that ended unreported."""
+        await self._forkserver.stop(2.0)
         for worker in self._workers.values():
             worker.reserved.close()
         self._workers.clear()

@@ -20,6 +20,7 @@ QUERY = {
     "feedback": 1.0,
     "commit": "interval",
     "interval": 0.0,
+    "ask": 0.0,
 }
 FILE = {"name": "/data/f.root", "kind": "path", "size": 1, "replicas": []}
 

@@ -25,6 +25,10 @@ FORKSERVER = [sys.executable, str(HERE / "standin_forkserver.py")]
 VERSIONS = Versions("3.11.2", "6.40.00", "1", "2026.1")
 
 
+async def start_forkserver():
+    return await Child.start(FORKSERVER)
+
+
 class Cluster:
     """A server, its user's client with an open session, and pilots in the same event loop."""
 
@@ -62,7 +66,7 @@ class Cluster:
 
     async def pilot(self, job_id="1", timing=None, **changes):
         job = job_of({"ALIEN_PROC_ID": job_id, "ALIEN_SITE": "Site1", "ALIEN_USER": "alice"})
-        agent = Agent(self.config(**changes), job, await Child.start(FORKSERVER), timing)
+        agent = Agent(self.config(**changes), job, await start_forkserver(), start_forkserver, timing)
         task = asyncio.create_task(agent.run())
         self.pilots.append(task)
         return agent, task

@@ -256,14 +256,44 @@ def test_silence_is_shown_and_a_silent_pilot_is_dropped(cluster, quick):
     asyncio.run(main())
 
 
-def test_the_forkservers_death_ends_the_pilot(cluster):
+def kill_forkserver():
+    """Kill this process's only forkserver."""
+    children = psutil.Process().children()
+    (forkserver,) = [child for child in children if "standin_forkserver.py" in " ".join(child.cmdline())]
+    forkserver.kill()
+
+
+async def other_workers(it, count, known):
+    """Wait until so many workers run that are not among ``known``; all workers' names then."""
+    await it.until(
+        lambda _, workers: sum(w.state == "running" and w.name not in known for w in workers) == count
+    )
+    return {worker.name for worker in it.worker_list}
+
+
+def test_a_forkserver_that_dies_is_replaced_and_so_are_its_workers(cluster):
+    async def main():
+        async with cluster() as it:
+            await it.open(workers=2)
+            await it.pilot(cores=2)
+            before = await other_workers(it, 2, set())
+            kill_forkserver()
+            await other_workers(it, 2, before)
+            assert [pilot.state for pilot in it.pilot_list] == ["ready"]
+
+    asyncio.run(main())
+
+
+def test_forkservers_that_die_again_and_again_end_the_pilot(cluster):
     async def main():
         async with cluster() as it:
             await it.open(workers=1)
-            agent, task = await it.pilot()
-            await it.running(1)
-            os.kill(agent._forkserver.pid, signal.SIGKILL)
-            assert "forkserver ended" in await asyncio.wait_for(task, 10)
+            _, task = await it.pilot()
+            seen = set()
+            for _ in range(4):
+                seen = await other_workers(it, 1, seen)
+                kill_forkserver()
+            assert "forkserver ended with code -9, once more" in await asyncio.wait_for(task, 10)
             await it.until(lambda pilots, _: [p.state for p in pilots] == ["left"])
 
     asyncio.run(main())

@@ -44,6 +44,15 @@ def family(pid):
     return kinds
 
 
+def settled(pid, within=10.0, **numbers):
+    """The family once it has these numbers: a worker looks like the forkserver at first."""
+    deadline = time.monotonic() + within
+    while {kind: len(pids) for kind, pids in family(pid).items()} != numbers:
+        assert time.monotonic() < deadline, family(pid)
+        time.sleep(0.05)
+    return family(pid)
+
+
 def gone(pids, within=10.0):
     deadline = time.monotonic() + within
     while time.monotonic() < deadline:
@@ -66,12 +75,7 @@ def test_with_a_pilot_ends_all_that_it_started(cluster, sandbox, signum):
                 assert psutil.Process(process.pid).cmdline()[0] == "gridproof pilot Site1"
                 (pilot,) = it.pilot_list
                 assert pilot.xrootd_port
-                below = family(process.pid)
-                assert {kind: len(pids) for kind, pids in below.items()} == {
-                    "forkserver": 1,
-                    "worker": 2,
-                    "xrootd": 1,
-                }
+                below = await asyncio.to_thread(settled, process.pid, forkserver=1, worker=2, xrootd=1)
                 process.send_signal(signum)
                 assert gone([pid for pids in below.values() for pid in pids], within=5)
                 expected = "lost" if signum == signal.SIGKILL else "left"

@@ -157,7 +157,7 @@ class ForWorkers:
                     running.state.tally.bytes_read += bytes_read
                     running.state.tally.local_bytes += local_bytes
             self._state.settle(running)
-            if not verdict.accepted:
+            if verdict.orphans:
                 self._state.work.tell()
             return {
                 "accepted": verdict.accepted,
@@ -169,7 +169,10 @@ class ForWorkers:
     # ------------------------------------------------------------ code
 
     async def query(self, query: int) -> dict[str, Any] | None:
-        """What a worker needs to run a query's packets, once; None if it is over."""
+        """What a worker needs to run a query's packets, once; None if it is over.
+
+        ``interval``: as in `commit`'s answer; ``ask``: seconds between its messages `late`, at least.
+        """
         running = self._state.in_phase(query)
         if running is None:
             return None
@@ -179,6 +182,7 @@ class ForWorkers:
             "tree": running.parts[0].tree,
             "friends": len(running.parts) > 1,
             "interval": running.commit_interval(len(self._state.workers)),
+            "ask": self._pause(),
         }
 
     async def layout(self, query: int) -> list[dict[str, Any]]:
@@ -257,6 +261,7 @@ class ForWorkers:
         return {}
 
     def _pause(self) -> float:
+        """Seconds between what each worker asks again and again."""
         return max(LOOK_AROUND, len(self._state.workers) / LOOKS_PER_SECOND)
 
     async def _opened(
@@ -327,6 +332,7 @@ class ForWorkers:
             if running.bad_commits > BACKOFF_COMMITS:
                 raise
             running.state.fail(worker, packets[0], packets, "stopped", "the outputs were unreadable", ())
+            self._state.work.tell()
             return Verdict(False)
         if running.over or worker not in self._state.workers:
             return Verdict(False)
