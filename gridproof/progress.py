@@ -66,10 +66,8 @@ class Progress:
         return (self.expected - self.events) / self.rate if self.rate else math.inf
 
     def __str__(self) -> str:
-        return (
-            f"{self.state}, {self.fraction:.0%} of {self.expected:,} events in {self.seconds:.1f} s "
-            f"({self.rates()})"
-        )
+        share = f"{self.fraction:.0%} of {self.expected:,}" if self.expected else "0"
+        return f"{self.state}, {share} events in {self.seconds:.1f} s ({self.rates()})"
 
     def rates(self) -> str:
         """What is read and by whom, in one phrase."""

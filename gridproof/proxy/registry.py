@@ -175,7 +175,8 @@ class Registry:
             ProxyError: it must not join: its submission is void, it was superseded, or it sent nonsense.
         """
         known = self._submissions.get(submission)
-        if known is None or known.session not in self._sessions:
+        session = self._sessions.get(known.session) if known else None
+        if session is None or session.retired:
             raise ProxyError(f"submission {submission} is no longer served: its session is closed")
         for what in ("job_id", "nonce", "site", "host"):
             check_name(what, getattr(about, what))
@@ -188,7 +189,6 @@ class Registry:
         if older is not None and older != key:
             self._supersede(older, now)
         self._newest[key[:2]] = key
-        session = self._sessions[known.session]
         returning = self._pilots.get(key)
         if returning is not None:
             self._end_workers(returning, "the pilot's connection was replaced")

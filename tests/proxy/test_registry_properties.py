@@ -7,7 +7,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from gridproof.errors import ProxyError
 from gridproof.proxy.protocol import Ready, Register, Versions
 from gridproof.proxy.registry import Registry
-from gridproof.proxy.state import End, Start
+from gridproof.proxy.state import Close, End, Limits, Start
 
 HERE = Versions("3.11.2", "6.40.00", "0.1.0", "2026.8.0")
 OTHER = Versions("3.11.2", "6.38.00", "0.1.0", "2026.8.0")
@@ -15,7 +15,7 @@ WANTED = 4
 
 
 class Cluster(RuleBasedStateMachine):
-    """Pilots come, go, redial and are doubled; workers start, crash and end."""
+    """Pilots come, go, redial and are doubled; workers start, crash and end; users come and go."""
 
     def __init__(self):
         super().__init__()
@@ -31,10 +31,17 @@ class Cluster(RuleBasedStateMachine):
         self.names = set()
         self.shown = {}
         self.version = 0
+        self.users = 1
+        self.running = self.kept = 0
+        self.last_used = 0.0
+        self.retired_before = False
 
     def carry_out(self):
         for action in self.registry.decide(self.now):
-            if isinstance(action, Start):
+            if isinstance(action, Close):
+                assert (self.users, self.kept) == (0, 0), "a session with users or results is not closed"
+            elif isinstance(action, Start):
+                assert not self.retired(), "a session that gave its workers back gets no others"
                 assert action.name not in self.names, "a worker's name is used once"
                 assert action.pilot in self.connected, "workers start on connected pilots only"
                 assert action.pilot not in self.ended, "and not on those that were told to go"
@@ -43,6 +50,30 @@ class Cluster(RuleBasedStateMachine):
             elif isinstance(action, End):
                 self.ended.add(action.pilot)
                 self.drop_workers(action.pilot)
+
+    def retired(self):
+        (record,) = self.registry.session_records("me", self.now)
+        return record.state == "retired"
+
+    def used(self):
+        if self.users or (self.running and self.connected - self.ended):
+            self.last_used = self.now
+
+    @rule(comes=st.booleans())
+    def user_comes_or_goes(self, comes):
+        self.used()
+        if comes:
+            self.users += 1
+            self.registry.user_came("s")
+        elif self.users:
+            self.users -= 1
+            self.registry.user_left("s", self.now)
+
+    @rule(running=st.integers(0, 2), kept=st.integers(0, 2))
+    def queries_start_and_end(self, running, kept):
+        self.used()
+        self.running, self.kept = running, kept
+        self.registry.activity("s", running, kept)
 
     def drop_workers(self, key):
         self.live = {name: pilot for name, pilot in self.live.items() if pilot != key}
@@ -106,6 +137,7 @@ class Cluster(RuleBasedStateMachine):
 
     @rule(seconds=st.sampled_from([0.1, 1.0, 20.0, 70.0, 4000.0]), beating=st.booleans())
     def time_passes(self, seconds, beating):
+        self.used()
         self.now += seconds
         if beating:
             for key in self.connected:
@@ -122,6 +154,13 @@ class Cluster(RuleBasedStateMachine):
         cores = {p.id: p.cores for p in pilots}
         for pilot, count in cores.items():
             assert sum(w.pilot == pilot for w in workers if w.state != "ended") <= count
+
+    @invariant()
+    def only_an_idle_session_gives_its_workers_back(self):
+        if self.retired():
+            assert not self.live
+            assert self.retired_before or self.now - self.last_used > Limits.idle
+            self.retired_before = True
 
     @invariant()
     def changes_alone_draw_the_same_picture(self):
