@@ -18,6 +18,7 @@ from . import runtime
 from .bundle import Bundle, collect
 from .code import CodeStore
 from .handle import Query
+from .outputfile import OutputFile
 from .result import Result
 
 
@@ -116,13 +117,18 @@ class Queries:
         on_feedback: Show | None = None,
         **options: Any,
     ) -> Result:
-        """`submit` with these arguments, `Query.result`, and nothing is kept, whatever happens."""
+        """`submit` with these arguments, `Query.result`; nothing is kept but output files."""
         query = self.submit(*arguments, **options)
+        result = None
         try:
-            return query.result(progress, on_feedback)
+            result = query.result(progress, on_feedback)
+            return result
         finally:
-            with suppress(SessionError):  # the first one tells more
-                query.forget()
+            if result and any(isinstance(item, OutputFile) for item in result.values()):
+                self._known.pop(query.id, None)
+            else:
+                with suppress(SessionError):  # the first one tells more
+                    query.forget()
 
     def handles(self) -> list[Query]:
         """All queries that the master still knows, by their numbers."""
@@ -166,14 +172,44 @@ class Queries:
             taken[str(item.GetName())] = item
         return taken
 
-    def terminate(self, instance: Any, outputs: Any) -> dict[str, Any]:
+    def files(self, number: int, sizes: Sequence[tuple[str, int]]) -> list[OutputFile]:
+        """The output files of a query; they are at the master still."""
+
+        def fetch_from(name: str) -> Callable[[int, int], bytes]:
+            return lambda offset, size: bytes(
+                self.send("fetch", query=number, name=name, offset=offset, size=size)
+            )
+
+        return [OutputFile(self.root, name, size, fetch_from(name)) for name, size in sizes]
+
+    def terminate(self, instance: Any, outputs: Any, files: Sequence[OutputFile]) -> dict[str, Any]:
         """Run the selector's ``Terminate`` on the merged outputs; what is in its list afterwards."""
         listed = instance.Selector().GetOutputList()
         outputs.SetOwner(False)
         for item in list(outputs):
             listed.Add(item)
-        _check(str(instance.Terminate()))
-        return self.taken(listed)
+        failed: list[BaseException] = []
+
+        def path_of(file: OutputFile) -> Callable[[], str]:
+            def path() -> str:  # called from C++, through which no exception can go
+                try:
+                    return str(file.path)
+                except BaseException as error:
+                    failed.append(error)
+                    return ""
+
+            return path
+
+        paths = [path_of(file) for file in files]  # C++ keeps no hold on them
+        for file, path in zip(files, paths, strict=True):
+            named = self.root.gridproof.OutputFile(file.name, path)
+            self.root.SetOwnership(named, False)
+            listed.Add(named)
+        problem = str(instance.Terminate())
+        for error in failed:
+            raise error
+        _check(problem)
+        return {**self.taken(listed), **{file.name: file for file in files}}
 
     # ------------------------------------------------------------ inside
 

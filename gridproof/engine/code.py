@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import platform
 import shutil
 import subprocess
@@ -15,6 +16,7 @@ from typing import Any
 
 from ..errors import CompileError
 from .bundle import Bundle
+from .runtime import INCLUDE
 
 
 class StaleCode(Exception):
@@ -35,6 +37,8 @@ class CodeStore:
         self._loaded: dict[str, Bundle] = {}  # key as it came → as it was loaded
         self._names: set[str] = set()  # main files of the bundles
         self._include_dirs: list[Path] = []
+        own = b"".join(path.read_bytes() for path in sorted(INCLUDE.rglob("*.h")))
+        self._headers = hashlib.sha256(own).hexdigest()[:8]
 
     def load(self, bundle: Bundle) -> Bundle:
         """Make the bundle known to ROOT; returns it, with an alias for its class if it needed one.
@@ -74,7 +78,7 @@ class CodeStore:
                 return library
             source = bundle.write(place / "src")
             (place / "lib").mkdir(exist_ok=True)
-            options = [f'-I"{directory}"' for directory in (source.parent, *self._include_dirs)]
+            options = [f'-I"{directory}"' for directory in (source.parent, INCLUDE, *self._include_dirs)]
             if bundle.alias:
                 options.append(f"-D{bundle.stem}={bundle.alias}")
             _run(source, "compile", str(library), bundle.flags, *options)
@@ -82,8 +86,8 @@ class CodeStore:
         return library
 
     def _place(self, bundle: Bundle) -> Path:
-        version = self._root.gROOT.GetVersion().replace("/", ".")
-        return self._directory / f"{bundle.key}-{version}-{platform.machine()}"
+        root = self._root.gROOT.GetVersion().replace("/", ".")
+        return self._directory / f"{bundle.key}-{self._headers}-{root}-{platform.machine()}"
 
     @contextmanager
     def _locked(self, place: Path) -> Iterator[None]:
@@ -118,7 +122,7 @@ class CodeStore:
                 raise CompileError(f"{bundle.main} cannot be loaded; was it built for this ROOT and system?")
             return
         if self._renames:  # a failed try would leave the interpreter of a process that lasts in disorder
-            _run(path, "interpret", *(f'-I"{directory}"' for directory in self._include_dirs))
+            _run(path, "interpret", *(f'-I"{directory}"' for directory in (INCLUDE, *self._include_dirs)))
         self._include_dirs.append(path.parent)
         root.gInterpreter.AddIncludePath(str(path.parent))
         if not root.gInterpreter.Declare(f'#include "{path}"'):

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
+from . import outputs
 from .masterlink import MasterLink
 from .runner import Delta, Runner
 
@@ -93,9 +94,10 @@ class Committer:
     async def _deliver(self, query: int, delta: Delta) -> None:
         self._sequence += 1
         sequence = self._sequence
-        if len(delta.data) >= LARGE:
+        if len(delta.data) >= LARGE or delta.files:
             while not await self._master.ask("admit"):
                 pass
+        files = await outputs.send(self._master, query, f"{self._name}-{sequence}", delta.files)
         answer = await self._master.ask(
             "commit",
             incarnation=self._name,
@@ -104,8 +106,11 @@ class Committer:
             packets=list(delta.packets),
             delta=delta.data,
             classes=list(delta.classes),
+            files=files,
             bytes_read=delta.bytes_read,
             local_bytes=delta.local_bytes,
         )
+        for file in delta.files:
+            file.path.unlink()
         if query == self._query:
             self._interval = answer["interval"]

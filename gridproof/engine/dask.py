@@ -33,11 +33,11 @@ from .worker import WorkerLoop
 
 _PREFIX = "gridproof_"
 _WORKER_MESSAGES = (
-    *("hello", "lease", "begin", "late", "opened", "fail", "admit", "commit"),
+    *("hello", "lease", "begin", "late", "opened", "fail", "admit", "upload", "commit"),
     *("query", "layout", "bundle"),
 )
 _CLIENT_MESSAGES = (
-    *("workers", "load", "submit", "queries", "follow", "partial", "result", "origin"),
+    *("workers", "load", "submit", "queries", "follow", "partial", "result", "fetch", "origin"),
     *("cancel", "forget"),
 )
 _RETRIES = 5
@@ -118,8 +118,8 @@ class _LostWorkers(SchedulerPlugin):  # type: ignore[misc]
 class MasterServer:
     """A session's scheduler with its master, listening on the loopback of the VO-box."""
 
-    def __init__(self, tls: Tls, cache: Path, keep_results: float) -> None:
-        self._master = Master(cache, keep_results)
+    def __init__(self, tls: Tls, cache: Path, scratch: Path, keep_results: float) -> None:
+        self._master = Master(cache, scratch, keep_results)
         self._scheduler = _Scheduler(
             security=tls.security("scheduler"),
             protocol="tls",

@@ -167,7 +167,10 @@ class Query:
             kind, message = status["error"]
             words = queries.last_words() if kind == "SelectorCrashed" else ""
             raise _error(kind, message + words, status["missing"])
-        data = queries.send("result", query=self.id)
+        answer = queries.send("result", query=self.id)
+        data = answer["data"]
+        while len(data) < answer["size"]:
+            data += queries.send("fetch", query=self.id, name="", offset=len(data), size=answer["size"])
         with queries.lock:
             if self._result is not None:  # another thread was faster
                 return self._result
@@ -176,7 +179,7 @@ class Query:
             outputs = queries.unpack(data)
             if canvas is not None:
                 canvas.show({str(item.GetName()): item for item in outputs})
-            objects = queries.terminate(instance, outputs)
+            objects = queries.terminate(instance, outputs, queries.files(self.id, answer["files"]))
             return Result(queries.root, objects, _summary(status), queries.upload)
 
     def _know_code(self) -> None:

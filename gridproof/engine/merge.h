@@ -12,6 +12,7 @@
 #include <unordered_set>
 
 #include <TFileMergeInfo.h>
+#include <TFileMerger.h>
 #include <THStack.h>
 #include <THashTable.h>
 #include <TMap.h>
@@ -296,6 +297,53 @@ public:
    }
 
    Bytes *Output() { return Pack(fMerged.List()); }
+};
+
+// ---------------------------------------------------------------- files
+
+// Files of one name merged into one, batch by batch: the output stays open and grows.
+class FileMerger {
+   std::string fPath;
+   std::unique_ptr<TFileMerger> fMerger;
+
+   void Start(const std::string &like) {
+      std::unique_ptr<TFile> first(TFile::Open(like.c_str()));
+      if (!first || first->IsZombie())
+         throw std::runtime_error("an uploaded file cannot be opened");
+      fMerger = std::make_unique<TFileMerger>(kFALSE);
+      fMerger->SetPrintLevel(0);
+      if (!fMerger->OutputFile(fPath.c_str(), "RECREATE", first->GetCompressionSettings()))
+         throw std::runtime_error(fPath + " cannot be written");
+   }
+
+   template <typename F>
+   std::string Watched(F &&call) {
+      TDirectory::TContext nowhere(nullptr);
+      Errors().Reset(true);
+      auto thrown = Guarded("merging", call);
+      return Errors().any ? Errors().First() : thrown;
+   }
+
+public:
+   explicit FileMerger(const std::string &path) : fPath(path) {}
+
+   // Appends what is in these files. "" or what went wrong.
+   std::string Merge(const std::vector<std::string> &paths) {
+      return Watched([&] {
+         if (!fMerger)
+            Start(paths.front());
+         for (auto &path : paths)
+            if (!fMerger->AddFile(path.c_str(), kFALSE))
+               throw std::runtime_error("an uploaded file cannot be opened");
+         if (!fMerger->PartialMerge(TFileMerger::kAllIncremental | TFileMerger::kKeepCompression))
+            throw std::runtime_error("its content cannot be merged");
+         fMerger->Reset();
+      });
+   }
+
+   std::string Close() {
+      return Watched([&] { fMerger.reset(); });
+   }
 };
 
 } // namespace gridproof

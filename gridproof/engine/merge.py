@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +13,18 @@ from ..errors import CompileError, MergeError
 from . import runtime
 from .bundle import Bundle
 from .code import CodeStore, StaleCode
+from .spool import Spool, Uploaded
+
+RESULT = ""  # the name of the file that has the outputs in memory
 
 
 class MergeThread:
     """ROOT in a thread of its own, in C++ and without Python's lock, so that workers are served meanwhile."""
 
-    def __init__(self, cache: Path) -> None:
+    def __init__(self, cache: Path, scratch: Path) -> None:
         self._executor = ThreadPoolExecutor(1, thread_name_prefix="merge")
         self._cache = cache
+        self._scratch = scratch
         self._root: Any
         self._code: CodeStore
 
@@ -31,13 +36,17 @@ class MergeThread:
         """``call(*arguments)`` in the thread, after everything asked for before."""
         return await asyncio.get_running_loop().run_in_executor(self._executor, call, *arguments)
 
+    def soon(self, call: Callable[..., Any], *arguments: Any) -> None:
+        """``call(*arguments)`` in the thread, after everything asked for before; nobody waits for it."""
+        self._executor.submit(call, *arguments)
+
     def close(self) -> None:
         """Let go of the thread without waiting for it."""
         self._executor.shutdown(wait=False, cancel_futures=True)
 
-    def merger(self, code: Sequence[Bundle]) -> Merger:
+    def merger(self, query: int, code: Sequence[Bundle]) -> Merger:
         """The outputs of a query; ``code`` is loaded when an output's class is not known here."""
-        return Merger(self._root, self._code, code)
+        return Merger(self._root, self._code, code, self._scratch / f"query-{query}")
 
     def _load(self) -> None:
         self._root = runtime.load_threaded()
@@ -45,43 +54,110 @@ class MergeThread:
 
 
 class Merger:
-    """The outputs of one query so far. All methods run in the merge thread."""
+    """The outputs of one query so far. All methods but `warnings` run in the merge thread.
 
-    def __init__(self, root: Any, code: CodeStore, bundles: Sequence[Bundle]) -> None:
+    ``directory``: for its files.
+    """
+
+    def __init__(self, root: Any, code: CodeStore, bundles: Sequence[Bundle], directory: Path) -> None:
         self._root = root
         self._code = code
         self._bundles = bundles
         self._merger = root.gridproof.Merger()
+        self._warnings: list[str] = []
+        self._failed: MergeError | None = None
+        self.spool = Spool(root, directory)
 
-    def decode(self, data: bytes, classes: Iterable[str]) -> Any:
-        """The delta's objects, whole and of known classes.
+    def decode(self, data: bytes, classes: Iterable[str], files: Uploaded = ()) -> Any:
+        """The delta's objects, whole and of known classes; its files are seen to be here.
 
         Raises:
             MergeError: the bytes are no list of objects, or a class cannot be had here.
         """
+        self.spool.check(files)
         self._know(classes)
         try:
             return runtime.decode(self._root, data)
         except ValueError as error:
             raise MergeError(f"a worker's outputs cannot be read: {error}") from None
 
-    def merge(self, delta: Any) -> None:
-        """Add a decoded delta, of which nothing is left.
+    def merge(self, delta: Any, files: Uploaded = ()) -> None:
+        """Add a decoded delta, of which nothing is left, and the files that belong to it.
 
         Raises:
             MergeError: the result is worth nothing after this.
         """
-        problem = str(self._merger.Merge(delta))
-        if problem:
-            raise MergeError(f"the workers' outputs cannot be merged: {problem}")
+        try:
+            problem = str(self._merger.Merge(delta))
+            self._warnings = [str(w) for w in self._merger.warnings]
+            if problem:
+                raise MergeError(f"the workers' outputs cannot be merged: {problem}")
+            self.spool.merge(files)
+        except MergeError as error:
+            self._failed = error
+            raise
 
     def snapshot(self) -> bytes:
-        """All outputs as they are now."""
+        """All outputs in memory as they are now.
+
+        Raises:
+            MergeError: a merge has failed.
+        """
+        self._check()
+        if self._merger is None:
+            return self.spool.read(RESULT, 0, self.spool.sizes()[RESULT])
         return runtime.to_bytes(self._merger.Output())
+
+    def finish(self, good: bool) -> None:
+        """Nothing comes any more: outputs go from memory into a file, and output files are completed.
+
+        If the query did not end well (``good``) output files are removed.
+        """
+        try:
+            self._check()
+            if good:
+                self.spool.finish()
+            else:
+                self.spool.remove()
+        except MergeError as error:
+            self._failed = error
+            self.spool.remove()
+            return
+        with suppress(MergeError):  # the disk is full: they stay in memory
+            self.spool.keep(RESULT, self.snapshot())
+            self._merger = None
+
+    def sizes(self) -> dict[str, int]:
+        """Names and bytes of the finished files; `RESULT` has the outputs in memory.
+
+        Raises:
+            MergeError: a merge has failed.
+        """
+        self._check()
+        return (
+            self.spool.sizes()
+            if self._merger is None
+            else {**self.spool.sizes(), RESULT: len(self.snapshot())}
+        )
+
+    def read(self, name: str, offset: int, size: int) -> bytes:
+        """Some bytes of a finished file; fewer at its end.
+
+        Raises:
+            MergeError: a merge has failed, or there is no such file.
+        """
+        self._check()
+        if name == RESULT and self._merger is not None:
+            return self.snapshot()[offset : offset + size]
+        return self.spool.read(name, offset, size)
+
+    def _check(self) -> None:
+        if self._failed is not None:
+            raise self._failed
 
     def warnings(self) -> list[str]:
         """Outputs that could only be kept, not merged."""
-        return [str(w) for w in self._merger.warnings]
+        return self._warnings
 
     def _know(self, classes: Iterable[str]) -> None:
         missing = [name for name in classes if not self._known(name)]

@@ -10,6 +10,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from ..errors import QueryError
+from .outputfile import OutputFile
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,10 @@ class Summary:
 
 
 class Result(Mapping[str, Any]):
-    """The outputs of a query by name, as ROOT objects that belong to whoever holds them; and `summary`."""
+    """The outputs of a query by name, and its `summary`.
+
+    They are ROOT objects that belong to whoever holds them, or `OutputFile` for files.
+    """
 
     def __init__(
         self,
@@ -77,11 +81,14 @@ class Result(Mapping[str, Any]):
         return len(self._objects)
 
     def __repr__(self) -> str:
-        lines = [f"{name}: {self._objects[name].ClassName()}" for name in self._objects]
+        lines = [
+            str(item) if isinstance(item, OutputFile) else f"{name}: {item.ClassName()}"
+            for name, item in self._objects.items()
+        ]
         return "\n".join([f"<Result: {self.summary}", *(f"  {line}" for line in lines)]) + ">"
 
     def save(self, where: str | Path) -> None:
-        """Write all outputs to a ROOT file: a local path, or an LFN.
+        """Write all outputs but files to a ROOT file: a local path, or an LFN.
 
         An LFN begins with ``alien://`` or with the catalogue's own top directory.
 
@@ -97,6 +104,22 @@ class Result(Mapping[str, Any]):
             self._write(path)
             self._upload(path, str(where).removeprefix("alien://"))
 
+    def save_file(self, name: str, where: str | Path) -> None:
+        """Write the output file ``name`` to a local path or directory, or to an LFN (see `save`).
+
+        Raises:
+            QueryError: it is no file, or cannot be written.
+            AlienError: the Grid refuses it.
+        """
+        file = self[name]
+        if not isinstance(file, OutputFile):
+            raise QueryError(f"{name} is a {file.ClassName()}, not a file; save() writes it")
+        if self._upload is not None and _is_lfn(str(where)):
+            self._upload(file.path, str(where).removeprefix("alien://"))
+            return
+        path = Path(where)
+        file.download(path / name if path.is_dir() else path)
+
     def _write(self, path: Path) -> None:
         try:
             file = self._root.TFile.Open(str(path), "RECREATE")
@@ -106,6 +129,8 @@ class Result(Mapping[str, Any]):
             ) from None
         try:
             for name, item in self._objects.items():
+                if isinstance(item, OutputFile):
+                    continue
                 if file.WriteTObject(item, name) <= 0:
                     raise QueryError(f"{name} could not be written to {path}; is the disk full?")
         finally:

@@ -13,6 +13,7 @@ from ..errors import GridproofError
 from . import runtime
 from .bundle import Bundle
 from .code import CodeStore
+from .outputs import OutputDirectory, WrittenFile
 from .packets import Packet, cut
 
 MOST_CLUSTERS = 2_000  # boundaries told to the master for one file
@@ -50,6 +51,7 @@ class Delta:
     classes: tuple[str, ...]
     bytes_read: int
     local_bytes: int
+    files: tuple[WrittenFile, ...] = ()
 
 
 class PacketFailed(Exception):
@@ -78,13 +80,17 @@ class _Running:
 
 
 class Runner:
-    """Runs packets of one query at a time. ``site``: where this worker is."""
+    """Runs packets of one query at a time.
 
-    def __init__(self, cache: Path, resolve: Resolver, site: str) -> None:
+    ``site``: where this worker is; ``outputs``: where selectors write their files.
+    """
+
+    def __init__(self, cache: Path, resolve: Resolver, site: str, outputs: OutputDirectory) -> None:
         self._root = runtime.load_threaded()
         self._code = CodeStore(self._root, cache, renames=False)
         self._resolve = resolve
         self._site = site.upper()
+        self._outputs = outputs
         self._query: Mapping[str, Any] = {}
         self._input: Any = None
         self._running: _Running | None = None
@@ -194,12 +200,17 @@ class Runner:
         problem = str(running.instance.SlaveTerminate())
         if problem:
             raise PacketFailed(_blame(running.instance, problem))
+        files = tuple(self._outputs.take(str(f.name), str(f.path)) for f in running.instance.files)
+        for name in self._outputs.clear():
+            reason = f"the selector has not added its gridproof::OutputFile {name} to fOutput, at the end"
+            raise PacketFailed(Failure("selector", reason))
         delta = Delta(
             tuple(running.packets),
             runtime.to_bytes(running.instance.Output()),
             tuple(str(name) for name in running.instance.OutputClasses()),
             running.bytes_read,
             running.local_bytes,
+            files,
         )
         del running
         self._release_trees()
@@ -211,6 +222,7 @@ class Runner:
         if self._running is not None:
             self._running = None
             self._release_trees()
+        self._outputs.clear()
 
     def close(self) -> None:
         """Close what is open."""

@@ -37,6 +37,8 @@
 #include <TTree.h>
 #include <TTreeCache.h>
 
+#include <gridproof/OutputFile.h>
+
 namespace gridproof {
 
 // ---------------------------------------------------------------- errors that ROOT only prints
@@ -45,6 +47,7 @@ struct ErrorLog {
    std::mutex mutex;
    std::string first;              // the first error since Reset
    std::atomic<bool> any{false};
+   std::atomic<bool> writing{false}; // it came from writing a file
    std::atomic<bool> strict{false}; // every error counts, whoever reports it
    std::atomic<std::thread::id> reader{std::thread::id()}; // the thread that is in a packet
    ErrorHandlerFunc_t next{nullptr};
@@ -52,7 +55,7 @@ struct ErrorLog {
    void Reset(bool all = false) {
       std::lock_guard<std::mutex> lock(mutex);
       first.clear();
-      any = false;
+      any = writing = false;
       strict = all;
    }
    std::string First() {
@@ -79,12 +82,19 @@ inline bool SpoilsData(const char *location) {
    return false;
 }
 
+inline bool IsOfWriting(const char *location) {
+   const std::string where(location ? location : "");
+   return where.find("::Write") != where.npos || where.find("::Flush") != where.npos || where == "TTree::Fill";
+}
+
 inline void OnRootMessage(int level, Bool_t abort, const char *location, const char *message) {
    auto &log = Errors();
    if (level >= kError && level < kFatal && (log.strict || SpoilsData(location))) {
       std::lock_guard<std::mutex> lock(log.mutex);
-      if (!log.any) {
+      const auto writing = IsOfWriting(location);
+      if (!log.any || (writing && !log.writing)) {
          log.first = std::string(location) + ": " + message;
+         log.writing = writing;
          log.any = true;
       }
    }
@@ -92,6 +102,10 @@ inline void OnRootMessage(int level, Bool_t abort, const char *location, const c
    // The selector must not get to see what was not read: it might crash on it.
    if (log.any && log.reader.load() == std::this_thread::get_id())
       throw std::runtime_error("a read failed");
+}
+
+inline std::string CannotWrite(const std::string &what) {
+   return "an output file cannot be written (" + what + "); is the worker's disk full?";
 }
 
 struct InPacket {
@@ -382,6 +396,23 @@ public:
 
 // ---------------------------------------------------------------- one life of a selector
 
+struct WrittenFile {
+   std::string name, path;
+};
+
+// Closes what a selector has left open of files that nobody wants.
+inline void DropOutputFiles() {
+   const std::string directory = gSystem->Getenv("GRIDPROOF_OUTPUTS") ? gSystem->Getenv("GRIDPROOF_OUTPUTS") : "";
+   std::vector<TFile *> dropped;
+   for (auto file : *gROOT->GetListOfFiles())
+      if (!directory.empty() && std::string(file->GetName()).compare(0, directory.size() + 1, directory + "/") == 0)
+         dropped.push_back(static_cast<TFile *>(file));
+   for (auto file : dropped) {
+      file->SetWritable(kFALSE);
+      delete file;
+   }
+}
+
 // A virtual worker: SlaveBegin, some packets, SlaveTerminate.
 class Instance {
    std::unique_ptr<TSelector> fSelector;
@@ -404,6 +435,7 @@ class Instance {
 public:
    std::string problem;
    bool starved{false}; // memory was refused
+   std::vector<WrittenFile> files;
 
    Instance(const std::string &class_name, const std::string &option, TList *input) : fInput(input) {
       TDirectory::TContext nowhere(gROOT);
@@ -430,6 +462,7 @@ public:
       try {
          TDirectory::TContext nowhere(gROOT);
          fSelector.reset();
+         DropOutputFiles();
       } catch (...) {
       }
    }
@@ -453,9 +486,20 @@ public:
       return thrown.empty() ? Aborted("SlaveBegin") : thrown;
    }
 
+   // Closes the output files too, of which `files` then tells.
    std::string SlaveTerminate() {
       TDirectory::TContext nowhere(gROOT);
-      return Guarded("SlaveTerminate", [&] { fSelector->SlaveTerminate(); });
+      Errors().Reset();
+      auto problem = Guarded("SlaveTerminate", [&] {
+         fSelector->SlaveTerminate();
+         for (auto object : *fSelector->GetOutputList())
+            if (auto file = dynamic_cast<OutputFile *>(object)) {
+               file->Close();
+               if (!gSystem->AccessPathName(file->Path())) // it was opened
+                  files.push_back({file->GetName(), file->Path()});
+            }
+      });
+      return Errors().writing ? CannotWrite(Errors().First()) : problem;
    }
 
    std::string Terminate() {
@@ -463,7 +507,16 @@ public:
       return Guarded("Terminate", [&] { fSelector->Terminate(); });
    }
 
-   Bytes *Output() { return Pack(fSelector->GetOutputList()); }
+   // The outputs but for the files.
+   Bytes *Output() {
+      TList outputs;
+      for (auto object : *fSelector->GetOutputList())
+         if (!dynamic_cast<OutputFile *>(object))
+            outputs.Add(object);
+      auto bytes = Pack(&outputs);
+      outputs.Clear("nodelete");
+      return bytes;
+   }
 
    std::vector<std::string> OutputClasses() const {
       std::set<std::string> names;
@@ -514,6 +567,8 @@ public:
       const auto place = " at entry " + std::to_string(entry);
       if (errors.any) {
          const auto what = errors.First();
+         if (errors.writing)
+            return Failure("selector", CannotWrite(what) + place);
          const auto no_such_branch = what.find("::SetBranchAddress") != what.npos || what.find("::CreateProxy") != what.npos;
          return no_such_branch ? Failure("selector", what + "; the branches are " + source.Branches() + ";" + place)
                                : Failure("read", what + " (" + place.substr(1) + ")");

@@ -8,11 +8,15 @@ from typing import Any
 
 from .. import _root
 
+INCLUDE = Path(__file__).parents[1] / "include"
+"""Where ``<gridproof/OutputFile.h>`` lies."""
+
 _HEADER = Path(__file__).with_name("merge.h")  # includes runtime.h
 _UNLOCKED = {
     "Source": ("Befriend", "Clusters", "TakeBytes"),
     "Instance": ("Begin", "SlaveBegin", "Process", "SlaveTerminate", "Terminate", "Output"),
     "Merger": ("Merge", "Output"),
+    "FileMerger": ("Merge", "Close"),
 }
 
 
@@ -21,6 +25,7 @@ def load() -> Any:
     root = _root.load()
     for library in ("libHist", "libTree"):  # what Cling compiles does not find them by itself
         root.gSystem.Load(library)
+    root.gInterpreter.AddIncludePath(str(INCLUDE))
     if not root.gInterpreter.Declare(f'#include "{_HEADER}"'):
         raise ImportError(f"{_HEADER} does not compile with ROOT {root.gROOT.GetVersion()}")
     for name, methods in _UNLOCKED.items():

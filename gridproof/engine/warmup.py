@@ -6,6 +6,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from . import runtime
+from .outputs import OutputDirectory
 from .packets import Packet
 from .runner import Replica, Runner
 
@@ -23,7 +24,9 @@ def warm_up() -> None:
     with TemporaryDirectory(prefix="gridproof-") as directory:
         path = Path(directory) / "sample.root"
         root.gridproof.WriteSample(str(path))
-        runner = Runner(Path(directory), lambda file: [Replica(str(file["name"]))], "")
+        runner = Runner(
+            Path(directory), lambda file: [Replica(str(file["name"]))], "", OutputDirectory(Path(directory))
+        )
         empty = runtime.pack(root, root.TList())
         query = {"class_name": "gridproof::WarmUp", "option": "", "input": empty, "tree": "sample"}
         runner.begin(query, [])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -38,6 +39,7 @@ def main(spec: Mapping[str, Any]) -> int:
     """Be the worker that ``spec`` describes, until its session ends; returns the exit code."""
     from ..engine import dask, runtime
     from ..engine.memory import MemoryGuard
+    from ..engine.outputs import OutputDirectory
     from ..engine.runner import Runner
     from ..engine.watch import Pace
 
@@ -46,21 +48,22 @@ def main(spec: Mapping[str, Any]) -> int:
     cache, site = Path(spec["cache_dir"]), spec["site"]
     resolve = GridResolver(spec.get("environment", os.environ))
     runtime.load_threaded().gridproof.ReportCrashes()
-    return asyncio.run(
-        dask.run_worker(
-            scheduler=spec["scheduler"],
-            tls=dask.tls_of(spec),
-            name=spec["name"],
-            site=site,
-            host=spec["host"],
-            contact=spec.get("contact"),
-            port=spec.get("listen_port", 0),
-            directory=Path(spec["work_dir"]),
-            make_runner=lambda: Runner(cache, resolve, site),
-            memory=memory,
-            pace=Pace(),
+    with closing(OutputDirectory(Path(spec["work_dir"]))) as outputs:
+        return asyncio.run(
+            dask.run_worker(
+                scheduler=spec["scheduler"],
+                tls=dask.tls_of(spec),
+                name=spec["name"],
+                site=site,
+                host=spec["host"],
+                contact=spec.get("contact"),
+                port=spec.get("listen_port", 0),
+                directory=Path(spec["work_dir"]),
+                make_runner=lambda: Runner(cache, resolve, site, outputs),
+                memory=memory,
+                pace=Pace(),
+            )
         )
-    )
 
 
 class GridResolver:

@@ -20,7 +20,9 @@ from ..engine.dask import MasterServer, configure, tls_of
 
 
 async def _serve(settings: dict[str, Any]) -> None:
-    server = MasterServer(tls_of(settings), Path(settings["cache_dir"]), settings["keep_results"])
+    server = MasterServer(
+        tls_of(settings), Path(settings["cache_dir"]), Path(settings["scratch_dir"]), settings["keep_results"]
+    )
     address = await server.start()
     print(json.dumps({"address": address}), flush=True)
     owner_gone = asyncio.Event()

@@ -49,7 +49,7 @@ class Cluster:
     def __init__(self, directory: Path, keep_results: float = 3600.0) -> None:
         self.cache = directory / "cache"
         self.cache.mkdir()
-        self._directory = directory
+        self.directory = directory
         self._log = (directory / "workers.log").open("wb")
         identities = make_identities("test", datetime.now(timezone.utc))
         self._worker = identities.worker
@@ -78,6 +78,10 @@ class Cluster:
 
         self._client = self._loop.run(connect())
 
+    @property
+    def master_pid(self) -> int:
+        return self._master.pid
+
     def start(self, site: str = "A", memory_limit: int = 2_000_000_000) -> None:
         """Fork one more worker, of so many bytes at most."""
         self._born += 1
@@ -91,7 +95,7 @@ class Cluster:
             cert=self._worker.cert,
             key=self._worker.key,
             cache_dir=str(self.cache),
-            work_dir=str(self._directory),
+            work_dir=str(self.directory),
             memory_limit=memory_limit,
         )
 
@@ -108,7 +112,7 @@ class Cluster:
         return found
 
     def log(self) -> str:
-        return (self._directory / "workers.log").read_text(errors="replace")
+        return (self.directory / "workers.log").read_text(errors="replace")
 
     def close(self) -> None:
         self._loop.run(self._client.close())

@@ -191,7 +191,7 @@ def merger(root, tmp_path):
 
 
 def make_merger(root, directory):
-    return Merger(root, CodeStore(root, directory, renames=False), [])
+    return Merger(root, CodeStore(root, directory, renames=False), [], directory / "query-1")
 
 
 def add(merger, root, objects):

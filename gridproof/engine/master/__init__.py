@@ -16,13 +16,13 @@ from .workers import ForWorkers
 
 
 class Master:
-    """One session's; ``cache`` keeps compiled code and what is known of files.
+    """One session's; ``cache`` keeps compiled code and what is known of files, ``scratch`` outputs.
 
     ``keep_results``: seconds for which a query that is over is kept.
     """
 
-    def __init__(self, cache: Path, keep_results: float) -> None:
-        self._state = State(cache, keep_results)
+    def __init__(self, cache: Path, scratch: Path, keep_results: float) -> None:
+        self._state = State(cache, scratch, keep_results)
         self.for_workers = ForWorkers(self._state)
         self.for_clients = ForClients(self._state)
 

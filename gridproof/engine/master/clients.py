@@ -7,9 +7,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from ...errors import QueryCancelled, QueryError
+from ..merge import RESULT
 from .parts import Part
 from .running import Running
 from .state import LONGEST_WAIT, State
+
+CHUNK = 16 << 20  # bytes of a result in one answer
 
 
 class ForClients:
@@ -50,7 +53,7 @@ class ForClients:
             part.recall(known)
         kept = {**spec, "selector": selector, "loads": list(state.loads)}
         code = [state.bundles[key] for key in [*state.loads, *([selector] if selector else [])]]
-        merger = await state.merge.run(state.merge.merger, code)
+        merger = await state.merge.run(state.merge.merger, number, code)
         running = Running(number, kept, parts, merger)
         for worker in state.workers.values():
             running.join(worker.address, worker.site)
@@ -92,17 +95,27 @@ class ForClients:
                 break
         if running.merges <= version:
             return {"version": running.merges, "data": None}
-        data = await self.result(query)
-        return {"version": running.snapshot[0], "data": data}
-
-    async def result(self, query: int) -> bytes:
-        """The merged outputs so far, as bytes of a TList; taken once, whoever asks."""
-        running = self._known(query)
         async with running.merging:
             if running.snapshot[0] != running.merges:
-                data = bytes(await self._state.merge.run(running.merger.snapshot))
+                data = await self._state.merge.run(running.merger.snapshot)
                 running.snapshot = (running.merges, data)
-            return running.snapshot[1]
+            return {"version": running.snapshot[0], "data": running.snapshot[1]}
+
+    async def result(self, query: int) -> dict[str, Any]:
+        """The merged outputs of a query that is over: ``data`` is the beginning of a TList's ``size`` bytes.
+
+        `fetch` gives the rest, under the name "", and what is in ``files``: names and sizes.
+        """
+        running = self._known(query)
+        async with running.merging:
+            sizes = await self._state.merge.run(running.merger.sizes)
+            data = await self._state.merge.run(running.merger.read, RESULT, 0, CHUNK)
+        return {"size": sizes.pop(RESULT), "data": data, "files": list(sizes.items())}
+
+    async def fetch(self, query: int, name: str, offset: int, size: int) -> bytes:
+        """Bytes of an output file of a query that is over; at most `CHUNK`, fewer at its end."""
+        read = self._known(query).merger.read
+        return bytes(await self._state.merge.run(read, name, offset, min(size, CHUNK)))
 
     async def cancel(self, query: int) -> None:
         """Stop a query; its workers learn it within a second or two, in the middle of a packet too."""

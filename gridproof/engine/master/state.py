@@ -53,9 +53,9 @@ class News:
 class State:
     """Shared by those who serve the workers and those who serve the client, in one event loop."""
 
-    def __init__(self, cache: Path, keep_results: float) -> None:
+    def __init__(self, cache: Path, scratch: Path, keep_results: float) -> None:
         self._keep_results = keep_results
-        self.merge = MergeThread(cache)
+        self.merge = MergeThread(cache, scratch)
         self.workers: dict[str, WorkerInfo] = {}
         self.names: dict[str, str] = {}  # of workers by address, of the gone ones too
         self.known = KnownFiles(cache / "files.sqlite")
@@ -88,6 +88,8 @@ class State:
         if ran and running.over:
             if running.learnt:
                 self.known.learn(running.learnt.items())
+            running.snapshot = (-1, b"")
+            self.merge.soon(running.merger.finish, running.state.error is None)
             running.kept_until = time.time() + self._keep_results
             asyncio.get_running_loop().call_later(self._keep_results, self.forget, running.id)
         self.status.tell()
@@ -97,6 +99,7 @@ class State:
         running = self.queries.pop(query, None)
         if running is not None:
             running.end()
+            self.merge.soon(running.merger.spool.remove)
             self.status.tell()
 
     def keep(self, message: Mapping[str, object]) -> str:

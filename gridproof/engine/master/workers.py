@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 from ...errors import MergeError, QueryError
 from ..commits import Verdict
 from ..packetizer import HELP_SECONDS
+from ..spool import Uploaded
 from .running import Running
 from .sharing import Sharing
 from .state import LONGEST_WAIT, State, WorkerInfo
@@ -57,6 +58,7 @@ class ForWorkers:
         self._sharing.rests(worker)
         for running in state.queries.values():
             if not running.over:
+                state.merge.soon(running.merger.spool.lost, worker)
                 running.lose(worker)
                 state.settle(running)
         state.work.tell()
@@ -131,6 +133,18 @@ class ForWorkers:
                 self._leave_room(worker)
         return True
 
+    async def upload(self, worker: str, query: int, upload: str, offset: int, data: bytes) -> None:
+        """A chunk of an output file, under a name of its own; the commit it belongs to follows."""
+        running = self._state.in_phase(query)
+        if running is None:
+            return
+        running.received_bytes += len(data)
+        try:
+            await self._state.merge.run(running.merger.spool.write, worker, upload, offset, data)
+        except MergeError as error:
+            running.state.error = error
+            self._state.settle(running)
+
     async def commit(
         self,
         worker: str,
@@ -140,6 +154,7 @@ class ForWorkers:
         packets: Sequence[int],
         delta: bytes,
         classes: Sequence[str],
+        files: Uploaded,
         bytes_read: int,
         local_bytes: int,
     ) -> dict[str, Any]:
@@ -152,11 +167,15 @@ class ForWorkers:
             if running.counting is not None:
                 verdict = running.counting.claim(worker, incarnation, sequence, packets)
             else:
-                verdict = await self._commit(running, worker, incarnation, sequence, packets, delta, classes)
+                verdict = await self._commit(
+                    running, worker, incarnation, sequence, packets, delta, classes, files
+                )
                 if verdict.accepted and not verdict.repeated:
                     running.state.tally.bytes_read += bytes_read
                     running.state.tally.local_bytes += local_bytes
             self._state.settle(running)
+            if not verdict.accepted:
+                self._state.merge.soon(running.merger.spool.drop, [upload for _, upload, _ in files])
             if verdict.orphans:
                 self._state.work.tell()
             return {
@@ -303,11 +322,12 @@ class ForWorkers:
         packets: Sequence[int],
         delta: bytes,
         classes: Sequence[str],
+        files: Uploaded,
     ) -> Verdict:
         async with running.merging:
             try:
                 return running.state.known(incarnation, sequence) or await self._merge_commit(
-                    running, worker, incarnation, sequence, packets, delta, classes
+                    running, worker, incarnation, sequence, packets, delta, classes, files
                 )
             except MergeError as error:
                 running.state.error = error
@@ -322,11 +342,12 @@ class ForWorkers:
         packets: Sequence[int],
         delta: bytes,
         classes: Sequence[str],
+        files: Uploaded,
     ) -> Verdict:
         merge = self._state.merge
         began = time.monotonic()
         try:
-            objects = await merge.run(running.merger.decode, delta, classes)
+            objects = await merge.run(running.merger.decode, delta, classes, files)
         except MergeError:
             running.bad_commits += 1
             if running.bad_commits > BACKOFF_COMMITS:
@@ -338,7 +359,7 @@ class ForWorkers:
             return Verdict(False)
         verdict = running.state.claim(worker, incarnation, sequence, packets)
         if verdict.accepted:
-            await merge.run(running.merger.merge, objects)
+            await merge.run(running.merger.merge, objects, files)
             running.merges += 1
             running.received_bytes += len(delta)
         running.merged(time.monotonic() - began)
