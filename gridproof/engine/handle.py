@@ -208,4 +208,6 @@ def _summary(status: Mapping[str, Any]) -> Summary:
         warnings=tuple(status["warnings"]),
         merge_seconds=status["merge_seconds"],
         received_bytes=status["received_bytes"],
+        sent_bytes=status["sent_bytes"],
+        master_memory=status["master_memory"],
     )

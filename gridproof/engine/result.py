@@ -19,7 +19,8 @@ class Summary:
 
     ``events``: entries processed; ``bytes_read`` from storage, ``local_bytes`` of them from an SE of the
     worker's own site; ``wall``: seconds at the master; ``per_worker``: entries by worker;
-    ``missing_files``: why, by name; ``received_bytes``: what workers sent to the master.
+    ``missing_files``: why, by name; ``received_bytes``, ``sent_bytes``: outputs that workers sent to the
+    master, and what it sent to them; ``master_memory``: bytes that the session's master had at most.
     """
 
     events: int
@@ -32,6 +33,8 @@ class Summary:
     warnings: tuple[str, ...] = ()
     merge_seconds: float = 0.0
     received_bytes: int = 0
+    sent_bytes: int = 0
+    master_memory: int = 0
 
     @property
     def local_fraction(self) -> float:

@@ -182,7 +182,10 @@ class WorkerLoop:
         query = described.query
         keys = [*query["loads"], *([query["selector"]] if query["selector"] else [])]
         missing = [key for key in keys if key not in self._code]
-        code = [Bundle.from_message(await self._master.look_up("bundle", key=key)) for key in missing]
+        bundles = [await self._master.look_up("bundle", query=lease.query, key=key) for key in missing]
+        if None in bundles:
+            return False
+        code = [Bundle.from_message(bundle) for bundle in bundles]
         try:
             await self._do(self._runner.begin, query, code)
         except PacketFailed as failed:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import resource
 import time
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
+
+import msgpack
 
 from ...errors import QueryError
 from ..merge import Merger
@@ -15,6 +18,8 @@ from .known import FileKey, Learnt
 from .parts import Census, Part
 
 MERGE_MEMORY = 0.3  # weight of the newest measurement
+
+_Answer = TypeVar("_Answer")
 
 
 class Running:
@@ -47,6 +52,7 @@ class Running:
         self.merge_seconds = 0.0
         self._merge_cost = 0.0  # seconds for a commit, smoothed
         self.received_bytes = 0
+        self.sent_bytes = 0
         self._began = time.monotonic()
         self._ended = 0.0
 
@@ -84,6 +90,11 @@ class Running:
         self.merge_seconds += seconds
         before = self._merge_cost
         self._merge_cost = MERGE_MEMORY * seconds + (1 - MERGE_MEMORY) * before if before else seconds
+
+    def sending(self, answer: _Answer) -> _Answer:
+        """Account for an answer that goes to a worker."""
+        self.sent_bytes += len(msgpack.packb(answer))
+        return answer
 
     def commit_interval(self, workers: int) -> float:
         """Seconds between a worker's commits that keep merging under half of the master's time."""
@@ -170,6 +181,8 @@ class Running:
             "seconds": (self._ended or time.monotonic()) - self._began,
             "merge_seconds": self.merge_seconds,
             "received_bytes": self.received_bytes,
+            "sent_bytes": self.sent_bytes,
+            "master_memory": 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss,
         }
 
     def _place(self, index: int) -> tuple[Part, int]:

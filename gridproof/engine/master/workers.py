@@ -163,7 +163,7 @@ class ForWorkers:
         try:
             running = self._state.in_phase(query)
             if running is None:
-                return {"accepted": False, "interval": 0.0}
+                return {"accepted": self._was_accepted(query, incarnation, sequence), "interval": 0.0}
             if running.counting is not None:
                 verdict = running.counting.claim(worker, incarnation, sequence, packets)
             else:
@@ -196,21 +196,24 @@ class ForWorkers:
         if running is None:
             return None
         keys = ("selector", "loads", "class_name", "option", "input", "feedback", "commit")
-        return {
+        described = {
             **{key: running.spec[key] for key in keys},
             "tree": running.parts[0].tree,
             "friends": len(running.parts) > 1,
             "interval": running.commit_interval(len(self._state.workers)),
             "ask": self._pause(),
         }
+        return running.sending(described)
 
     async def layout(self, query: int) -> list[dict[str, Any]]:
         """Where entries lie in a query with friends: per dataset, the main one first, files and entries."""
-        return [part.layout() for part in self._state.queries[query].parts]
+        running = self._state.in_phase(query)
+        return running.sending([part.layout() for part in running.parts]) if running else []
 
-    async def bundle(self, key: str) -> dict[str, Any]:
-        """Code by its key."""
-        return self._state.bundles[key].to_message()
+    async def bundle(self, query: int, key: str) -> dict[str, Any] | None:
+        """Code of a query by its key; None if the query is over."""
+        running = self._state.in_phase(query)
+        return running.sending(self._state.bundles[key].to_message()) if running else None
 
     # ------------------------------------------------------------ inside
 
@@ -270,12 +273,13 @@ class ForWorkers:
                 continue
             if packets:
                 self._sharing.works(worker, number, now)
-                return {
+                answer = {
                     "query": running.phase,
                     "count": running.phase < 0,
                     "packets": [packet.to_message() for packet in packets],
                     "files": [(i, running.file(i)) for i in {packet.file for packet in packets}],
                 }
+                return running.sending(answer)
         self._sharing.rests(worker)
         return {}
 
@@ -332,6 +336,12 @@ class ForWorkers:
             except MergeError as error:
                 running.state.error = error
                 return Verdict(False)
+
+    def _was_accepted(self, query: int, incarnation: str, sequence: int) -> bool:
+        """The answer that was given to the same commit before the query was over."""
+        running = self._state.queries.get(query)
+        verdict = running.state.known(incarnation, sequence) if running else None
+        return verdict is not None and verdict.accepted
 
     async def _merge_commit(
         self,
