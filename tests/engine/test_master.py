@@ -81,11 +81,13 @@ def commit(workers, name, query, sequence, packets, delta=b"x"):
 
 
 async def run_all(workers, name, query, number=1):
-    """Lease and commit until there is nothing more."""
+    """Lease and commit until there is nothing more; the last commit's number and packets."""
+    last = None
     while "packets" in (answer := await lease(workers, name, number)):
         packets = [packet[0] for packet in answer["packets"]]
         assert (await commit(workers, name, query, number, packets))["accepted"]
-        number += 1
+        last, number = (number, packets), number + 1
+    return last
 
 
 def test_a_lease_that_is_asked_for_again_is_the_same_lease(session):
@@ -127,8 +129,12 @@ def test_a_commit_that_comes_again_is_merged_once_and_gets_the_same_answer(sessi
         await asyncio.sleep(0)
         merge.gate.set()
         assert [answer["accepted"] for answer in await asyncio.gather(*both)] == [True, True]
-        assert (await commit(workers, "w", query, 1, packets))["accepted"]
         assert merge.merged == [b"x"]
+        last = await run_all(workers, "w", query, 2)
+        merged = len(merge.merged)
+        assert (await clients.follow(query, 0, 0))["over"]
+        assert (await commit(workers, "w", query, *last))["accepted"]
+        assert len(merge.merged) == merged
 
     session(scene)
 
