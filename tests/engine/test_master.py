@@ -33,20 +33,36 @@ class Merge:
         await self.gate.wait()
         return call(*arguments)
 
-    def merger(self, code):
+    def soon(self, call, *arguments):
+        call(*arguments)
+
+    def merger(self, query, code):
         return self
 
-    def decode(self, delta, classes):
+    def decode(self, delta, classes, files):
         return delta
 
-    def merge(self, delta):
+    def merge(self, delta, files):
         self.merged.append(delta)
 
     def warnings(self):
         return []
 
+    def finish(self, good):
+        pass
+
+    def drop(self, uploads):
+        pass
+
+    def lost(self, worker):
+        pass
+
     def close(self):
         pass
+
+    @property
+    def spool(self):
+        return self
 
 
 @pytest.fixture
@@ -55,7 +71,7 @@ def session(tmp_path):
 
     def run(scene):
         async def go():
-            master = Master(tmp_path, 60.0)
+            master = Master(tmp_path, tmp_path, 60.0)
             merge = master._state.merge = Merge()
             try:
                 await scene(master.for_workers, master.for_clients, merge)
@@ -77,7 +93,7 @@ def lease(workers, name, number, wait=0.0, ran=(), opened=()):
 
 
 def commit(workers, name, query, sequence, packets, delta=b"x"):
-    return workers.commit(name, name, query, sequence, packets, delta, [], 0, 0)
+    return workers.commit(name, name, query, sequence, packets, delta, [], [], 0, 0)
 
 
 async def run_all(workers, name, query, number=1):
@@ -178,9 +194,7 @@ def test_only_so_many_large_outputs_are_on_their_way_at_a_time(session):
         asking = [asyncio.ensure_future(workers.admit(name)) for name in names]
         done, _ = await asyncio.wait(asking, timeout=0.05)
         assert len(done) == LARGE_DELTAS
-        await workers.commit(
-            "w0", "w0", 99, 1, [], b"", [], 0, 0
-        )  # a commit makes room, whatever comes of it
+        await commit(workers, "w0", 99, 1, [])  # which makes room, whatever comes of it
         assert await asking[LARGE_DELTAS]
         workers.lost("w1")  # and so does a death
         assert await asking[LARGE_DELTAS + 1]
