@@ -3,8 +3,8 @@
 A worker goes on with its file first, then takes another one at its own site, then one of the site that is
 furthest behind, if reading from there takes it less time than the site's own workers still have to work.
 Packets start small, grow to about a second of work at the rate measured for this worker and this source,
-and shrink towards the end so that all finish together. Where files are so small that a packet is over in
-no time, several go out at once.
+and shrink towards the end so that all finish together. Many workers get longer packets, so that the master
+can keep up with them. Where files are so small that a packet is over in no time, several go out at once.
 """
 
 from __future__ import annotations
@@ -19,12 +19,13 @@ from .rates import Rates
 from .rescue import Rescue
 from .stock import Stock
 
-FIRST_ENTRIES = 50  # in a packet as long as nobody's rate is known
+FIRST_ENTRIES = 10  # in a packet as long as nobody's rate is known
 FIRST_SECONDS = 0.1  # of a worker's first packet from a source; each one after is twice as long, up to
 LONGEST_SECONDS = 1.0
-SHORTEST_SECONDS = 0.05
+SHORTEST_SECONDS = 0.05  # towards the end
 END_SHARE = 0.5  # of the time that all workers need for all that is left, at most
-SOLO_SECONDS = 0.1  # so long before the end packets are committed one by one
+LONG_PER_SECOND = 1_000  # the master hands out no more of the longest packets than this,
+SHORT_PER_SECOND = 4_000  # and of the shortest
 TINY_SECONDS = 0.05  # shorter packets go out together, until they make up as much
 TINY_MOST = 0.2  # and none of them is meant to take longer, should its file be larger than it seems
 TOGETHER = 32
@@ -40,18 +41,23 @@ DEADLINE_FACTOR = 10.0  # times what it should take
 class Packetizer:
     """Cuts files into packets for those who ask; knows what is out, what came back and what is left.
 
-    ``files``: ``(size in bytes or -1, sites that hold a replica, entries or -1, clusters)`` each.
+    ``files``: ``(size in bytes or -1, sites that hold a replica, entries or -1, clusters)`` each. ``at_end``:
+    workers commit when nothing is left for them, so that a copy makes worthless all that its worker has run.
     ``packets`` has, by their numbers, those that are out or have come back.
     """
 
-    def __init__(self, files: Iterable[tuple[int, Iterable[str], int, Sequence[int]]]) -> None:
+    def __init__(
+        self, files: Iterable[tuple[int, Iterable[str], int, Sequence[int]]], at_end: bool = False
+    ) -> None:
         self.packets: dict[int, Packet] = {}
         self.last_id = 0
         self._workers: dict[str, Worker] = {}
         self._rates = Rates()
         self._stock = Stock(files, self._rates)
         self._out = Out()
-        self._rescue = Rescue(self.packets, self._out, self._stock, self._rates)
+        self._rescue = Rescue(self.packets, self._out, self._stock, self._rates, at_end)
+        self._at_end = at_end
+        self._first = self._shortest = self._longest = 0.0  # seconds of a packet
 
     # ------------------------------------------------------------ workers
 
@@ -60,6 +66,7 @@ class Packetizer:
         if name not in self._workers:
             worker = self._workers[name] = Worker(name, self._stock.site(site))
             self._rates.join(worker)
+            self._fit_sizes()
 
     def leave(self, name: str) -> Packet | None:
         """A worker is gone, what it had goes out again; returns the packet that it was at, if known."""
@@ -69,6 +76,7 @@ class Packetizer:
         begun = next(iter(worker.queue)) if worker.queue and worker.since >= 0 else 0
         packet = self.packets.get(begun)
         self._rates.leave(worker)
+        self._fit_sizes()
         self._read(worker, None)
         for file in worker.avoids:
             file.avoided_by -= {worker}
@@ -234,7 +242,7 @@ class Packetizer:
         packet = packet or stock.take_returned(stock.nowhere.returned, worker)
         return self._again(worker, packet, now, end)
 
-    def _near(self, worker: Worker, now: float, end: float, most: float = LONGEST_SECONDS) -> Packet | None:
+    def _near(self, worker: Worker, now: float, end: float, most: float = math.inf) -> Packet | None:
         """Of the worker's own file, of another one at its site, or of one that lies nowhere."""
         stock, site, file = self._stock, worker.site, worker.file
         if (
@@ -259,7 +267,7 @@ class Packetizer:
             behind = stock.behind(site)
             if site is worker.site or not behind:
                 continue
-            most = min(LONGEST_SECONDS, behind * END_SHARE)
+            most = behind * END_SHARE
             rate, wanted = self._size(worker, site, end, most)
             seconds = wanted / rate if rate else 0.0
             stalled = not patient and now - site.served > STALLED_SECONDS
@@ -291,7 +299,7 @@ class Packetizer:
         expected, deadline = _times(entries, rate)
         self.last_id += 1
         packet = Packet(
-            self.last_id, file.index, first, last, limit, end < SOLO_SECONDS, file.avoid, deadline
+            self.last_id, file.index, first, last, limit, self._last_ones(end), file.avoid, deadline
         )
         self._give(worker, file, packet, expected, now)
         return packet
@@ -303,7 +311,9 @@ class Packetizer:
         file = self._stock.files[packet.file]
         rate = self._rates.of(worker, self._stock.source(worker, file))
         expected, deadline = _times(self._stock.entries_in(packet), rate)
-        packet = packet._replace(solo=packet.solo or end < SOLO_SECONDS, avoid=file.avoid, deadline=deadline)
+        packet = packet._replace(
+            solo=packet.solo or self._last_ones(end), avoid=file.avoid, deadline=deadline
+        )
         self._give(worker, file, packet, expected, now)
         return packet
 
@@ -334,21 +344,31 @@ class Packetizer:
 
     # ------------------------------------------------------------ sizes
 
+    def _fit_sizes(self) -> None:
+        workers = self._rates.workers
+        self._longest = max(LONGEST_SECONDS, workers / LONG_PER_SECOND)
+        self._shortest = max(SHORTEST_SECONDS, workers / SHORT_PER_SECOND)
+        self._first = max(FIRST_SECONDS, self._shortest / 2)
+
     def _size(self, worker: Worker, source: Site, end: float, most: float) -> tuple[float, int]:
         """The worker's rate at a source, 0 if nobody can tell, and the entries that its packet is to have."""
         meter = worker.meters.get(source.name)
         if meter is not None:
             rate = meter.rate
-            seconds = FIRST_SECONDS * 2.0 ** min(meter.packets, 10)
+            seconds = min(self._longest, self._first * 2.0 ** min(meter.packets, 10))
         else:
             rate = self._rates.of(worker, source)
-            seconds = FIRST_SECONDS
+            seconds = self._first
         if not rate:
             return 0.0, int(
                 max(1, min(FIRST_ENTRIES, self._stock.remaining * END_SHARE / self._rates.workers))
             )
-        seconds = max(SHORTEST_SECONDS, min(seconds, most, end * END_SHARE))
+        seconds = min(seconds, max(self._shortest, min(most, end * END_SHARE)))
         return rate, max(1, int(seconds * rate))
+
+    def _last_ones(self, end: float) -> bool:
+        """Packets are as short as they get, and are committed one by one."""
+        return end * END_SHARE < self._shortest and not self._at_end
 
     def _end_in(self) -> float:
         """Seconds until everything is done if all workers go on; infinite if nobody can tell."""

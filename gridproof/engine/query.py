@@ -59,16 +59,17 @@ class Query:
     """Follows one query from its files to the last commit.
 
     ``on_missing``: ``"fail"`` raises `MissingFiles` once a file cannot be read anywhere, ``"skip"`` goes on
-    without it. ``error`` is set when the query has failed; ``finished`` when every packet is committed.
+    without it. ``at_end``: workers commit when nothing is left for them. ``error`` is set when the query has
+    failed; ``finished`` when every packet is committed.
     """
 
-    def __init__(self, files: Sequence[FileInfo], on_missing: str = "fail") -> None:
+    def __init__(self, files: Sequence[FileInfo], on_missing: str = "fail", at_end: bool = False) -> None:
         self.files = files
         self.tally = Tally()
         self.missing: dict[str, str] = {}
         self.error: QueryError | None = None
         self._on_missing = on_missing
-        self._packetizer = Packetizer((f.size, f.sites, f.entries, f.clusters) for f in files)
+        self._packetizer = Packetizer(((f.size, f.sites, f.entries, f.clusters) for f in files), at_end)
         self._log = CommitLog(self._packetizer.packets)
         self._hinted = {i for i, f in enumerate(files) if f.entries >= 0}  # and no commit has confirmed it
         self._trouble: dict[int, _Trouble] = defaultdict(_Trouble)

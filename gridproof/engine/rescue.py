@@ -19,7 +19,6 @@ from .rates import Rates
 from .stock import TRIES, Stock
 
 WATCH_SECONDS = 10.0  # how often a worker's deadlines are looked at; no packet has a shorter one
-COMMIT_SECONDS = 60.0  # an idle worker should have committed what it has run
 START_SECONDS = 0.05  # what a packet costs its second worker beyond its entries
 CLEARLY = 1.5  # a copy must be so many times faster than what its first worker still needs
 LOOK_SECONDS = 0.05  # how old the order of busy workers may be; with very many of them
@@ -27,13 +26,16 @@ LOOK_SECONDS_PER_WORKER = 20e-6  # it may be older, so that it costs little
 
 
 class Rescue:
-    """See the module."""
+    """See the module. ``at_end``: as in `Packetizer`."""
 
-    def __init__(self, packets: Mapping[int, Packet], out: Out, stock: Stock, rates: Rates) -> None:
+    def __init__(
+        self, packets: Mapping[int, Packet], out: Out, stock: Stock, rates: Rates, at_end: bool
+    ) -> None:
         self._packets = packets
         self._out = out
         self._stock = stock
         self._rates = rates
+        self._at_end = at_end
         self._watched: list[tuple[float, int, Worker]] = []  # heap by time: when to look at a worker again
         self._count = 0
         self._late: deque[int] = deque()  # packets past their deadline, some of which are no longer there
@@ -46,27 +48,26 @@ class Rescue:
             self._watch(worker, now + WATCH_SECONDS)
 
     def look_at(self, worker: Worker, now: float) -> float:
-        """See whether a worker with packets should have been done with them; if not, when it should."""
+        """See whether a worker should have been done with what it is at; if not, when it should be."""
+        if not worker.queue:  # what it has run it will commit, or be lost
+            return math.inf
         if worker.since < 0:
             worker.since = now
-        if worker.queue:
-            held = [next(iter(worker.queue))]
-            due = worker.since + self._packets[held[0]].deadline
-        else:
-            held = list(worker.ran)
-            due = worker.since + COMMIT_SECONDS
+        first = next(iter(worker.queue))
+        due = worker.since + self._packets[first].deadline
         if due > now:
             return due
-        self._late.extend(i for i in held if i not in self._out.second and i not in self._late)
+        if first not in self._out.second and first not in self._late:
+            self._late.append(first)
         return math.inf
 
     def overdue(self, worker: Worker, now: float) -> Packet | None:
         """A packet that another worker, dead or hung or slow, should have committed by now."""
         while self._watched and self._watched[0][0] <= now:
-            worker_due = heapq.heappop(self._watched)[2]
-            worker_due.watched = False
-            if worker_due.queue or worker_due.ran:
-                self._watch(worker_due, min(self.look_at(worker_due, now), now + WATCH_SECONDS))
+            other = heapq.heappop(self._watched)[2]
+            other.watched = False
+            if other.queue:
+                self._watch(other, min(self.look_at(other, now), now + WATCH_SECONDS))
         for _ in range(min(len(self._late), TRIES)):
             packet_id = self._late.popleft()
             holder = self._out.first.get(packet_id)
@@ -128,10 +129,12 @@ class Rescue:
         if packet_id in self._out.second or packet.last < 0:
             return None
         seconds = START_SECONDS + self._seconds(worker, packet)
-        if not packet.solo and worker.pace:  # what the holder has not committed will have to run again too
+        if not packet.solo and worker.pace:
             seconds += sum(holder.ran.values()) * holder.pace / worker.pace
         if not CLEARLY * seconds < self._first_for(holder, expected, now):
             return None
+        if not (packet.solo or self._at_end):  # if the copy comes first, none of these will count either
+            self._late.extend(i for i in [*holder.queue, *holder.ran] if i != packet_id)
         return packet._replace(solo=True)
 
     def _seconds(self, worker: Worker, packet: Packet) -> float:

@@ -210,7 +210,7 @@ class WorkerLoop:
     async def _handle(self, query: int, packet: Packet, file: Mapping[str, Any]) -> bool:
         """Run a packet; False if the query's others need not be tried."""
         layout = self._known[query].layout
-        alone = packet.solo and not self._committer.at_end
+        alone = packet.solo
         if alone or (layout and packet.file != self._file):
             # With friends an instance keeps to one file: ROOT's readers confuse friends of two trees.
             await self._commit()

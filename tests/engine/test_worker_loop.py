@@ -152,11 +152,11 @@ def test_a_packet_that_was_taken_back_is_not_run():
     assert runner.ran == [1]
 
 
-def test_with_one_commit_at_the_end_solo_packets_stay_in_the_instance():
+def test_with_one_commit_at_the_end_a_copy_of_another_workers_packet_is_committed_alone():
     query = {**QUERY, "commit": "end"}
-    leases = (lease(packet(1)), lease(packet(2, solo=True)))
+    leases = (lease(packet(1)), lease(packet(2)), lease(packet(3, solo=True)))
     master = work(lambda: Master(*leases, query=query), Runner())
-    assert [commit["packets"] for commit in master.said["commit"]] == [[1, 2]]
+    assert [commit["packets"] for commit in master.said["commit"]] == [[1, 2], [3]]
 
 
 def test_a_file_that_is_used_up_by_its_first_packet_needs_no_message_of_its_own():

@@ -33,7 +33,7 @@ class Running:
         self.spec = spec
         self.merger = merger
         self.parts = parts
-        self.state = Query(parts[0].infos(), spec["on_missing"])
+        self.state = Query(parts[0].infos(), spec["on_missing"], spec["commit"] == "end")
         self.counting: Query | None = None
         self.learnt: dict[FileKey, Learnt] = {}  # in this query
         self._census = Census(parts)
@@ -207,7 +207,7 @@ class Running:
             part, place = self._census.place(index)
             part.entries[place] = entries
         self.counting = None
-        self.state = Query(self.parts[0].infos(), self.spec["on_missing"])
+        self.state = Query(self.parts[0].infos(), self.spec["on_missing"], self.spec["commit"] == "end")
         if problem := self._census.problem():
             self.state.error = QueryError(problem)
         for worker, site in self._sites.items():
