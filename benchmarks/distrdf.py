@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import sys
 import tempfile
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import harness
-from harness import Peer, say
+from harness import Peer
 
 WORKERS = 2
 CLAIM = (
@@ -23,55 +22,46 @@ CLAIM = (
 )
 
 
-def repeated(files: list[Path], pairs: int) -> dict[str, Any]:
-    """Queries in sessions that have run the same one before."""
-    with (
-        tempfile.TemporaryDirectory(prefix="gridproof-bench-") as cache,
-        Peer("gridproof", workers=WORKERS, cache=cache) as ours,
-        Peer("distrdf", workers=WORKERS) as theirs,
-    ):
-        ours.run(files)
-        theirs.run(files)
-        return _compare(pairs, lambda: ours.run(files), lambda: theirs.run(files))
+def session(way: str, files: list[Path], queries: int, **settings: Any) -> list[dict[str, Any]]:
+    """The same query some times in a fresh session."""
+    with Peer(way, workers=WORKERS, **settings) as peer:
+        return [peer.run(files) for _ in range(queries)]
 
 
-def first(files: list[Path], pairs: int, warm: bool) -> dict[str, Any]:
-    """First queries of fresh sessions."""
-
-    def theirs() -> dict[str, Any]:
-        with Peer("distrdf", workers=WORKERS) as peer:
-            return peer.run(files)
-
-    with tempfile.TemporaryDirectory(prefix="gridproof-bench-") as used:
-
-        def ours() -> dict[str, Any]:
-            with (
-                tempfile.TemporaryDirectory(prefix="gridproof-bench-") as empty,
-                Peer("gridproof", workers=WORKERS, cache=used if warm else empty) as peer,
-            ):
-                return peer.run(files)
-
-        if warm:
-            ours()
-        return _compare(pairs, ours, theirs)
-
-
-def _compare(
-    pairs: int, ours: Callable[[], dict[str, Any]], theirs: Callable[[], dict[str, Any]]
-) -> dict[str, Any]:
+def compare(files: list[Path], pairs: int) -> dict[str, Any]:
+    """Every round: a session of each with two queries, and one on a node that has compiled nothing."""
+    seconds: dict[str, list[float]] = {"again": [], "rdf_again": []}
     results: list[dict[str, list[float]]] = []
 
-    def kept(way: Callable[[], dict[str, Any]]) -> float:
-        found = way()
-        results.append(found["bins"])
-        return float(found["seconds"])
+    def took(answers: list[dict[str, Any]], again: str = "") -> float:
+        results.extend(answer["bins"] for answer in answers)
+        if again:
+            seconds[again].append(answers[1]["seconds"])
+        return float(answers[0]["seconds"])
 
-    mine, others = harness.interleaved(pairs, lambda: kept(ours), lambda: kept(theirs))
+    def theirs() -> float:
+        return took(session("distrdf", files, 2), "rdf_again")
+
+    def warm() -> float:
+        return took(session("gridproof", files, 2, cache=used), "again")
+
+    def cold() -> float:
+        with tempfile.TemporaryDirectory(prefix="gridproof-bench-") as empty:
+            return took(session("gridproof", files, 1, cache=empty))
+
+    with tempfile.TemporaryDirectory(prefix="gridproof-bench-") as used:
+        session("gridproof", files[:1], 1, cache=used)
+        first_warm, first, first_cold = harness.interleaved(pairs, warm, theirs, cold)
     harness.same(*results)
     return {
-        "ratio": harness.ratios(others, mine),
-        "seconds": harness.spread(mine),
-        "distrdf_seconds": harness.spread(others),
+        "repeated": harness.ratios(seconds["rdf_again"], seconds["again"]),
+        "first_warm": harness.ratios(first, first_warm),
+        "first_cold_time": harness.ratios(first_cold, first),
+        "repeated_seconds": harness.spread(seconds["again"]),
+        "first_warm_seconds": harness.spread(first_warm),
+        "first_cold_seconds": harness.spread(first_cold),
+        "distrdf_repeated_seconds": harness.spread(seconds["rdf_again"]),
+        "distrdf_first_seconds": harness.spread(first),
     }
 
 
@@ -79,19 +69,10 @@ def main() -> int:
     scale = harness.scale()
     events = scale(2_000_000, 250_000)
     files = harness.data(scale(20, 4), events)
-    say("repeated query")
-    again = repeated(files, scale.pairs)
-    say("first query, compiled before")
-    warm = first(files, scale.pairs, warm=True)
-    say("first query, never compiled")
-    cold = first(files, scale.pairs, warm=False)
-    value = {
-        "repeated": again["ratio"]["median"],
-        "first_warm": warm["ratio"]["median"],
-        "first_cold_time": round(1 / cold["ratio"]["median"], 4),
-    }
+    figures = compare(files, scale.pairs)
+    value = {what: figures[what]["median"] for what in ("repeated", "first_warm", "first_cold_time")}
     met = value["repeated"] >= 1.3 and value["first_warm"] >= 3 and value["first_cold_time"] <= 1.2
-    figures = {"events": events * len(files), "repeated": again, "first_warm": warm, "first_cold": cold}
+    figures["events"] = events * len(files)
     harness.report("distrdf", CLAIM, value, met, scale.pairs, figures, scale.quick)
     return 0
 
