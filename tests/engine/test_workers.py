@@ -1,5 +1,7 @@
 """Workers whose selectors use too much memory or do not come back, and queries that are cancelled."""
 
+import time
+
 import pytest
 
 from gridproof.engine import runtime
@@ -13,11 +15,11 @@ SELECTOR = """
 #include <TSelector.h>
 #include <chrono>
 #include <cstring>
-#include <fstream>
 #include <sstream>
 #include <string>
 #include <thread>
 #include <vector>
+#include <fcntl.h>
 class Wild : public TSelector {
    TH1D *seen = nullptr; Long64_t processed = 0; std::vector<char *> kept;
    void Take(std::size_t bytes) {
@@ -30,11 +32,11 @@ public:
    bool Process(Long64_t entry) override {
       std::string how, begun;
       std::istringstream(GetOption()) >> how >> begun;
-      if (!begun.empty()) std::ofstream(begun.c_str());
+      const bool first = !begun.empty() && open(begun.c_str(), O_CREAT | O_EXCL, 0600) >= 0;
       seen->Fill(0.5);
       if (how == "slow") std::this_thread::sleep_for(std::chrono::seconds(1));
       if (how == "brisk") std::this_thread::sleep_for(std::chrono::milliseconds(1));
-      if (how == "stuck") std::this_thread::sleep_for(std::chrono::hours(1));
+      if (how == "stuck" || (how == "hangs" && first)) std::this_thread::sleep_for(std::chrono::hours(1));
       if (how == "hungry") Take(5'000'000);
       if (how == "greedy") Take(20'000'000'000);
       return true;
@@ -98,6 +100,13 @@ def run(submit):
             query.forget()
 
     return process
+
+
+@pytest.fixture(scope="module")
+def two_workers(cluster, submit):
+    """Has one more worker than the tests before."""
+    cluster.start()
+    cluster.workers(2)
 
 
 def cancel_within_a_packet(run, how, begun):
@@ -171,9 +180,8 @@ def test_entries_of_friends_are_counted_once_and_verified(cluster, run, place, f
         run("", parts=parts)
 
 
-def test_two_queries_run_side_by_side(cluster, submit, place):
-    cluster.start()
-    cluster.workers(2)
+@pytest.mark.usefixtures("two_workers")
+def test_two_queries_run_side_by_side(submit, place):
     parts = [part(make_file(place / "long.root", 3 * ENTRIES))]
     both = [submit("brisk", parts=parts), submit("brisk", parts=parts)]
     together = False
@@ -183,3 +191,14 @@ def test_two_queries_run_side_by_side(cluster, submit, place):
     for query in both:
         assert query.result()["seen"].GetEntries() == 3 * ENTRIES
         query.forget()
+
+
+@pytest.mark.usefixtures("two_workers")
+def test_a_packet_that_hangs_at_one_worker_is_run_by_another_one(cluster, submit, tmp_path):
+    before = {worker["pid"] for worker in cluster.workers(2)}
+    query = submit(f"hangs {tmp_path / 'begun'}")
+    assert query.result()["seen"].GetEntries() == ENTRIES
+    query.forget()
+    while len(before & {worker["pid"] for worker in cluster.workers(0)}) == 2:
+        time.sleep(0.1)  # until the one that hangs is replaced
+    assert len(before & {worker["pid"] for worker in cluster.workers(2)}) == 1
