@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from . import outputs
@@ -29,18 +29,12 @@ def pause(commits: int, feedback: float, cost: float, interval: float) -> float:
 
 
 class Committer:
-    """Sends the outputs of a runner's instances to the master, at most one at a time.
+    """Sends the outputs of a runner's instances to the master, at most one at a time."""
 
-    ``do`` calls a function in the runner's thread.
-    """
-
-    def __init__(
-        self, master: MasterLink, name: str, runner: Runner, do: Callable[..., Awaitable[Any]]
-    ) -> None:
+    def __init__(self, master: MasterLink, name: str, runner: Runner) -> None:
         self._master = master
         self._name = name
         self._runner = runner
-        self._do = do
         self._query = 0
         self._feedback = 0.0
         self._interval = 0.0  # what the master wants at least
@@ -65,16 +59,10 @@ class Committer:
         cost = self._runner.instance_cost
         return now - self.began >= pause(self._commits, self._feedback, cost, self._interval)
 
-    async def commit(self) -> None:
-        """End the open instance and send its outputs, after those of the one before.
-
-        Raises:
-            PacketFailed: its end failed.
-        """
-        delta = await self._do(self._runner.finish)
-        if delta is not None:
-            self._commits += 1
-            await self._send(self._query, delta)
+    async def commit(self, delta: Delta) -> None:
+        """Send the outputs of an instance that has ended, after those of the one before."""
+        self._commits += 1
+        await self._send(self._query, delta)
 
     async def counted(self, query: int, packets: Sequence[int]) -> None:
         """Commit packets that only told how many entries files have."""

@@ -187,15 +187,14 @@ class Runner:
         """Packets of the open instance."""
         return tuple(self._running.packets) if self._running else ()
 
-    def finish(self) -> Delta | None:
-        """End the open instance's life and take its outputs; None if it has run nothing.
+    def finish(self) -> Delta:
+        """End the open instance's life and take its outputs; it has run something.
 
         Raises:
             PacketFailed: SlaveTerminate failed.
         """
         running, self._running = self._running, None
-        if running is None or not running.packets:
-            return None
+        assert running is not None
         began = time.monotonic()
         problem = str(running.instance.SlaveTerminate())
         if problem:

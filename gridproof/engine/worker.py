@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -15,7 +16,7 @@ from .committer import Committer
 from .masterlink import Channel, MasterLink
 from .memory import MemoryGuard
 from .packets import Packet
-from .runner import Failure, PacketFailed, Runner
+from .runner import Delta, Failure, PacketFailed, Runner
 from .watch import Attempt, Pace, Watch
 
 LEASE_WAIT = 10.0
@@ -83,7 +84,7 @@ class WorkerLoop:
         """Introduce this worker and work."""
         self._runner = await self._do(self._make_runner)
         self._watch = Watch(self._master, self._memory, self._pace, self._runner.stop, self._held)
-        self._committer = Committer(self._master, self._name, self._runner, self._do)
+        self._committer = Committer(self._master, self._name, self._runner)
         await self._master.ask("hello", name=self._name, site=site, host=host, pid=pid)
         tasks = [
             asyncio.ensure_future(each) for each in (self._work(), self._watch.memory(), self._watch.time())
@@ -298,10 +299,21 @@ class WorkerLoop:
         try:
             if self._void.intersection((self._query, packet) for packet in packets):
                 raise PacketFailed(Failure("stopped", "a packet was taken back"))
-            await self._committer.commit()
+            delta = await self._finish(packets[-1])
         except PacketFailed as failed:
             await self._fail(self._query, packets[-1], packets, failed.failure)
+        else:
+            await self._committer.commit(delta)
         self._void.clear()
+
+    async def _finish(self, last: int) -> Delta:
+        """End the open instance, which has run the packet ``last``; its end may hang or starve too."""
+        self._watch.attempt = Attempt(self._query, last, math.inf)
+        try:
+            delta: Delta = await self._do(self._runner.finish)
+        finally:
+            self._watch.attempt = None
+        return delta
 
     async def _fail(self, query: int, packet: int, at_risk: Sequence[int], failure: Failure) -> None:
         """Report a failed packet; those that its instance had run before did not happen either."""

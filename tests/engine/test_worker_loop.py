@@ -57,12 +57,16 @@ class Master:
 
 
 class Runner:
-    """Has run what it was given; ``blocks``: a packet that waits until it is told to stop or let go."""
+    """Has run what it was given.
+
+    ``blocks``: a packet that waits until it is told to stop or let go; ``ends``: False if `finish` waits so.
+    """
 
     instance_cost = 0.0
 
-    def __init__(self, blocks=-1, obeys=True, entries=100, fails=()):
+    def __init__(self, blocks=-1, obeys=True, entries=100, fails=(), ends=True):
         self.ran, self.uncommitted = [], ()
+        self._ends = ends
         self._blocks, self._obeys, self._entries, self._fails = blocks, obeys, entries, fails
         self.let_go = threading.Event()
 
@@ -87,6 +91,8 @@ class Runner:
         return self._entries, 0.01, "site"
 
     def finish(self):
+        if not self._ends:
+            self.let_go.wait()
         packets, self.uncommitted = self.uncommitted, ()
         return Delta(packets, b"", (), 0, 0)
 
@@ -214,6 +220,12 @@ def test_a_packet_that_hangs_beyond_its_deadline_ends_the_process_once_another_o
     assert set(failed["released"]) == {1, 2, 4}
 
 
+def test_an_instance_whose_end_hangs_ends_the_process_once_its_query_is_over():
+    runner = Runner(ends=False, obeys=False)
+    with pytest.raises(Unfit):
+        work(lambda: Master(lease(packet(1)), late=False), runner, Pace(ask=0.01, leave=0.01))
+
+
 def test_two_queries_by_turns_are_described_once():
     leases = [lease(packet(n), query=1 + n % 2) for n in range(6)]
     master = work(lambda: Master(*leases), Runner())
@@ -222,7 +234,7 @@ def test_two_queries_by_turns_are_described_once():
 
 
 def committer(**query):
-    made = Committer(None, "w1", Runner(), None)
+    made = Committer(None, "w1", Runner())
     made.begin(1, {**QUERY, **query})
     return made
 
