@@ -162,12 +162,13 @@ for line in sys.stdin:
 class Cluster:
     """A master and workers as processes of their own, with TLS; this process is the client.
 
+    ``prelude``: code that the workers' processes run first; ``WHERE`` is this cluster's directory to them.
     Files of kind ``url`` have as replicas ``(URL of a server, site)``.
     """
 
-    def __init__(self, workers: int, cache: Path | None = None) -> None:
+    def __init__(self, workers: int, cache: Path | None = None, prelude: str = "") -> None:
         self._directory = tempfile.TemporaryDirectory(prefix="gridproof-bench-")
-        where = Path(self._directory.name)
+        where = self.directory = Path(self._directory.name)
         self.cache = cache or where / "cache"
         self.cache.mkdir(exist_ok=True)
         self._log = (where / "log").open("wb")
@@ -176,7 +177,11 @@ class Cluster:
         self.master = processes.spawn(
             [sys.executable, "-m", "gridproof.proxy.master"], stdout=subprocess.PIPE, stderr=self._log
         )
-        self._forker = processes.spawn([sys.executable, "-c", _FORKER], stderr=self._log, stdout=self._log)
+        self._forker = processes.spawn(
+            [sys.executable, "-c", f"import os\nWHERE = {str(where)!r}\n{prelude}{_FORKER}"],
+            stderr=self._log,
+            stdout=self._log,
+        )
         server, client = identities.scheduler, identities.client
         self._write(
             self.master,

@@ -180,7 +180,8 @@ class Query:
             if canvas is not None:
                 canvas.show({str(item.GetName()): item for item in outputs})
             objects = queries.terminate(instance, outputs, queries.files(self.id, answer["files"]))
-            return Result(queries.root, objects, _summary(status), queries.upload)
+            summary = _summary({**status, "sent_bytes": status["sent_bytes"] + len(data)})
+            return Result(queries.root, objects, summary, queries.upload)
 
     def _know_code(self) -> None:
         """Outputs may be of the selector's own classes."""

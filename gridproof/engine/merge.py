@@ -65,7 +65,7 @@ class Merger:
         self._bundles = bundles
         self._merger = root.gridproof.Merger()
         self._warnings: list[str] = []
-        self._failed: MergeError | None = None
+        self._failed = ""  # why nothing can be had any more
         self.spool = Spool(root, directory)
 
     def decode(self, data: bytes, classes: Iterable[str], files: Uploaded = ()) -> Any:
@@ -94,7 +94,7 @@ class Merger:
                 raise MergeError(f"the workers' outputs cannot be merged: {problem}")
             self.spool.merge(files)
         except MergeError as error:
-            self._failed = error
+            self._failed = str(error)
             raise
 
     def snapshot(self) -> bytes:
@@ -106,7 +106,10 @@ class Merger:
         self._check()
         if self._merger is None:
             return self.spool.read(RESULT, 0, self.spool.sizes()[RESULT])
-        return runtime.to_bytes(self._merger.Output())
+        try:
+            return runtime.to_bytes(self._merger.Output())
+        except ValueError as error:
+            raise MergeError(f"the merged outputs cannot be sent: {error}") from None
 
     def finish(self, good: bool) -> None:
         """Nothing comes any more: outputs go from memory into a file, and output files are completed.
@@ -120,7 +123,7 @@ class Merger:
             else:
                 self.spool.remove()
         except MergeError as error:
-            self._failed = error
+            self._failed = str(error)
             self.spool.remove()
             return
         with suppress(MergeError):  # the disk is full: they stay in memory
@@ -152,8 +155,8 @@ class Merger:
         return self.spool.read(name, offset, size)
 
     def _check(self) -> None:
-        if self._failed is not None:
-            raise self._failed
+        if self._failed:
+            raise MergeError(self._failed)
 
     def warnings(self) -> list[str]:
         """Outputs that could only be kept, not merged."""

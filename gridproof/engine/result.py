@@ -19,8 +19,9 @@ class Summary:
 
     ``events``: entries processed; ``bytes_read`` from storage, ``local_bytes`` of them from an SE of the
     worker's own site; ``wall``: seconds at the master; ``per_worker``: entries by worker;
-    ``missing_files``: why, by name; ``received_bytes``, ``sent_bytes``: outputs that workers sent to the
-    master, and what it sent to them; ``master_memory``: bytes that the session's master had at most.
+    ``missing_files``: why, by name; ``merge_seconds``: what merging took at the master; ``received_bytes``,
+    ``sent_bytes``: outputs that workers sent to the master, and what it sent to them and to this process;
+    ``master_memory``: bytes that the session's master had at most.
     """
 
     events: int
@@ -46,7 +47,8 @@ class Summary:
         text = (
             f"{self.events:,} events in {self.wall:.2f} s ({self.events / wall:,.0f}/s, "
             f"{self.bytes_read / wall / 1e6:.1f} MB/s, {self.local_fraction:.0%} read at the own site) "
-            f"by {len(self.per_worker)} workers"
+            f"by {len(self.per_worker)} workers; master: {self.received_bytes / 1e6:.1f} MB in, "
+            f"{self.sent_bytes / 1e6:.1f} MB out, {self.master_memory / 1e6:.0f} MB of memory"
         )
         missing = [f"missing: {name}: {why}" for name, why in self.missing_files.items()]
         return "\n".join([text, *missing, *self.warnings])

@@ -203,9 +203,13 @@ class Runner:
         for name in self._outputs.clear():
             reason = f"the selector has not added its gridproof::OutputFile {name} to fOutput, at the end"
             raise PacketFailed(Failure("selector", reason))
+        try:
+            data = runtime.to_bytes(running.instance.Output())
+        except ValueError as error:
+            raise PacketFailed(Failure("selector", f"{error}; at the end")) from None
         delta = Delta(
             tuple(running.packets),
-            runtime.to_bytes(running.instance.Output()),
+            data,
             tuple(str(name) for name in running.instance.OutputClasses()),
             running.bytes_read,
             running.local_bytes,

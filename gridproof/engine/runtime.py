@@ -11,6 +11,9 @@ from .. import _root
 INCLUDE = Path(__file__).parents[1] / "include"
 """Where ``<gridproof/OutputFile.h>`` lies."""
 
+LARGEST = (1 << 30) - 2
+"""Bytes of objects that ROOT can pack."""
+
 _HEADER = Path(__file__).with_name("merge.h")  # includes runtime.h
 _UNLOCKED = {
     "Source": ("Befriend", "Clusters", "TakeBytes"),
@@ -49,7 +52,16 @@ def load_threaded() -> Any:
 
 
 def to_bytes(packed: Any) -> bytes:
-    """The content of a ``gridproof::Bytes``, copied."""
+    """The content of a ``gridproof::Bytes``, copied.
+
+    Raises:
+        ValueError: it is more than ROOT can pack.
+    """
+    if int(packed.Length()) > LARGEST:
+        raise ValueError(
+            f"{int(packed.Length()) / 1e9:.2f} GB of objects are more than the {LARGEST / 1e9:.2f} GB "
+            "that ROOT can send at a time; a gridproof::OutputFile can be larger"
+        )
     return ctypes.string_at(int(packed.Address()), int(packed.Length()))
 
 

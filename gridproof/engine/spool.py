@@ -7,6 +7,7 @@ import re
 import shutil
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -108,8 +109,14 @@ class Spool:
 
     def keep(self, name: str, data: bytes) -> None:
         """Keep bytes as a file of that name."""
-        self._merged[name] = self._directory / f"output {len(self._merged)}"
-        self._write(self._merged[name], 0, data)
+        path = self._directory / f"output {len(self._merged)}"
+        try:
+            self._write(path, 0, data)
+        except MergeError:
+            with suppress(OSError):
+                path.unlink()
+            raise
+        self._merged[name] = path
 
     def sizes(self) -> dict[str, int]:
         """Names and bytes of the files that are kept."""

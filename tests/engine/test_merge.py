@@ -330,3 +330,34 @@ def test_bytes_that_are_no_outputs_are_refused(merger):
 def test_an_unknown_class_is_named(merger):
     with pytest.raises(MergeError, match="class Nowhere of an output is not known"):
         merger.decode(b"", ["Nowhere"])
+
+
+def test_finished_outputs_lie_in_a_file_and_are_read_in_pieces(root, merger, tmp_path):
+    add(merger, root, root.histogram(10, 0, 10))
+    before = merger.snapshot()
+    merger.finish(good=True)
+    (file,) = (tmp_path / "query-1").iterdir()
+    assert file.read_bytes() == before == merger.snapshot()
+    assert merger.sizes() == {"": len(before)}
+    assert merger.read("", 0, 100) + merger.read("", 100, len(before)) == before
+    merger.spool.remove()
+    assert not (tmp_path / "query-1").exists()
+
+
+def test_finished_outputs_stay_in_memory_where_no_file_can_be_written(root, merger, tmp_path):
+    add(merger, root, root.histogram(10, 0, 10))
+    (tmp_path / "query-1").write_text("in the way")
+    merger.finish(good=True)
+    data = merger.snapshot()
+    assert merger.sizes() == {"": len(data)}
+    assert merger.read("", 0, 100) + merger.read("", 100, len(data)) == data
+
+
+def test_after_a_failed_merge_nothing_is_given(root, merger):
+    add(merger, root, root.histogram(10, 0, 10))
+    with pytest.raises(MergeError):
+        add(merger, root, root.histogram(7, 0.3, 11))
+    merger.finish(good=False)
+    for ask in (merger.snapshot, merger.sizes, lambda: merger.read("", 0, 10)):
+        with pytest.raises(MergeError, match="limits are inconsistent"):
+            ask()

@@ -143,6 +143,15 @@ def test_trees_and_histograms_in_files_are_merged_exactly(process, cluster, tmp_
     assert until(lambda: not left_over(cluster))
 
 
+def test_the_summary_tells_what_went_through_the_master(process):
+    result = process("large")
+    summary = result.summary
+    assert summary.received_bytes > result["skim.root"].size / 2
+    assert 0 < summary.sent_bytes < summary.received_bytes  # the file is still there
+    assert 50e6 < summary.master_memory < 5e9
+    assert "master: " in str(summary)
+
+
 def test_a_temporary_copy_goes_with_the_result(process):
     result = process()
     path = result["skim.root"].path

@@ -99,7 +99,9 @@ class ForClients:
             if running.snapshot[0] != running.merges:
                 data = await self._state.merge.run(running.merger.snapshot)
                 running.snapshot = (running.merges, data)
-            return {"version": running.snapshot[0], "data": running.snapshot[1]}
+            version, data = running.snapshot
+        running.sent_bytes += len(data)
+        return {"version": version, "data": data}
 
     async def result(self, query: int) -> dict[str, Any]:
         """The merged outputs of a query that is over: ``data`` is the beginning of a TList's ``size`` bytes.
@@ -110,12 +112,15 @@ class ForClients:
         async with running.merging:
             sizes = await self._state.merge.run(running.merger.sizes)
             data = await self._state.merge.run(running.merger.read, RESULT, 0, CHUNK)
+        running.sent_bytes += len(data)
         return {"size": sizes.pop(RESULT), "data": data, "files": list(sizes.items())}
 
     async def fetch(self, query: int, name: str, offset: int, size: int) -> bytes:
         """Bytes of an output file of a query that is over; at most `CHUNK`, fewer at its end."""
-        read = self._known(query).merger.read
-        return bytes(await self._state.merge.run(read, name, offset, min(size, CHUNK)))
+        running = self._known(query)
+        data = bytes(await self._state.merge.run(running.merger.read, name, offset, min(size, CHUNK)))
+        running.sent_bytes += len(data)
+        return data
 
     async def cancel(self, query: int) -> None:
         """Stop a query; its workers learn it within a second or two, in the middle of a packet too."""

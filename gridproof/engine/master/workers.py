@@ -164,6 +164,7 @@ class ForWorkers:
             running = self._state.in_phase(query)
             if running is None:
                 return {"accepted": self._was_accepted(query, incarnation, sequence), "interval": 0.0}
+            running.received_bytes += len(delta)
             if running.counting is not None:
                 verdict = running.counting.claim(worker, incarnation, sequence, packets)
             else:
@@ -334,7 +335,7 @@ class ForWorkers:
                     running, worker, incarnation, sequence, packets, delta, classes, files
                 )
             except MergeError as error:
-                running.state.error = error
+                running.state.error = error.with_traceback(None)  # which holds the outputs
                 return Verdict(False)
 
     def _was_accepted(self, query: int, incarnation: str, sequence: int) -> bool:
@@ -371,7 +372,6 @@ class ForWorkers:
         if verdict.accepted:
             await merge.run(running.merger.merge, objects, files)
             running.merges += 1
-            running.received_bytes += len(delta)
         running.merged(time.monotonic() - began)
         return verdict
 
