@@ -27,7 +27,7 @@ once = MasterLink.once
 async def timed(self, message, **content):
     began = time.perf_counter()
     answer = await once(self, message, **content)
-    if message == "lease" and answer.get("packets"):
+    if message == "lease" and not content["wait"]:  # while it has another one
         with open(f"{WHERE}/waits-{os.getpid()}", "a") as file:
             file.write(f"{time.perf_counter() - began}\\n")
     return answer

@@ -49,6 +49,7 @@ class MergeThread:
         return Merger(self._root, self._code, code, self._scratch / f"query-{query}")
 
     def _load(self) -> None:
+        runtime.return_memory()
         self._root = runtime.load_threaded()
         self._code = CodeStore(self._root, self._cache, renames=False)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ LARGEST = (1 << 30) - 2
 """Bytes of objects that ROOT can pack."""
 
 _HEADER = Path(__file__).with_name("merge.h")  # includes runtime.h
+_M_MMAP_THRESHOLD = -3  # malloc.h
 _UNLOCKED = {
     "Source": ("Befriend", "Clusters", "TakeBytes"),
     "Instance": ("Begin", "SlaveBegin", "Process", "SlaveTerminate", "Terminate", "Output"),
@@ -49,6 +51,15 @@ def load_threaded() -> Any:
     root.ROOT.EnableThreadSafety()
     root.gridproof.WatchErrors()
     return root
+
+
+def return_memory() -> None:
+    """Have large pieces of memory given back as soon as they are free, in a process that handles many.
+
+    Otherwise glibc keeps them, in its own good time more and more of them.
+    """
+    with suppress(AttributeError):  # another C library
+        ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, 1 << 20)
 
 
 def to_bytes(packed: Any) -> bytes:
