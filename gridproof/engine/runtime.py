@@ -59,7 +59,7 @@ def return_memory() -> None:
     Otherwise glibc keeps them, in its own good time more and more of them.
     """
     with suppress(AttributeError):  # another C library
-        ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, 1 << 20)
+        ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, 4 << 20)
 
 
 def to_bytes(packed: Any) -> bytes:
