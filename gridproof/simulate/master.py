@@ -115,9 +115,9 @@ class Master:
         """Entries and clusters of files; answers the packets that are void."""
         self._answer(worker, answer, now, self._open(worker, openings))
 
-    def interval(self, worker: Asker, answer: Signal, now: float) -> None:
-        """What a worker needs once: how many seconds lie between its commits at least."""
-        self._answer(worker, answer, now, self._interval())
+    def describe(self, worker: Asker, answer: Signal, now: float) -> None:
+        """What a worker needs once: the seconds between its commits, and between its questions, at least."""
+        self._answer(worker, answer, now, (self._interval(), self._pause()))
 
     def begin(self, worker: Asker, answer: Signal, now: float, packet: int) -> None:
         """Whether to run a solo packet that has waited."""
@@ -171,7 +171,7 @@ class Master:
             verdict = self.query.claim(worker.name, worker.name, sequence, packets)
             if verdict.accepted:
                 self._accepted(delta)
-            else:
+            if verdict.orphans:
                 self._tell()
             self.settle(done)
             self._merged = True

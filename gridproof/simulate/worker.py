@@ -38,7 +38,8 @@ class Delta:
 class Worker:
     """Pulls packets, runs and commits them until it is killed.
 
-    ``rate``: entries per second; ``idle_since``: when its last packet ended.
+    ``rate``: entries per second; ``ask``: seconds after which it asks whether a packet is still wanted;
+    ``idle_since``: when its last packet ended.
     """
 
     __slots__ = (
@@ -55,6 +56,7 @@ class Worker:
         "_void",
         "_work",
         "_world",
+        "ask",
         "idle_since",
         "latency",
         "name",
@@ -69,6 +71,7 @@ class Worker:
         self.site = site
         self.rate = rate
         self.latency = latency
+        self.ask = PACE.ask
         self.idle_since = -1.0
         self.read: Read | None = None
         self._world = world
@@ -103,7 +106,8 @@ class Worker:
                     continue
             self._next = self._ask(0.0)
             if self._interval < 0:  # a query that it has not met
-                self._interval = yield master.ask(self, master.interval)
+                self._interval, pause = yield master.ask(self, master.describe)
+                self.ask = max(PACE.ask, pause)
             self._work = packets
             while self._work:
                 packet = self._work.pop(0)
@@ -210,6 +214,7 @@ class Worker:
         self.read.stop()
         self.read = None
         self.idle_since = world.clock.now
+        seconds = world.clock.now - opened
         world.ran(began, entries)
         if news == "stuck":
             del self._trees[packet.file]
@@ -219,7 +224,7 @@ class Worker:
             self._void.update((yield told))
         if news == "unwanted" or packet.id in self._void:
             return "stopped", []
-        self._ran.append((packet.id, entries, world.clock.now - opened, source))
+        self._ran.append((packet.id, entries, seconds, source))
         delta = self._delta
         delta.packets.append(packet.id)
         delta.ranges.append((packet.file, packet.first, last))
@@ -233,7 +238,7 @@ class Worker:
         world, master = self._world, self._world.master
         news: str = yield read.news
         while news == "late":
-            waiting = read.wait_again(PACE.ask)
+            waiting = read.wait_again(self.ask)
             overdue = world.clock.now - began > packet.deadline
             wanted = yield master.ask(self, master.late, packet.id, overdue)
             if not wanted and not waiting.happened:

@@ -16,7 +16,7 @@ from .clock import Clock
 from .master import Master
 from .network import NEVER, Link, Read
 from .scenario import Outage, Scenario, Site
-from .worker import PACE, Delta, Worker
+from .worker import Delta, Worker
 
 STANDSTILL = 6 * 3600.0  # seconds without a packet run: the query hangs
 
@@ -99,7 +99,7 @@ class World:
             entries,
             worker.rate / self.files[packet.file].cost,
             self.scenario.dataset.entry_bytes,
-            PACE.ask,
+            worker.ask,
             failures.read_timeout,
             bool(failures.hang_rate) and self._bad_luck.random() < failures.hang_rate,
         )
