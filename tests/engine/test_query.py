@@ -1,16 +1,8 @@
-"""No interleaving of leases, commits, deaths and failures loses or doubles an entry."""
-
-from itertools import pairwise
-
-from hypothesis import settings
-from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+"""What a query decides about its workers' packets, commits and failures."""
 
 from gridproof.engine.packets import cut
 from gridproof.engine.query import FileInfo, Query
 from gridproof.errors import MemoryLimit, MissingFiles, SelectorError
-
-SITES = ("A", "B", "C")
 
 
 def make(entries, sites=("A",), on_missing="fail"):
@@ -48,109 +40,6 @@ class Worker:
         packets, self.run_packets = self.run_packets, []
         verdict = self.query.claim(self.name, self.name, self.sequence, [p[0] for p in packets])
         return [p[1:] for p in packets] if verdict.accepted and not verdict.repeated else []
-
-
-class AnyInterleaving(RuleBasedStateMachine):
-    @initialize(
-        entries=st.lists(st.integers(0, 3_000), min_size=1, max_size=5),
-        sites=st.lists(st.sampled_from(SITES), min_size=1, max_size=2, unique=True),
-    )
-    def begin(self, entries, sites):
-        self.entries = entries
-        self.query = make(entries, sites)
-        self.workers = {}
-        self.born = 0
-        self.merged = []
-        self.deaths = 0
-        self.now = 0.0
-
-    @rule(site=st.sampled_from(SITES))
-    @precondition(lambda self: len(self.workers) < 4)
-    def join(self, site):
-        self.born += 1
-        name = f"w{self.born}"
-        self.workers[name] = Worker(self.query, name, site, self.entries)
-
-    @rule(data=st.data())
-    @precondition(lambda self: self.workers)
-    def lease(self, data):
-        self.pick(data).lease(self.now)
-
-    @rule(seconds=st.floats(0, 50))
-    def wait(self, seconds):
-        self.now += seconds
-
-    @rule(data=st.data())
-    @precondition(lambda self: any(w.held for w in self.workers.values()))
-    def run_a_packet(self, data):
-        worker = data.draw(st.sampled_from([w for w in self.workers.values() if w.held]))
-        worker.run()
-
-    @rule(data=st.data())
-    @precondition(lambda self: any(w.run_packets for w in self.workers.values()))
-    def commit(self, data):
-        worker = data.draw(st.sampled_from([w for w in self.workers.values() if w.run_packets]))
-        self.merged += worker.commit()
-
-    @rule(data=st.data())
-    @precondition(lambda self: any(w.run_packets for w in self.workers.values()))
-    def lose_the_answer_and_commit_again(self, data):
-        worker = data.draw(st.sampled_from([w for w in self.workers.values() if w.run_packets]))
-        packets = [p[0] for p in worker.run_packets]
-        self.merged += worker.commit()
-        assert self.query.claim(worker.name, worker.name, worker.sequence, packets).repeated
-
-    @rule(data=st.data())
-    @precondition(lambda self: self.workers and self.deaths < 2)
-    def kill(self, data):
-        self.deaths += 1
-        worker = self.pick(data)
-        del self.workers[worker.name]
-        self.query.lose(worker.name)
-
-    @rule(data=st.data())
-    @precondition(lambda self: any(w.held for w in self.workers.values()))
-    def fail_to_read_once(self, data):
-        worker = data.draw(st.sampled_from([w for w in self.workers.values() if w.held]))
-        packet = worker.held.pop(0)
-        released = [p[0] for p in worker.run_packets]
-        worker.run_packets = []
-        self.query.fail(worker.name, packet.id, released, "stopped", "", ())
-
-    def pick(self, data):
-        return data.draw(st.sampled_from(sorted(self.workers.values(), key=lambda w: w.name)))
-
-    @invariant()
-    def nothing_is_merged_twice(self):
-        for file, entries in enumerate(getattr(self, "entries", ())):
-            ranges = sorted((a, b) for f, a, b in self.merged if f == file)
-            assert all(b1 <= a2 for (_, b1), (a2, _) in pairwise(ranges))
-            assert all(b <= entries for _, b in ranges)
-
-    def teardown(self):
-        if not hasattr(self, "query") or self.query.error:
-            return
-        worker = Worker(self.query, "last", "A", self.entries)
-        for other in self.workers.values():
-            while other.held:
-                other.run()
-            if other.run_packets:
-                self.merged += other.commit()
-        for _ in range(10_000):
-            self.now += 5.0  # others may hold packets that they will never run
-            if not worker.lease(self.now):
-                break
-            while worker.held:
-                worker.run()
-            self.merged += worker.commit()
-        assert self.query.finished
-        for file, entries in enumerate(self.entries):
-            assert sum(b - a for f, a, b in self.merged if f == file) == entries
-        assert self.query.tally.entries == sum(self.entries)
-
-
-AnyInterleaving.TestCase.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)
-TestAnyInterleaving = AnyInterleaving.TestCase
 
 
 def test_a_worker_reads_at_its_own_site_while_there_is_something():
