@@ -123,9 +123,9 @@ class Master:
         """Whether to run a solo packet that has waited."""
         self._answer(worker, answer, now, self.query.begin(worker.name, packet, now))
 
-    def late(self, worker: Asker, answer: Signal, now: float, packet: int, overdue: bool) -> None:
-        """Whether to go on with a packet that takes long; ``overdue``: its deadline has passed."""
-        self._answer(worker, answer, now, not overdue or self.query.late(worker.name, packet, now))
+    def late(self, worker: Asker, answer: Signal, now: float, packet: int) -> None:
+        """Whether to go on with a packet that takes long."""
+        self._answer(worker, answer, now, self.query.late(worker.name, packet, now))
 
     def commit(
         self, worker: Asker, answer: Signal, now: float, sequence: int, packets: Sequence[int], delta: Any

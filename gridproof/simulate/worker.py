@@ -11,6 +11,7 @@ from ..engine.runner import TREES_KEPT_OPEN
 from ..engine.watch import Pace
 from ..engine.worker import LEASE_WAIT
 from .clock import Process, Signal, Steps
+from .master import Opening
 from .network import Read
 
 if TYPE_CHECKING:
@@ -52,6 +53,7 @@ class Worker:
         "_ran",
         "_sending",
         "_sequence",
+        "_telling",
         "_trees",
         "_void",
         "_work",
@@ -79,7 +81,8 @@ class Worker:
         self._trees: dict[int, str] = {}  # open files, the latest last, and the sites they are read from
         self._delta: Delta | None = None
         self._ran: list[tuple[int, int, float, str]] = []
-        self._openings: list[tuple[int, int, int, Sequence[int]]] = []  # not told yet
+        self._openings: list[Opening] = []  # not told yet
+        self._telling: list[Signal] = []  # of openings that could not wait for a lease
         self._void: set[int] = set()  # packets taken back after they were opened
         self._work: list[Packet] = []  # leased and not begun
         self._next: Signal | None = None  # the lease asked for ahead
@@ -96,15 +99,17 @@ class Worker:
         yield self._world.scenario.worker.start
         yield master.ask(self, master.hello)
         while True:
-            ahead = self._next is not None
-            packets = self._take((yield self._next or self._ask(0.0)))
+            packets = self._take((yield self._next)) if self._next else []
+            ahead, self._next = bool(packets), None
+            if not packets:  # by now there may be more, of a file that was opened meanwhile
+                packets = self._take((yield self._ask(0.0)))
             if not packets:
                 yield from self._commit()
-                ahead, self._next = False, None
                 packets = self._take((yield self._ask(LEASE_WAIT)))
                 if not packets:
                     continue
-            self._next = self._ask(0.0)
+            if packets[0].last >= 0:
+                self._ask_ahead()
             if self._interval < 0:  # a query that it has not met
                 self._interval, pause = yield master.ask(self, master.describe)
                 self.ask = max(PACE.ask, pause)
@@ -120,6 +125,11 @@ class Worker:
         openings, self._openings = self._openings, []
         self._next_tells = bool(openings)
         return self._world.master.ask(self, self._world.master.lease, ran, openings, wait)
+
+    def _ask_ahead(self) -> None:
+        """Ask for the next lease, once: when work begins, or when its file is open and can be told of."""
+        if self._next is None:
+            self._next = self._ask(0.0)
 
     def _take(self, answer: tuple[list[Packet], list[int]]) -> list[Packet]:
         packets, void = answer
@@ -164,8 +174,10 @@ class Worker:
         if self._next is not None and self._next_tells:
             self._take((yield self._next))
         if self._openings:
-            openings, self._openings = self._openings, []
-            self._void.update((yield master.ask(self, master.opened, openings)))
+            self._tell()
+        for told in self._telling:
+            self._void.update((yield told))
+        self._telling.clear()
         packets = self._delta.packets
         if self._void.intersection(packets):
             yield from self._fail(packets[-1], packets, "stopped", [])
@@ -187,26 +199,23 @@ class Worker:
 
     def _process(self, packet: Packet) -> Generator[float | Signal, Any, Failure | None]:
         """Run a packet in the open instance; why not, if it could not be run."""
-        world, master = self._world, self._world.master
+        world = self._world
         began = world.clock.now
         file = world.files[packet.file]
         failed = yield from self._open(packet)
         source = self._trees.get(packet.file)
         if source is None:
+            self._ask_ahead()
             return "read", failed
-        last, told = packet.last, None
+        last = packet.last
         if last < 0:
             last = cut(0, packet.limit, file.entries, file.clusters)
-            opening = (packet.id, last, file.entries, file.clusters)
-            if last == file.entries:  # nobody waits to hear of it
-                self._openings.append(opening)
-            else:
-                told = master.ask(self, master.opened, [opening])
+            self._opened((packet.id, last, file.entries, file.clusters))
         if self._delta is None:
             self._delta = Delta(self.site, began)
         opened, entries = world.clock.now, last - packet.first
         self.read = world.read(self, packet, source, entries)
-        news = yield from self._watch(packet, self.read, began)
+        news = yield from self._watch(packet, self.read)
         if news == "hung":
             yield from self._fail(packet.id, self._held(), "hung", [])
             world.replace(self)
@@ -220,8 +229,6 @@ class Worker:
             del self._trees[packet.file]
             self._bad.add((packet.file, source))
             return "read", [source]
-        if told is not None:
-            self._void.update((yield told))
         if news == "unwanted" or packet.id in self._void:
             return "stopped", []
         self._ran.append((packet.id, entries, seconds, source))
@@ -233,14 +240,26 @@ class Worker:
             delta.local_bytes += entries * world.scenario.dataset.entry_bytes
         return None
 
-    def _watch(self, packet: Packet, read: Read, began: float) -> Generator[float | Signal, Any, str]:
+    def _opened(self, opening: Opening) -> None:
+        _, last, entries, _ = opening
+        self._openings.append(opening)
+        if self._next is None:
+            self._ask_ahead()
+        elif last < entries:  # others can help with the rest of the file
+            self._tell()
+
+    def _tell(self) -> None:
+        master = self._world.master
+        openings, self._openings = self._openings, []
+        self._telling.append(master.ask(self, master.opened, openings))
+
+    def _watch(self, packet: Packet, read: Read) -> Generator[float | Signal, Any, str]:
         """Wait for a read, and ask from time to time whether it is still wanted; what became of it."""
-        world, master = self._world, self._world.master
+        master = self._world.master
         news: str = yield read.news
         while news == "late":
             waiting = read.wait_again(self.ask)
-            overdue = world.clock.now - began > packet.deadline
-            wanted = yield master.ask(self, master.late, packet.id, overdue)
+            wanted = yield master.ask(self, master.late, packet.id)
             if not wanted and not waiting.happened:
                 if not read.stands:
                     return "unwanted"

@@ -108,7 +108,7 @@ def test_what_is_elsewhere_is_read_elsewhere_when_that_is_sooner(make):
     report = simulate(make(dataset={"replicas": 1, "entries": 400_000}, sites=sites))
     assert report.exact
     assert 0.05 < report.locality < 0.5
-    assert report.ratio < 1.35
+    assert report.ratio < 1.15
 
 
 def test_a_storage_element_that_carries_little_bounds_the_makespan(make):
