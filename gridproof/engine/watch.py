@@ -33,7 +33,6 @@ class Attempt:
 
     query: int
     packet: int
-    deadline: float
     began: float = field(default_factory=monotonic)
     called_off: bool = False
 
@@ -80,9 +79,7 @@ class Watch:
             if attempt is None or attempt is not self.attempt:
                 continue
             age = monotonic() - attempt.began
-            wanted = await self._master.ask(
-                "late", query=attempt.query, packet=attempt.packet, overdue=age > attempt.deadline
-            )
+            wanted = await self._master.ask("late", query=attempt.query, packet=attempt.packet)
             if wanted or attempt is not self.attempt:
                 continue
             attempt.called_off = True

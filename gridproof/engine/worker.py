@@ -79,6 +79,7 @@ class WorkerLoop:
         self._lease: _Lease | None = None
         self._next: asyncio.Task[_Lease | None] | None = None
         self._next_tells = False  # it has openings in it
+        self._telling: asyncio.Task[None] | None = None  # of openings that could not wait for a lease
 
     async def run(self, site: str, host: str, pid: int) -> None:
         """Introduce this worker and work."""
@@ -110,12 +111,19 @@ class WorkerLoop:
                 self._lease = await self._ask(LEASE_WAIT)
                 if self._lease is None:
                     continue
-            self._next = asyncio.create_task(self._ask(0.0, ahead=True))
+            if self._lease.count or self._lease.work[0][0].last >= 0:
+                self._ask_ahead()
             try:
                 await self._run(self._lease)
             except StaleCode:
                 await self._release()
                 raise
+
+    def _ask_ahead(self) -> None:
+        """Ask for the next lease, once: when work begins, or when its file is open and can be told of, so
+        that the next packets are of the same file."""
+        if self._next is None:
+            self._next = asyncio.create_task(self._ask(0.0, ahead=True))
 
     async def _ask(self, wait: float, ahead: bool = False) -> _Lease | None:
         ran, self._ran = self._ran, []
@@ -230,26 +238,20 @@ class WorkerLoop:
         self, query: int, packet: Packet, file: Mapping[str, Any], layout: Sequence[Mapping[str, Any]]
     ) -> None:
         loop = asyncio.get_running_loop()
-        told: list[asyncio.Task[None]] = []
 
         def opened(last: int, entries: int, clusters: list[int]) -> None:
-            opening = (query, packet.id, last, entries, clusters)
-            if last == entries:  # nobody waits to hear of it
-                loop.call_soon_threadsafe(self._openings.append, opening)
-            else:
-                loop.call_soon_threadsafe(lambda: told.append(asyncio.create_task(self._tell([opening]))))
+            loop.call_soon_threadsafe(self._opened, (query, packet.id, last, entries, clusters))
 
         fresh = not self._runner.uncommitted
         self._runner.stop(False)
-        attempt = self._watch.attempt = Attempt(query, packet.id, packet.deadline)
+        attempt = self._watch.attempt = Attempt(query, packet.id)
         try:
             entries, seconds, source = await self._do(self._runner.run, packet, file, opened, layout)
         finally:
             self._watch.attempt = None
+            self._ask_ahead()
         if fresh:
             self._committer.began = attempt.began
-        for task in told:
-            await task
         if attempt.called_off or (query, packet.id) in self._void:
             raise PacketFailed(Failure("stopped", "the packet was taken back"))
         self._ran.append((query, packet.id, entries, seconds, source))
@@ -261,7 +263,7 @@ class WorkerLoop:
         while lease.work:
             packet, file = lease.work.pop(0)
             try:
-                self._watch.attempt = Attempt(lease.query, packet.id, packet.deadline)
+                self._watch.attempt = Attempt(lease.query, packet.id)
                 entries, clusters = await self._do(self._runner.count, file, packet.avoid)
             except PacketFailed as failed:
                 await self._fail(lease.query, packet.id, (), failed.failure)
@@ -279,16 +281,27 @@ class WorkerLoop:
     async def _may_begin(self, query: int, packet: Packet) -> bool:
         return bool(await self._master.ask("begin", query=query, packet=packet.id))
 
-    async def _tell(self, openings: list[Opening]) -> None:
-        self._void.update(map(tuple, await self._master.once("opened", opened=openings)))
+    def _opened(self, opening: Opening) -> None:
+        self._openings.append(opening)
+        _, _, last, entries, _ = opening
+        if self._next is None:
+            self._ask_ahead()
+        elif last < entries:  # others can help with the rest of the file
+            self._telling = asyncio.create_task(self._tell(self._telling))
+
+    async def _tell(self, before: asyncio.Task[None] | None = None) -> None:
+        if before is not None:
+            await before
+        if self._openings:
+            openings, self._openings = self._openings, []
+            self._void.update(map(tuple, await self._master.once("opened", opened=openings)))
 
     async def _acknowledge(self) -> None:
         """Know of every file that was opened whether the master took it that way."""
         if self._next is not None and self._next_tells:
             await asyncio.shield(self._next)
-        if self._openings:
-            openings, self._openings = self._openings, []
-            await self._tell(openings)
+        telling, self._telling = self._telling, None
+        await self._tell(telling)
 
     async def _commit(self) -> None:
         """Send what the open instance has."""

@@ -87,12 +87,10 @@ class ForWorkers:
         running = self._state.in_phase(query)
         return running is not None and running.active.begin(worker, packet, time.monotonic())
 
-    async def late(self, worker: str, query: int, packet: int, overdue: bool) -> bool:
-        """Whether to go on with a packet that takes long; ``overdue``: its deadline has passed."""
+    async def late(self, worker: str, query: int, packet: int) -> bool:
+        """Whether to go on with a packet that takes long."""
         running = self._state.in_phase(query)
-        if running is None or not overdue:
-            return running is not None
-        return running.active.late(worker, packet, time.monotonic())
+        return running is not None and running.active.late(worker, packet, time.monotonic())
 
     async def opened(
         self, worker: str, number: int, opened: Sequence[tuple[int, int, int, int, Sequence[int]]]
