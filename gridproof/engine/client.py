@@ -226,7 +226,7 @@ class Queries:
 
     def _input_list(self, inputs: Mapping[str, Any] | Sequence[Any]) -> Any:
         root = self.root
-        objects = root.TList()
+        objects = root.gridproof.InputList()
         kept = []
         for name, value in inputs.items() if isinstance(inputs, Mapping) else ((None, v) for v in inputs):
             if name is None and not isinstance(value, root.TObject):

@@ -394,6 +394,12 @@ public:
    void StartBytes() { fBytesBefore = TFile::GetFileBytesRead(); }
 };
 
+// A selector's input. Python's objects in it may be gone before it is: it does not look at them then.
+class InputList : public TList {
+public:
+   ~InputList() override { Clear("nodelete"); }
+};
+
 // ---------------------------------------------------------------- one life of a selector
 
 struct WrittenFile {
