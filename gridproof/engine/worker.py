@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -321,7 +320,7 @@ class WorkerLoop:
 
     async def _finish(self, last: int) -> Delta:
         """End the open instance, which has run the packet ``last``; its end may hang or starve too."""
-        self._watch.attempt = Attempt(self._query, last, math.inf)
+        self._watch.attempt = Attempt(self._query, last)
         try:
             delta: Delta = await self._do(self._runner.finish)
         finally:
