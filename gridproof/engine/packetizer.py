@@ -130,7 +130,8 @@ class Packetizer:
         packet = self._again(worker, self._rescue.overdue(worker, now), now, end)
         packet = packet or self._come_back(worker, now, end) or self._near(worker, now, end)
         packet = packet or self._far_away(worker, now, end, patient)
-        packet = packet or self._again(worker, self._rescue.relieve(worker, now), now, end)
+        if packet is None and not worker.queue:
+            packet = self._again(worker, self._rescue.relieve(worker, now), now, end)
         if packet is None:
             return []
         self._rescue.watch(worker, now)
@@ -364,7 +365,7 @@ class Packetizer:
                 max(1, min(FIRST_ENTRIES, self._stock.remaining * END_SHARE / self._rates.workers))
             )
         seconds = min(seconds, max(self._shortest, min(most, end * END_SHARE)))
-        return rate, max(1, int(seconds * rate))
+        return rate, max(1, round(seconds * rate))
 
     def _last_ones(self, end: float) -> bool:
         """Packets are as short as they get, and are committed one by one."""

