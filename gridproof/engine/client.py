@@ -6,7 +6,7 @@ import math
 import re
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from numbers import Integral, Real
 from pathlib import Path
@@ -83,7 +83,7 @@ class Queries:
             CompileError, SelectorError: the selector does not compile, or its ``Begin`` failed.
             ConfigError: a bad argument.
         """
-        _check_arguments(option, on_missing, feedback, commit, title)
+        _check_arguments(selector, option, inputs, on_missing, feedback, commit, title)
         with self.lock:
             bundle = self._selector(selector)
             class_name = bundle.class_name if bundle else selector
@@ -264,13 +264,26 @@ def _check(problem: str) -> None:
         raise SelectorError(problem)
 
 
-def _check_arguments(option: str, on_missing: str, feedback: float, commit: str, title: str) -> None:
+def _check_arguments(
+    selector: str,
+    option: str,
+    inputs: Mapping[str, Any] | Sequence[Any],
+    on_missing: str,
+    feedback: float,
+    commit: str,
+    title: str,
+) -> None:
     if on_missing not in ("fail", "skip"):
         raise ConfigError(f'on_missing is "fail" or "skip", not {on_missing!r}')
     if commit not in ("interval", "end"):
         raise ConfigError(f'commit is "interval" or "end", not {commit!r}')
     if not isinstance(feedback, Real) or isinstance(feedback, bool) or not 0 < feedback < math.inf:
         raise ConfigError(f"feedback is a number of seconds above 0, not {feedback!r}")
-    for name, value in (("option", option), ("title", title)):
+    for name, value in (("selector", selector), ("option", option), ("title", title)):
         if not isinstance(value, str):
             raise ConfigError(f"{name} is a string, not {value!r}")
+    if not isinstance(inputs, Iterable):
+        raise ConfigError(f"inputs are a mapping from names or a list of objects, not {inputs!r}")
+    for name in inputs if isinstance(inputs, Mapping) else ():
+        if not isinstance(name, str):
+            raise ConfigError(f"the name of an input is a string, not {name!r}")

@@ -99,7 +99,7 @@ class Query:
         if self._result is None:
             canvas = Canvas.current(self._queries.root) if on_feedback is None else None
             self._watch(progress, on_feedback, canvas)
-            self._result = self._collect(canvas)
+            return self._collect(canvas)
         return self._result
 
     def __repr__(self) -> str:
@@ -181,7 +181,8 @@ class Query:
                 canvas.show({str(item.GetName()): item for item in outputs})
             objects = queries.terminate(instance, outputs, queries.files(self.id, answer["files"]))
             summary = _summary({**status, "sent_bytes": status["sent_bytes"] + len(data)})
-            return Result(queries.root, objects, summary, queries.upload)
+            self._result = Result(queries.root, objects, summary, queries.upload)
+            return self._result
 
     def _know_code(self) -> None:
         """Outputs may be of the selector's own classes."""

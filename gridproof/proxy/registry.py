@@ -278,7 +278,7 @@ class Registry:
                 worker.version = self._changed()
 
     def worker_exited(self, key: PilotKey, name: str, code: int, signal: int, log: str, now: float) -> None:
-        """The worker's process ended; unless it ended well, another one takes its place after a while."""
+        """The worker's process ended; unless it was told to, another one takes its place after a while."""
         pilot = self._pilots.get(key)
         slot = next((s for s in pilot.slots if s.worker and s.worker.name == name), None) if pilot else None
         if pilot is None or slot is None or slot.worker is None:
@@ -287,8 +287,6 @@ class Registry:
         lived = now - slot.worker.started
         if slot.worker.stopping:
             how = f"told to end, {how}"
-        elif code == 0 and signal == 0:
-            slot.given_up = True
         else:
             young = lived < self._limits.young and code != EXIT_REPLACE
             slot.young_deaths = slot.young_deaths + 1 if young else 0

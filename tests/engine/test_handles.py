@@ -349,6 +349,8 @@ def test_a_forgotten_query_is_gone(submit, queries):
         ({"title": None}, "title"),
         ({"inputs": {"x": object()}}, "'x'"),
         ({"inputs": [3]}, "names"),
+        ({"inputs": {3: 1}}, "name of an input"),
+        ({"inputs": 3}, "inputs"),
     ],
 )
 def test_arguments_that_cannot_be_are_told_before_anything_is_sent(

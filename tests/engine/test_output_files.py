@@ -31,6 +31,7 @@ public:
    int Version() const override { return 2; }
    void SlaveBegin(TTree *) override {
       how = GetOption();
+      if (how == "again") (new gridproof::OutputFile("skim.root"))->OpenFile("RECREATE");
       fOut = new gridproof::OutputFile("skim.root");
       fOut->OpenFile("RECREATE")->mkdir("inside")->cd();
       fHistogram = new TH1D("histogram", "", 10, 0, 1e5);
@@ -198,6 +199,11 @@ def test_a_file_that_was_not_added_to_the_outputs_is_an_error(process, cluster):
     with pytest.raises(SelectorError, match=r"has not added its gridproof::OutputFile skim\.root to fOutput"):
         process("forgotten")
     assert until(lambda: not left_over(cluster))
+
+
+def test_two_files_of_one_name_are_an_error(process):
+    with pytest.raises(SelectorError, match=r"skim\.root is open already"):
+        process("again")
 
 
 def test_a_full_disk_on_a_worker_fails_the_query_clearly(process, cluster):

@@ -226,13 +226,13 @@ def test_workers_that_die_young_wait_longer_each_time_and_are_given_up_at_last()
     assert "given up" in list(world.workers().values())[-1].reason
 
 
-def test_a_worker_that_ends_well_is_not_restarted():
+def test_a_worker_whose_selector_calls_exit_is_replaced():
     world = World(workers=1)
     world.join()
     (start,) = world.started()
     world.exit(start, code=0)
     world.pass_time(1)
-    assert world.decide() == []
+    assert len(world.started()) == 1
 
 
 def test_the_surplus_is_stopped_once_and_may_come_back():

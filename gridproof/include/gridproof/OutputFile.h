@@ -57,6 +57,8 @@ public:
    // `option` as in TFile::Open. The file becomes the current directory.
    TFile *OpenFile(const char *option = "RECREATE")
    {
+      if (auto open = File(); open && open->IsWritable())
+         throw std::runtime_error("output file " + std::string(fName) + " is open already; each needs a name of its own");
       auto file = TFile::Open(Path(), option);
       if (!file || file->IsZombie())
          throw std::runtime_error("output file " + std::string(Path()) + " cannot be opened");
