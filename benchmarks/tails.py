@@ -22,6 +22,7 @@ SLOWER = 4.0
 EVERY = 100  # entries between two waits
 BURN = 20e-6  # s of CPU per entry
 WAIT = 3000  # µs
+PEER_ROUNDS = 2  # distributed RDataFrame takes minutes: its slow worker also compiles slowly
 CLAIM = (
     "4 workers, one of them at a quarter of the speed: makespan at most 1.15 of total work over total rate"
 )
@@ -142,7 +143,9 @@ def main() -> int:
             results.append(found["bins"])
             return float(found["seconds"])
 
-        mine, others = harness.interleaved(scale.pairs, ours, theirs)
+        beside = min(scale.pairs, PEER_ROUNDS)
+        mine, others = harness.interleaved(beside, ours, theirs)
+        mine += harness.interleaved(scale.pairs - beside, ours)[0]
     harness.same(*results)
     over = harness.spread([seconds / least for seconds in mine])
     figures: dict[str, Any] = {
