@@ -20,11 +20,12 @@ from gridproof.engine.query import FileInfo, Query
 SITES = 100
 WORKERS = 10_000
 FILES = 100_000
-ENTRIES = 250_000  # in a file: ten packets
+ENTRIES = 2_500_000  # in a file: ten packets or more
 RATE = 25_000.0  # entries per second of a worker
+SECONDS = 10.0  # that a packet takes with so many workers
 DECISIONS = 100_000  # in a run
 RUNS = 7
-CLUSTERS = range(0, ENTRIES, 10_000)
+CLUSTERS = range(0, ENTRIES, 100_000)
 
 
 def replicas(index: int) -> tuple[tuple[str, str], ...]:
@@ -36,7 +37,7 @@ def replicas(index: int) -> tuple[tuple[str, str], ...]:
 
 def files() -> list[FileInfo]:
     """The dataset."""
-    return [FileInfo(f"/data/{i}", 300_000_000, replicas(i)) for i in range(FILES)]
+    return [FileInfo(f"/data/{i}", 3_000_000_000, replicas(i)) for i in range(FILES)]
 
 
 class Driver:
@@ -64,7 +65,7 @@ class Driver:
         while self.decisions < end:
             index = next(self.turns)
             name, site = self.names[index], self.sites[index]
-            self.now += 1.0 / WORKERS
+            self.now += SECONDS / WORKERS
             began = clock()
             packets = self.query.lease(name, self.now)
             self.leasing += clock() - began
