@@ -6,6 +6,7 @@ are there for what is measured.
 
 from __future__ import annotations
 
+import statistics
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -40,9 +41,9 @@ def waits_in(directory: Path) -> list[list[float]]:
     return [[float(line) for line in path.open()] for path in sorted(directory.glob("waits-*"))]
 
 
-def at(samples: Sequence[tuple[int, float, int]], commits: int) -> int:
-    """The master's memory after so many commits."""
-    return next(memory for merged, _, memory in samples if merged >= commits)
+def around(samples: Sequence[tuple[int, float, int]], commits: int, span: int) -> float:
+    """The median of the master's memory from so many commits on, for ``span`` further ones."""
+    return statistics.median(memory for merged, _, memory in samples if commits <= merged <= commits + span)
 
 
 def main() -> None:
@@ -77,7 +78,7 @@ def main() -> None:
         del partial, root
     seconds = samples[-1][1] - samples[0][1]
     size = status["received_bytes"] / merged
-    growth = samples[-1][2] / at(samples, early)
+    growth = around(samples, merged - early, early) / around(samples, early, early)
     slowest = max(max(of_one) for of_one in waits)
     step = max(1, len(samples) // 20)
     figures = {

@@ -163,6 +163,7 @@ class Queries:
     def taken(self, objects: Any) -> dict[str, Any]:
         """The objects out of a list, by name; they belong to Python from now on."""
         objects.SetOwner(False)
+        self._untangle(list(objects))
         taken = {}
         for item in list(objects):
             objects.Remove(item)
@@ -212,6 +213,19 @@ class Queries:
         return {**self.taken(listed), **{file.name: file for file in files}}
 
     # ------------------------------------------------------------ inside
+
+    def _untangle(self, outputs: Sequence[Any]) -> None:
+        """Make collections safe whose elements are outputs of their own too, and may go before them."""
+        root = self.root
+        addresses = {root.addressof(item) for item in outputs}
+        for collection in outputs:
+            if not isinstance(collection, root.TCollection):
+                continue
+            if any(root.addressof(element) in addresses for element in collection):
+                collection.SetOwner(False)
+                for item in (collection, *collection):
+                    item.SetBit(root.TObject.kMustCleanup)  # ROOT takes it out when somebody deletes it
+                root.gROOT.GetListOfCleanups().Add(collection)
 
     def _selector(self, spec: str) -> Bundle | None:
         """The selector's code, made known here; None for a class that `load` has made known."""

@@ -13,7 +13,8 @@ from typing import Any
 
 from ..errors import MergeError
 
-BATCH = 10  # files merged at a time
+BATCH = 10  # files merged at a time,
+BATCH_BYTES = 64 << 20  # or fewer, if they are as large as this together
 _UPLOAD = re.compile(r"[\w.'-]{1,200}")
 
 Uploaded = Sequence[tuple[str, str, int]]
@@ -30,7 +31,7 @@ class Spool:
         self._root = root
         self._directory = directory
         self._uploads: dict[str, str] = {}  # not merged yet: name → worker
-        self._waiting: dict[str, list[Path]] = defaultdict(list)  # by output
+        self._waiting: dict[str, dict[Path, int]] = defaultdict(dict)  # by output: files and their sizes
         self._mergers: dict[str, Any] = {}  # by output: gridproof::FileMerger
         self._merged: dict[str, Path] = {}  # by output
 
@@ -72,10 +73,11 @@ class Spool:
         Raises:
             MergeError: they cannot be merged.
         """
-        for name, upload, _ in files:
+        for name, upload, size in files:
             del self._uploads[upload]
-            self._waiting[name].append(self._directory / upload)
-            if len(self._waiting[name]) >= BATCH:
+            waiting = self._waiting[name]
+            waiting[self._directory / upload] = size
+            if len(waiting) >= BATCH or sum(waiting.values()) >= BATCH_BYTES:
                 self._merge_waiting(name)
 
     def finish(self) -> None:

@@ -3,6 +3,7 @@
 import pytest
 
 from gridproof.engine import runtime
+from gridproof.engine.client import Queries
 from gridproof.engine.code import CodeStore
 from gridproof.engine.merge import Merger
 from gridproof.errors import MergeError
@@ -304,6 +305,19 @@ def test_an_object_in_two_collections_counts_once_and_stays_in_both(root, merger
     assert late.First().GetEntries() == 60
     assert late.FindObject("own").GetEntries() == 30
     assert any(late.First() == o for o in merged)
+
+
+@pytest.mark.parametrize("owner", [False, True])
+@pytest.mark.parametrize("order", [("twin", "late"), ("late", "twin")])
+def test_at_the_users_side_objects_in_two_collections_go_in_any_order(root, tmp_path, owner, order):
+    listed = root.some(0, 10, True)
+    listed.FindObject("late").SetOwner(owner)
+    queries = Queries(None, tmp_path, None)
+    taken = queries.taken(queries.unpack(runtime.pack(root, listed)))
+    assert taken["late"].FindObject("own").GetEntries() == 10
+    for name in order:
+        del taken[name]
+        assert all(item.GetEntries() for item in taken.values() if item.ClassName() == "TH1D")
 
 
 def test_what_cannot_be_merged_is_kept_once_with_a_warning(root, merger):
