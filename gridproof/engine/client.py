@@ -223,9 +223,13 @@ class Queries:
                 continue
             if any(root.addressof(element) in addresses for element in collection):
                 collection.SetOwner(False)
-                for item in (collection, *collection):
-                    item.SetBit(root.TObject.kMustCleanup)  # ROOT takes it out when somebody deletes it
-                root.gROOT.GetListOfCleanups().Add(collection)
+                self._watch_elements(collection)
+
+    def _watch_elements(self, collection: Any) -> None:
+        """Have ROOT take an element out when somebody deletes it."""
+        for item in (collection, *collection):
+            item.SetBit(self.root.TObject.kMustCleanup)
+        self.root.gROOT.GetListOfCleanups().Add(collection)
 
     def _selector(self, spec: str) -> Bundle | None:
         """The selector's code, made known here; None for a class that `load` has made known."""
@@ -263,7 +267,8 @@ class Queries:
                 )
             kept.append(item)
             objects.Add(item)
-        objects._kept = kept  # Python owns them as long as the list is there
+        self._watch_elements(objects)
+        objects._kept = kept  # Python owns them, and lets go of them before the list
         return objects
 
     def _instance(self, class_name: str, option: str, inputs: Any) -> Any:
