@@ -147,8 +147,8 @@ class MasterServer:
 
     async def close(self) -> None:
         """Let everybody go."""
+        await self._scheduler.close()  # its last news, of workers that go, is for the master
         self._master.close()
-        await self._scheduler.close()
 
 
 # ---------------------------------------------------------------- on the worker node
