@@ -13,7 +13,7 @@ import math
 from collections.abc import Collection, Iterable, Sequence
 
 from .out import Out
-from .packets import Packet
+from ..packets import Packet
 from .places import File, Site, Worker
 from .rates import Rates
 from .rescue import Rescue

@@ -12,7 +12,7 @@ import sys
 from collections import deque
 from collections.abc import Iterable, Sequence
 
-from .packets import Packet, cut
+from ..packets import Packet, cut
 from .places import SHARES, File, Site, Worker
 from .rates import Rates
 

@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Mapping
 
 from .out import Out
-from .packets import Packet
+from ..packets import Packet
 from .places import Worker
 from .rates import Rates
 from .stock import TRIES, Stock
