@@ -12,8 +12,8 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Iterable, Sequence
 
-from .out import Out
 from ..packets import Packet
+from .out import Out
 from .places import File, Site, Worker
 from .rates import Rates
 from .rescue import Rescue

@@ -12,8 +12,8 @@ import math
 from collections import deque
 from collections.abc import Mapping
 
-from .out import Out
 from ..packets import Packet
+from .out import Out
 from .places import Worker
 from .rates import Rates
 from .stock import TRIES, Stock
