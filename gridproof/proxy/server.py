@@ -6,7 +6,6 @@ import asyncio
 import hmac
 import shutil
 import sys
-import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,6 +19,7 @@ from gridproof.proxy.config import ServerConfig
 from gridproof.proxy.gate import Gate, PilotControl
 from gridproof.proxy.protocol import PILOT, USER, StartWorker, StopWorker
 from gridproof.proxy.registry import Registry
+from gridproof.proxy.scratch import Scratch
 from gridproof.proxy.state import Close, End, PilotKey, Start
 from gridproof.proxy.users import Users
 
@@ -48,6 +48,7 @@ class ProxyServer:
         self._pilots: dict[PilotKey, PilotControl] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._acceptor: asyncssh.SSHAcceptor | None = None
+        self._scratch: Scratch | None = None
 
     @classmethod
     async def start(cls, config: ServerConfig) -> ProxyServer:
@@ -85,7 +86,11 @@ class ProxyServer:
             raise ProxyError(
                 f"the ProxyServer cannot listen on {config.host}:{config.port}: {error.strerror}"
             ) from None
-        server.directory = config.state_dir or Path(tempfile.mkdtemp(prefix="gridproof-proxy-"))
+        if config.state_dir is None:
+            server._scratch = Scratch()
+            server.directory = server._scratch.path
+        else:
+            server.directory = config.state_dir
         for leftover in server.directory.glob("session-*"):  # of a ProxyServer that was killed
             shutil.rmtree(leftover, ignore_errors=True)
         server.background(server._tick())
@@ -127,8 +132,8 @@ class ProxyServer:
         await asyncio.sleep(_FORWARDS_END)
         if self._acceptor is not None:
             await self._acceptor.wait_closed()
-        if self.config.state_dir is None:
-            shutil.rmtree(self.directory, ignore_errors=True)
+        if self._scratch is not None:
+            self._scratch.remove()
 
     def background(self, work: Any) -> None:
         """Run a coroutine until it or the server ends."""

@@ -97,6 +97,31 @@ def test_its_masters_die_even_when_it_is_killed(server, key, versions):
     assert gone(asyncio.run(main()))
 
 
+def test_what_a_killed_server_leaves_the_next_one_removes(server, key, tmp_path):
+    assert server.stdout.readline()
+    server.kill()
+    server.wait(10)
+    (left,) = tmp_path.iterdir()
+    (left / "session-x").mkdir()
+    os.utime(left, (0, 0))
+    again = processes.spawn(ARGV, stdout=subprocess.PIPE, env={**os.environ, "TMPDIR": str(tmp_path)})
+    again.stdin.write(settings(key))
+    again.stdin.flush()
+    assert again.stdout.readline()
+    (own,) = tmp_path.iterdir()
+    assert own != left
+    os.utime(own, (0, 0))
+    third = processes.spawn(ARGV, stdout=subprocess.PIPE, env={**os.environ, "TMPDIR": str(tmp_path)})
+    third.stdin.write(settings(key))
+    third.stdin.flush()
+    assert third.stdout.readline()
+    assert own.exists(), "it is in use"
+    for process in (again, third):
+        processes.stop(process)
+        process.stdout.close()
+    assert not any(tmp_path.iterdir())
+
+
 def test_kill_9_of_its_owner_ends_it_and_its_masters(key, versions, tmp_path):
     owner_code = f"""
 import subprocess, sys
