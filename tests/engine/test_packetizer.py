@@ -106,6 +106,17 @@ def test_then_those_shared_with_the_site_that_is_furthest_behind():
     assert lease(packetizer, "a").file == 1
 
 
+def test_a_crowd_that_comes_at_once_does_not_drain_the_site_that_is_furthest_behind():
+    """Its files that others have started are their work, at the same moment."""
+    others = "ABCDEFGH"
+    shared = [other + "T" for other in others for _ in range(25)]
+    elsewhere = [a + b for a in others for b in others if a < b for _ in range(25)]
+    workers = {f"{site}{n}": site for site in others for n in range(25)}
+    packetizer = crowd(files(*shared, *elsewhere), **workers, **{f"T{n}": "T" for n in range(22)})
+    given = [lease(packetizer, name) for name in workers]
+    assert sum(packet.file < len(shared) for packet in given) < len(shared) / 3
+
+
 def test_a_worker_stays_with_its_file_and_others_take_other_files():
     packetizer = crowd(files("A", "A"), v="A", w="A")
     taken = [lease(packetizer, name).file for name in "vwvwvw"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Sequence
 
-SHARES = 60  # a file's work is divided evenly among the sites that hold it: 60 divides by 1 to 6
+SHARES = 60  # an unstarted file's work is divided evenly among its sites: 60 divides by 1 to 6
 
 
 class Site:
@@ -56,6 +56,7 @@ class File:
         "clusters",
         "dropped",
         "entries",
+        "home",
         "index",
         "next",
         "readers",
@@ -74,6 +75,7 @@ class File:
         self.clusters: Sequence[int] = ()
         self.next = 0  # entries before this one are in packets
         self.started = False  # a packet of it has been given out
+        self.home: Site | None = None  # the site that has started it, whose work it is since
         self.dropped = False
         self.readers = 0
         self.avoided_by: frozenset[Worker] = frozenset()  # those that failed on it

@@ -36,6 +36,7 @@ class Stock:
         self._opened_bytes = 0
         self._ranking: list[Site] = []
         self._surveyed = -math.inf
+        self._starts = 0  # of files, since then
         self.files = self._take_in(files)
 
     def site(self, name: str) -> Site:
@@ -78,8 +79,8 @@ class Stock:
 
     def furthest_behind(self, now: float) -> list[Site]:
         """Sites that had work left at the last survey, in this order."""
-        if now - self._surveyed >= SURVEY_SECONDS:
-            self._surveyed = now
+        if now - self._surveyed >= SURVEY_SECONDS or self._starts > len(self.sites):
+            self._surveyed, self._starts = now, 0
             for site in self.sites.values():
                 site.behind = self.behind(site)
                 site.order = []
@@ -106,7 +107,7 @@ class Stock:
             while files:
                 file = files.pop()
                 if not file.started:
-                    self._start(file)
+                    self._start(file, site)
                     return file
             del site.beside[site.order.pop()]
         return None
@@ -182,6 +183,7 @@ class Stock:
         self._add_bytes(file, file.size)
         file.entries, file.clusters, file.next = -1, (), 0
         if file.started:
+            self._settle(file, None)
             file.started = False
             self._lay_out(file)
 
@@ -216,7 +218,7 @@ class Stock:
         """Nothing of a file goes out any more; returns its packets that had come back."""
         file.dropped = True
         if not file.started:
-            self._start(file)
+            self._start(file, None)
         dropped = [p for p in self.returned.values() if p.file == file.index]
         for packet in dropped:
             self._take_back(packet)
@@ -262,13 +264,24 @@ class Stock:
                     site.beside.setdefault(other, []).append(file)
             site.order = []
 
-    def _start(self, file: File) -> None:
+    def _start(self, file: File, home: Site | None) -> None:
         file.started = True
+        self._settle(file, home)
+        self._starts += 1
         self.unstarted -= 1
         for site in file.sites:
             site.unstarted -= 1
         if file.entries >= 0:
             self._share(file)
+
+    def _settle(self, file: File, home: Site | None) -> None:
+        """What is left of a file is the work of one site now, or (None) of all that hold it."""
+        entries, size = (file.left, 0) if file.entries >= 0 else (0, file.size)
+        self._add_entries(file, -entries)
+        self._add_bytes(file, -size)
+        file.home = home
+        self._add_entries(file, entries)
+        self._add_bytes(file, size)
 
     def _share(self, file: File) -> None:
         if file.left:
@@ -282,10 +295,16 @@ class Stock:
 
     def _add_entries(self, file: File, entries: int) -> None:
         self.left += entries
+        if file.home is not None:
+            file.home.left += entries * SHARES
+            return
         for site in file.sites:
             site.left += entries * file.share
 
     def _add_bytes(self, file: File, size: int) -> None:
         self.bytes += size
+        if file.home is not None:
+            file.home.bytes += size * SHARES
+            return
         for site in file.sites:
             site.bytes += size * file.share
