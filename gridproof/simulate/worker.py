@@ -180,8 +180,10 @@ class Worker:
         self._telling.clear()
         packets = self._delta.packets
         if self._void.intersection(packets):
+            self._void.clear()
             yield from self._fail(packets[-1], packets, "stopped", [])
             return
+        self._void.clear()
         yield self._world.scenario.worker.instance
         if self._sending is not None:
             yield self._sending
