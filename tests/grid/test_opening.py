@@ -105,7 +105,7 @@ def test_pilots_that_do_not_register_in_time_are_named(world, half_of_the_grid):
 
 
 def test_late_workers_join_a_running_query(world, half_of_the_grid):
-    with gridproof.open(world.grid, workers=6, min_workers=1, timeout=30) as session:
+    with gridproof.open(world.grid, workers=6, min_workers=1, timeout=20) as session:
         early = len(session.workers)
         assert 1 <= early <= 3
         send = session._queries.send

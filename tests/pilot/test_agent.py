@@ -259,7 +259,8 @@ def test_silence_is_shown_and_a_silent_pilot_is_dropped(cluster, quick):
 def kill_forkserver():
     """Kill this process's only forkserver."""
     children = psutil.Process().children()
-    (forkserver,) = [child for child in children if "standin_forkserver.py" in " ".join(child.cmdline())]
+    words = [" ".join(child.as_dict(["cmdline"])["cmdline"] or []) for child in children]  # a zombie has none
+    (forkserver,) = [c for c, said in zip(children, words, strict=True) if "standin_forkserver.py" in said]
     forkserver.kill()
 
 

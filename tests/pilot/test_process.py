@@ -38,7 +38,9 @@ def family(pid):
     """Pids by the kind of process."""
     kinds = {}
     for child in psutil.Process(pid).children(recursive=True):
-        words = child.cmdline()
+        words = child.as_dict(["cmdline"])["cmdline"]
+        if not words:  # a zombie
+            continue
         kind = words[0].split()[1] if words[0].startswith("gridproof ") else Path(words[0]).name
         kinds.setdefault(kind, []).append(child.pid)
     return kinds
