@@ -134,6 +134,7 @@ class ProxyServer:
             await self._acceptor.wait_closed()
         if self._scratch is not None:
             self._scratch.remove()
+            self._scratch = None
 
     def background(self, work: Any) -> None:
         """Run a coroutine until it or the server ends."""
