@@ -37,6 +37,7 @@ TREE = "esd"
 MAKERS = 4  # processes at most, writing the files
 SELECTOR = "PtSpectrum.C"
 PICTURE = "pt_spectrum.png"
+_AGAIN = 0.05  # seconds after which a signal that came in the middle of a fork is looked at again
 
 
 @dataclass(frozen=True)
@@ -285,6 +286,15 @@ def _standard_output_kept(wanted: bool) -> Iterator[None]:
         os.close(kept)
 
 
+def _in_fork(frame: FrameType | None) -> bool:
+    """Whether an exception would leave a lock taken for ever: around a fork `logging` holds its own."""
+    while frame is not None:
+        if frame.f_code.co_name == "_execute_child" or frame.f_globals.get("__name__") == "logging":
+            return True
+        frame = frame.f_back
+    return False
+
+
 @contextmanager
 def _ended_by_signals() -> Iterator[Callable[[], None]]:
     """SIGTERM and SIGHUP leave by `SystemExit`, the first of them once: what follows cleans up in peace.
@@ -302,15 +312,20 @@ def _ended_by_signals() -> Iterator[Callable[[], None]]:
         yield check
         return
 
-    def leave(number: int, _frame: FrameType | None) -> None:
+    def leave(number: int, frame: FrameType | None) -> None:
         for each in signals:
             signal.signal(each, signal.SIG_IGN)
-        came.append(number)
-        check()
+        if number != signal.SIGALRM:
+            came.append(number)
+        if _in_fork(frame):
+            signal.setitimer(signal.ITIMER_REAL, _AGAIN)
+        else:
+            check()
 
-    before = {each: signal.signal(each, leave) for each in signals}
+    before = {each: signal.signal(each, leave) for each in (*signals, signal.SIGALRM)}
     try:
         yield check
     finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
         for each, handler in before.items():
             signal.signal(each, handler)
