@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 import threading
 import time
@@ -17,7 +16,7 @@ from ..feedback import Show
 from . import runtime
 from .bundle import Bundle, collect
 from .code import CodeStore
-from .handle import Query
+from .handle import Query, is_seconds
 from .outputfile import OutputFile
 from .result import Result
 
@@ -296,7 +295,7 @@ def _check_arguments(
         raise ConfigError(f'on_missing is "fail" or "skip", not {on_missing!r}')
     if commit not in ("interval", "end"):
         raise ConfigError(f'commit is "interval" or "end", not {commit!r}')
-    if not isinstance(feedback, Real) or isinstance(feedback, bool) or not 0 < feedback < math.inf:
+    if not is_seconds(feedback) or not feedback:
         raise ConfigError(f"feedback is a number of seconds above 0, not {feedback!r}")
     for name, value in (("selector", selector), ("option", option), ("title", title)):
         if not isinstance(value, str):
@@ -304,5 +303,5 @@ def _check_arguments(
     if not isinstance(inputs, Iterable):
         raise ConfigError(f"inputs are a mapping from names or a list of objects, not {inputs!r}")
     for name in inputs if isinstance(inputs, Mapping) else ():
-        if not isinstance(name, str):
-            raise ConfigError(f"the name of an input is a string, not {name!r}")
+        if not isinstance(name, str) or not name:
+            raise ConfigError(f"the name of an input is a string that is not empty, not {name!r}")

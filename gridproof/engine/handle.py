@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import html
+import math
 import time
 from collections.abc import Iterator, Mapping
+from numbers import Real
 from typing import TYPE_CHECKING, Any
 
 from .. import errors, progress
@@ -57,6 +59,8 @@ class Query:
 
     def wait(self, timeout: float | None = None) -> bool:
         """Wait until it is over, at most ``timeout`` s; whether it is."""
+        if timeout is not None and not is_seconds(timeout):
+            raise ConfigError(f"timeout is None or a number of seconds, not {timeout!r}")
         deadline = None if timeout is None else time.monotonic() + timeout
         for _ in self._states(deadline):
             pass
@@ -188,6 +192,16 @@ class Query:
         """Outputs may be of the selector's own classes."""
         if self._instance is None and self._result is None:
             self._instance = self._queries.fresh_instance(self.id)
+
+
+def is_seconds(value: object) -> bool:
+    """Whether this is a finite number from 0 up."""
+    if isinstance(value, bool) or not isinstance(value, Real):
+        return False
+    try:
+        return 0 <= float(value) < math.inf
+    except OverflowError:
+        return False
 
 
 def _error(kind: str, message: str, missing: Mapping[str, str]) -> QueryError:

@@ -116,6 +116,9 @@ class Merger:
         """Nothing comes any more: outputs go from memory into a file, and output files are completed.
 
         If the query did not end well (``good``) output files are removed.
+
+        Raises:
+            MergeError: the result is worth nothing, and its files are removed.
         """
         try:
             self._check()
@@ -126,7 +129,7 @@ class Merger:
         except MergeError as error:
             self._failed = str(error)
             self.spool.remove()
-            return
+            raise
         with suppress(MergeError):  # the disk is full: they stay in memory
             self.spool.keep(RESULT, self.snapshot())
             self._merger = None

@@ -345,11 +345,13 @@ def test_a_forgotten_query_is_gone(submit, queries):
         ({"feedback": 0}, "feedback"),
         ({"feedback": float("inf")}, "feedback"),
         ({"feedback": "1 s"}, "feedback"),
+        ({"feedback": 10**400}, "feedback"),
         ({"option": 3}, "option"),
         ({"title": None}, "title"),
         ({"inputs": {"x": object()}}, "'x'"),
         ({"inputs": [3]}, "names"),
         ({"inputs": {3: 1}}, "name of an input"),
+        ({"inputs": {"": 1}}, "name of an input"),
         ({"inputs": 3}, "inputs"),
     ],
 )
@@ -365,3 +367,8 @@ def test_arguments_that_cannot_be_are_told_before_anything_is_sent(
 def test_a_callback_must_be_one(submit):
     with pytest.raises(ConfigError, match="on_feedback"):
         submit().result(on_feedback=[])
+
+
+def test_only_times_are_waited_for(submit):
+    with pytest.raises(ConfigError, match="timeout is None or a number of seconds"):
+        submit().wait("for me")

@@ -6,6 +6,7 @@ import pytest
 
 from gridproof.engine.master import Master
 from gridproof.engine.master.workers import LARGE_DELTAS
+from gridproof.errors import MergeError
 
 FILES = [{"name": f"/f{n}", "kind": "path", "size": 100, "replicas": [], "entries": 1000} for n in range(3)]
 SPEC = {
@@ -26,6 +27,7 @@ class Merge:
 
     def __init__(self):
         self.merged = []
+        self.disk_is_full = False
         self.gate = asyncio.Event()
         self.gate.set()
 
@@ -49,7 +51,8 @@ class Merge:
         return []
 
     def finish(self, good):
-        pass
+        if self.disk_is_full:
+            raise MergeError("the disk is full")
 
     def drop(self, uploads):
         pass
@@ -106,6 +109,10 @@ async def run_all(workers, name, query, number=1):
     return last
 
 
+async def until_over(clients, query):
+    return await clients.follow(query, 1 << 62, 10)
+
+
 def test_a_lease_that_is_asked_for_again_is_the_same_lease(session):
     async def scene(workers, clients, merge):
         await hello(workers, "w")
@@ -130,7 +137,7 @@ def test_a_lease_that_is_asked_for_again_while_the_first_request_waits_is_given_
         packets = [packet[0] for packet in first["packets"]]
         assert (await commit(workers, "w", query, 1, packets))["accepted"]
         await run_all(workers, "w", query, 2)
-        assert (await clients.follow(query, 0, 0))["over"]
+        assert (await until_over(clients, query))["over"]
 
     session(scene)
 
@@ -148,9 +155,21 @@ def test_a_commit_that_comes_again_is_merged_once_and_gets_the_same_answer(sessi
         assert merge.merged == [b"x"]
         last = await run_all(workers, "w", query, 2)
         merged = len(merge.merged)
-        assert (await clients.follow(query, 0, 0))["over"]
+        assert (await until_over(clients, query))["over"]
         assert (await commit(workers, "w", query, *last))["accepted"]
         assert len(merge.merged) == merged
+
+    session(scene)
+
+
+def test_a_query_whose_outputs_cannot_be_completed_has_failed(session):
+    async def scene(workers, clients, merge):
+        await hello(workers, "w")
+        query = await clients.submit(SPEC)
+        merge.disk_is_full = True
+        await run_all(workers, "w", query)
+        status = await until_over(clients, query)
+        assert (status["over"], status["error"]) == (True, ["MergeError", "the disk is full"])
 
     session(scene)
 
@@ -181,7 +200,7 @@ def test_the_commit_of_a_worker_that_is_lost_meanwhile_is_not_merged(session):
         merge.gate.set()
         assert not (await late)["accepted"]
         await run_all(workers, "v", query)
-        status = await clients.follow(query, 0, 0)
+        status = await until_over(clients, query)
         assert (status["over"], status["events"]) == (True, 3000)
 
     session(scene)
@@ -217,7 +236,7 @@ def test_what_was_meant_for_the_counting_of_a_query_does_not_touch_the_query(ses
         assert (await commit(workers, "w", phase, 1, [packet], b""))["accepted"]
         assert not (await commit(workers, "w", phase, 1, [packet], b""))["accepted"]
         await run_all(workers, "w", query, 3)
-        status = await clients.follow(query, 0, 0)
+        status = await until_over(clients, query)
         assert (status["over"], status["events"], set(merge.merged)) == (True, 1000, {b"x"})
 
     session(scene)

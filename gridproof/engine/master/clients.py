@@ -78,7 +78,7 @@ class ForClients:
         """How a query fares, once it is newer than ``version`` or after ``wait`` s."""
         running = self._known(query)
         deadline = time.monotonic() + min(wait, LONGEST_WAIT)
-        while running.version <= version and not running.over:
+        while running.version <= version and not running.is_complete:
             if not await self._state.status.wait(deadline):
                 break
         return running.status(self._state.names, len(self._state.workers))

@@ -47,7 +47,8 @@ class Running:
         self.merges = 0
         self.snapshot = (-1, b"")  # of the outputs after so many merges
         self.submitted = time.time()
-        self.kept_until = 0.0  # epoch seconds, once it is over
+        self.completing: asyncio.Task[None] | None = None  # its end, held so that it is not lost
+        self.kept_until = 0.0  # epoch seconds, once it is complete
         self.bad_commits = 0
         self.merge_seconds = 0.0
         self._merge_cost = 0.0  # seconds for a commit, smoothed
@@ -70,6 +71,16 @@ class Running:
     def over(self) -> bool:
         """It has finished, failed or was cancelled."""
         return bool(self._ended)
+
+    @property
+    def is_complete(self) -> bool:
+        """It is over, and what is kept of it is in its place."""
+        return bool(self.kept_until)
+
+    def complete(self, kept_until: float) -> None:
+        """See `is_complete`; it is kept until then (epoch seconds)."""
+        self.kept_until = kept_until
+        self.version += 1
 
     def end(self) -> None:
         """Nothing of it happens any more."""
@@ -166,11 +177,11 @@ class Running:
         error = state.error
         return {
             "version": self.version,
-            "over": self.over,
+            "over": self.is_complete,
             "kept_until": self.kept_until,
             "error": [type(error).__name__, str(error)] if error else None,
             "missing": dict(state.missing),
-            "warnings": self.merger.warnings() if self.over else [],
+            "warnings": self.merger.warnings() if self.is_complete else [],
             "events": tally.entries,
             "expected": state.expected_entries,
             "bytes_read": tally.bytes_read,

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from ...errors import MergeError
 from ..bundle import Bundle
 from ..merge import MergeThread
 from .known import KnownFiles
@@ -89,9 +90,17 @@ class State:
             if running.learnt:
                 self.known.learn(running.learnt.items())
             running.snapshot = (-1, b"")
-            self.merge.soon(running.merger.finish, running.state.error is None)
-            running.kept_until = time.time() + self._keep_results
-            asyncio.get_running_loop().call_later(self._keep_results, self.forget, running.id)
+            running.completing = asyncio.create_task(self._complete(running))
+        self.status.tell()
+
+    async def _complete(self, running: Running) -> None:
+        """Put what is kept of a query that is over where it is kept; that can still fail."""
+        try:
+            await self.merge.run(running.merger.finish, running.state.error is None)
+        except MergeError as error:
+            running.state.error = running.state.error or error.with_traceback(None)
+        running.complete(time.time() + self._keep_results)
+        asyncio.get_running_loop().call_later(self._keep_results, self.forget, running.id)
         self.status.tell()
 
     def forget(self, query: int) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Coroutine, Sequence
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from ...errors import MergeError, QueryError
@@ -22,6 +23,19 @@ LARGE_DELTAS = 3  # outputs that may be on their way to the merge at a time, of 
 ANSWERS_KEPT = 8  # per worker, for messages that come again
 
 _Answer = TypeVar("_Answer")
+
+
+@dataclass(frozen=True)
+class Commit:
+    """The outputs of one selector instance, as its worker sends them."""
+
+    worker: str
+    incarnation: str
+    sequence: int
+    packets: Sequence[int]
+    delta: bytes
+    classes: Sequence[str]
+    files: Uploaded
 
 
 class ForWorkers:
@@ -158,6 +172,7 @@ class ForWorkers:
     ) -> dict[str, Any]:
         """Outputs of some packets; answers whether they became part of the result (``accepted``), and how
         many seconds apart this worker's commits are to be at least (``interval``)."""
+        commit = Commit(worker, incarnation, sequence, packets, delta, classes, files)
         try:
             running = self._state.in_phase(query)
             if running is None:
@@ -166,9 +181,7 @@ class ForWorkers:
             if running.counting is not None:
                 verdict = running.counting.claim(worker, incarnation, sequence, packets)
             else:
-                verdict = await self._commit(
-                    running, worker, incarnation, sequence, packets, delta, classes, files
-                )
+                verdict = await self._commit(running, commit)
                 if verdict.accepted and not verdict.repeated:
                     running.state.tally.bytes_read += bytes_read
                     running.state.tally.local_bytes += local_bytes
@@ -316,22 +329,11 @@ class ForWorkers:
             self._state.settle(running)
             self._state.work.tell()
 
-    async def _commit(
-        self,
-        running: Running,
-        worker: str,
-        incarnation: str,
-        sequence: int,
-        packets: Sequence[int],
-        delta: bytes,
-        classes: Sequence[str],
-        files: Uploaded,
-    ) -> Verdict:
+    async def _commit(self, running: Running, commit: Commit) -> Verdict:
         async with running.merging:
             try:
-                return running.state.known(incarnation, sequence) or await self._merge_commit(
-                    running, worker, incarnation, sequence, packets, delta, classes, files
-                )
+                known = running.state.known(commit.incarnation, commit.sequence)
+                return known or await self._merge_commit(running, commit)
             except MergeError as error:
                 running.state.error = error.with_traceback(None)  # which holds the outputs
                 return Verdict(False)
@@ -342,21 +344,11 @@ class ForWorkers:
         verdict = running.state.known(incarnation, sequence) if running else None
         return verdict is not None and verdict.accepted
 
-    async def _merge_commit(
-        self,
-        running: Running,
-        worker: str,
-        incarnation: str,
-        sequence: int,
-        packets: Sequence[int],
-        delta: bytes,
-        classes: Sequence[str],
-        files: Uploaded,
-    ) -> Verdict:
-        merge = self._state.merge
+    async def _merge_commit(self, running: Running, commit: Commit) -> Verdict:
+        merge, worker, packets = self._state.merge, commit.worker, commit.packets
         began = time.monotonic()
         try:
-            objects = await merge.run(running.merger.decode, delta, classes, files)
+            objects = await merge.run(running.merger.decode, commit.delta, commit.classes, commit.files)
         except MergeError:
             running.bad_commits += 1
             if running.bad_commits > BACKOFF_COMMITS:
@@ -366,9 +358,9 @@ class ForWorkers:
             return Verdict(False)
         if running.over or worker not in self._state.workers:
             return Verdict(False)
-        verdict = running.state.claim(worker, incarnation, sequence, packets)
+        verdict = running.state.claim(worker, commit.incarnation, commit.sequence, packets)
         if verdict.accepted:
-            await merge.run(running.merger.merge, objects, files)
+            await merge.run(running.merger.merge, objects, commit.files)
             running.merges += 1
         running.merged(time.monotonic() - began)
         return verdict
