@@ -125,7 +125,7 @@ _FORKER = """
 import json, os, sys
 from gridproof import processes
 from gridproof.engine.dask import EXIT_STALE
-from gridproof.engine.runner import Replica
+from gridproof.engine.replicas import Replica
 from gridproof.pilot import worker
 
 class AsDescribed(worker.GridResolver):

@@ -15,22 +15,10 @@ from .bundle import Bundle
 from .code import CodeStore
 from .outputs import OutputDirectory, WrittenFile
 from .packets import Packet, cut
+from .replicas import Preference, Replica, Resolver
 
 MOST_CLUSTERS = 2_000  # boundaries told to the master for one file
 TREES_KEPT_OPEN = 2
-
-
-@dataclass(frozen=True)
-class Replica:
-    """Where a file can be read: its URL, the SE and that SE's site (empty for a file on no SE)."""
-
-    url: str
-    storage_element: str = ""
-    site: str = ""
-
-
-Resolver = Callable[[Mapping[str, Any]], Sequence[Replica]]
-"""Replicas of a file as the query describes it (``name``, ``kind``, ``replicas``), nearest first."""
 
 
 @dataclass(frozen=True)
@@ -89,13 +77,12 @@ class Runner:
         self._root = runtime.load_threaded()
         self._code = CodeStore(self._root, cache, renames=False)
         self._resolve = resolve
-        self._site = site.upper()
+        self._preference = Preference(site)
         self._outputs = outputs
         self._query: Mapping[str, Any] = {}
         self._input: Any = None
         self._running: _Running | None = None
         self._trees: dict[tuple[str, str], _Tree] = {}  # by file and tree, the latest last
-        self._bad_urls: set[str] = set()
         self._stop = ctypes.c_bool.from_address(int(self._root.gridproof.StopAddress()))
         self.instance_cost = 0.0  # seconds that the last instance cost apart from its packets
 
@@ -110,7 +97,7 @@ class Runner:
         """
         self.discard()
         self._close_trees()
-        self._bad_urls.clear()
+        self._preference.forgive()
         try:
             for bundle in code:
                 self._code.load(bundle)
@@ -170,7 +157,7 @@ class Runner:
             if str(outcome.kind):
                 self._close_trees()  # what is buffered of a bad read is not to be used again
                 if str(outcome.kind) == "read":
-                    self._bad_urls.add(tree.replica.url)
+                    self._preference.failed(tree.replica, str(outcome.message), time.monotonic())
                 raise PacketFailed(
                     Failure(str(outcome.kind), str(outcome.message), (tree.replica.storage_element,))
                 )
@@ -268,9 +255,9 @@ class Runner:
             if str(source.kind):
                 failed.append(replica.storage_element)
                 reason = f"{source.problem!s} ({replica.url.partition('?')[0]})"
-                self._bad_urls.add(replica.url)
+                self._preference.failed(replica, str(source.problem), time.monotonic())
                 continue
-            tree = _Tree(source, replica, replica.site.upper() == self._site and bool(self._site))
+            tree = _Tree(source, replica, self._preference.is_local(replica))
             if layout:
                 self._befriend(tree, layout, index)
             self._trees.pop(key, None)
@@ -286,10 +273,7 @@ class Runner:
         except GridproofError as error:
             known = tuple(str(se) for se, _ in file["replicas"])
             raise PacketFailed(Failure("read", str(error), known)) from None
-        return sorted(
-            replicas,
-            key=lambda r: (r.url in self._bad_urls, r.storage_element in avoid, r.site.upper() != self._site),
-        )
+        return self._preference.order(replicas, avoid, time.monotonic())
 
     def _befriend(self, tree: _Tree, layout: Sequence[Mapping[str, Any]], index: int) -> None:
         """Attach the friends' files that lie beside this file's entries."""
@@ -303,7 +287,7 @@ class Runner:
             for file, entries in zip(part["files"], part["entries"], strict=True):
                 if entries and start < end and start + entries > offset:
                     replica = self._in_order(file, ())[0]
-                    tree.local = tree.local and replica.site.upper() == self._site
+                    tree.local = tree.local and self._preference.is_local(replica)
                     if not described.urls.size():
                         described.lead = offset - start
                     described.urls.push_back(replica.url)

@@ -8,7 +8,8 @@ from tempfile import TemporaryDirectory
 from . import runtime
 from .outputs import OutputDirectory
 from .packets import Packet
-from .runner import Replica, Runner
+from .replicas import Replica
+from .runner import Runner
 
 _HEADER = Path(__file__).with_name("warmup.h")
 

@@ -9,7 +9,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..engine.runner import Replica
+from ..engine.replicas import Replica
 from ..errors import AlienError
 
 if TYPE_CHECKING:
