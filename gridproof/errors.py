@@ -28,7 +28,7 @@ A message says what was asked, what happened and what to do about it.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 
 class GridproofError(Exception):
@@ -54,13 +54,17 @@ class WireError(AlienError):
 class CommandError(AlienError):
     """The central service answered a command with a failure.
 
-    ``exitcode`` is the errno it gave (``int``), ``command`` the command with its options.
+    ``exitcode`` is the errno it gave (``int``), ``command`` the command with its options, ``results`` what
+    it answered in spite of the failure.
     """
 
-    def __init__(self, message: str, *, command: str, exitcode: int) -> None:
+    def __init__(
+        self, message: str, *, command: str, exitcode: int, results: Sequence[Mapping[str, str]] = ()
+    ) -> None:
         super().__init__(message)
         self.command = command
         self.exitcode = exitcode
+        self.results = tuple(results)
 
 
 class TransferError(AlienError):

@@ -37,7 +37,7 @@ _REPEATABLE = {
 
 @dataclass(frozen=True)
 class Answer:
-    """What came back: one mapping per result, all values strings, and the metadata."""
+    """What came back: one mapping per result, all values strings (nested ones JSON), and the metadata."""
 
     results: tuple[dict[str, str], ...]
     metadata: dict[str, str]
@@ -57,7 +57,7 @@ class AnswerLate(AnswerLost):
 
 
 def decode(text: str | bytes) -> Answer:
-    """Read an answer; keys come stripped, values as strings (null: ""). Raises WireError."""
+    """Read an answer; keys come stripped, values as strings (null: "", nested: JSON). Raises WireError."""
     try:
         content = json.loads(text)
         results = tuple(_strings(result) for result in content.get("results") or ())
@@ -67,7 +67,13 @@ def decode(text: str | bytes) -> Answer:
 
 
 def _strings(content: dict[str, Any]) -> dict[str, str]:
-    return {key.strip(): "" if value is None else str(value) for key, value in content.items()}
+    return {key.strip(): _string(value) for key, value in content.items()}
+
+
+def _string(value: Any) -> str:
+    if isinstance(value, str):
+        return value
+    return "" if value is None else json.dumps(value)
 
 
 class Wire:
@@ -227,4 +233,5 @@ def _failure(name: str, options: tuple[str, ...], exitcode: str, answer: Answer)
     shown = command if len(command) <= 200 else command[:200] + " …"
     reason = answer.metadata.get("error", "").strip() or answer.message or "no reason given"
     code = int(exitcode) if exitcode.lstrip("-").isdigit() else -1
-    return CommandError(f"{shown!r} failed: {reason} (exit code {exitcode})", command=command, exitcode=code)
+    message = f"{shown!r} failed: {reason} (exit code {exitcode})"
+    return CommandError(message, command=command, exitcode=code, results=answer.results)
