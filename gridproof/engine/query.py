@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from ..errors import MemoryLimit, MissingFiles, QueryError, SelectorCrashed, SelectorError
 from .commits import CommitLog, Verdict
 from .packetizer import Packetizer
+from .packetizer.places import Placed
 from .packets import Packet
 
 CRASHES_FORGIVEN = 2  # a packet during which one more worker dies fails the query
@@ -16,7 +17,8 @@ CRASHES_FORGIVEN = 2  # a packet during which one more worker dies fails the que
 
 @dataclass(frozen=True)
 class FileInfo:
-    """A file as decisions need it: its name, its size in bytes (−1: unknown), its SEs and their sites.
+    """A file as decisions need it: its name, its size in bytes (−1: unknown), its SEs and their sites, and
+    the hosts that are known to hold it.
 
     ``entries`` and ``clusters`` (first entries, ascending) are what an earlier query learnt, −1 and empty if
     none did. They are a hint: a worker that finds other entries fails its packet as ``changed``.
@@ -27,11 +29,12 @@ class FileInfo:
     replicas: tuple[tuple[str, str], ...]  # (SE, site); empty for a file on no SE
     entries: int = -1
     clusters: tuple[int, ...] = ()
+    hosts: tuple[str, ...] = ()
 
-    @property
-    def sites(self) -> frozenset[str]:
-        """The sites that hold a replica."""
-        return frozenset(site for _, site in self.replicas)
+    def placed(self) -> Placed:
+        """What the packetizer needs of it."""
+        sites = {site for _, site in self.replicas}
+        return Placed(self.size, sites, self.entries, self.clusters, self.hosts)
 
 
 @dataclass
@@ -69,10 +72,11 @@ class Query:
         self.missing: dict[str, str] = {}
         self.error: QueryError | None = None
         self._on_missing = on_missing
-        self._packetizer = Packetizer(((f.size, f.sites, f.entries, f.clusters) for f in files), at_end)
+        self._packetizer = Packetizer((file.placed() for file in files), at_end)
         self._log = CommitLog(self._packetizer.packets)
         self._hinted = {i for i, f in enumerate(files) if f.entries >= 0}  # and no commit has confirmed it
         self._trouble: dict[int, _Trouble] = defaultdict(_Trouble)
+        self._counted: dict[int, int] = defaultdict(int)  # entries in the result, by file
         self._crashes: dict[tuple[int, int], int] = defaultdict(int)  # by file and first entry
         self._workers: set[str] = set()
 
@@ -100,10 +104,10 @@ class Query:
 
     # ------------------------------------------------------------ workers
 
-    def join(self, worker: str, site: str) -> None:
+    def join(self, worker: str, site: str, host: str = "") -> None:
         """A worker is there (again)."""
         self._workers.add(worker)
-        self._packetizer.join(worker, site)
+        self._packetizer.join(worker, site, host)
 
     def lose(self, worker: str) -> None:
         """A worker is gone; what it has not committed runs again elsewhere."""
@@ -168,9 +172,11 @@ class Query:
             return verdict
         if verdict.accepted:
             self._packetizer.done(packets)
-            entries = sum(packet.last - packet.first for packet in claimed)
-            self.tally.entries += entries
-            self.tally.entries_by_worker[worker] += entries
+            for packet in claimed:
+                entries = packet.last - packet.first
+                self._counted[packet.file] += entries
+                self.tally.entries += entries
+                self.tally.entries_by_worker[worker] += entries
             self.tally.packets += len(packets)
             if self._hinted:
                 self._hinted.difference_update(packet.file for packet in claimed)
@@ -260,6 +266,8 @@ class Query:
 
     def _give_up(self, file: int, reason: str) -> None:
         name = self.files[file].name
+        if self._counted[file]:
+            reason += f" ({self._counted[file]} of its entries are in the result)"
         self.missing[name] = reason
         self._packetizer.drop(file)
         if self._on_missing == "fail" and self.error is None:

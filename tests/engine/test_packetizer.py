@@ -7,6 +7,7 @@ import sys
 import pytest
 
 from gridproof.engine.packetizer import Packetizer
+from gridproof.engine.packetizer.places import Placed
 from gridproof.engine.packets import cut
 
 ENTRIES = 1_000_000
@@ -14,7 +15,7 @@ ENTRIES = 1_000_000
 
 def files(*sites, entries=ENTRIES):
     """Files of a megabyte with known entries, each at the sites that its letters name."""
-    return [(1_000_000, tuple(places), entries, ()) for places in sites]
+    return [Placed(1_000_000, tuple(places), entries) for places in sites]
 
 
 def crowd(given, at_end=False, **sites):
@@ -101,6 +102,30 @@ def test_files_that_only_this_site_holds_come_first():
     assert lease(packetizer, "a").file == 1
 
 
+def test_files_on_the_own_node_come_before_others_of_the_site_and_are_left_to_that_node():
+    given = [
+        Placed(1_000_000, ["A"], ENTRIES, hosts=["node1"]),
+        Placed(1_000_000, ["A"], ENTRIES),
+        Placed(1_000_000, ["A"], ENTRIES, hosts=["node2"]),
+    ]
+    packetizer = Packetizer(given)
+    for name, host in (("first", "node1"), ("second", "node1"), ("third", "node2"), ("fourth", "elsewhere")):
+        packetizer.join(name, "A", host)
+    assert [lease(packetizer, name).file for name in ("fourth", "third", "first", "second")] == [1, 2, 0, 0]
+
+
+def test_a_node_helps_others_when_its_own_files_are_done():
+    packetizer = Packetizer([Placed(1_000, ["A"], 10, hosts=["node1"]), Placed(1_000, ["A"], 10)])
+    packetizer.join("w", "A", "node1")
+    order = []
+    while not packetizer.idle:
+        packet = lease(packetizer, "w")
+        order.append(packet.file)
+        finish(packetizer, "w", packet, 1_000.0, "A")
+    assert order == sorted(order)
+    assert set(order) == {0, 1}
+
+
 def test_then_those_shared_with_the_site_that_is_furthest_behind():
     packetizer = crowd(files("AB", "AC", *["C"] * 5), a="A", b="B", c="C")
     assert lease(packetizer, "a").file == 1
@@ -124,7 +149,7 @@ def test_a_worker_stays_with_its_file_and_others_take_other_files():
 
 
 def test_when_no_file_is_untouched_the_one_with_most_left_per_reader_is_shared():
-    given = [(1, ("A",), 1_000, ()), (1, ("A",), 3_000, ())]
+    given = [Placed(1, ("A",), 1_000), Placed(1, ("A",), 3_000)]
     packetizer = crowd(given, u="A", v="A", w="A")
     assert [lease(packetizer, name).file for name in "uvw"] == [0, 1, 1]
 
@@ -209,25 +234,25 @@ def test_a_packet_has_a_deadline_that_fits_what_it_should_take():
 
 def test_workers_of_different_speed_finish_together():
     workers = {"a": ("A", 100_000, 0), "b": ("A", 100_000, 0), "c": ("A", 25_000, 0), "d": ("A", 60_000, 0)}
-    seconds, _ = process([(1, ("A",), -1, ())] * 3, workers)
+    seconds, _ = process([Placed(1, ("A",), -1)] * 3, workers)
     assert seconds < 1.05 * 3 * ENTRIES / 285_000
 
 
 def test_late_joiners_take_their_share():
     workers = {"a": ("A", 100_000, 0), "b": ("A", 100_000, 5)}
-    seconds, _ = process([(1, ("A",), -1, ())] * 2, workers)
+    seconds, _ = process([Placed(1, ("A",), -1)] * 2, workers)
     assert seconds < 1.05 * (2 * ENTRIES + 500_000) / 200_000
 
 
 def test_one_huge_file_is_shared_from_its_opening_on():
     workers = {f"w{i}": ("A", 50_000, 0) for i in range(10)}
-    seconds, _ = process([(1, ("A",), -1, ())], workers, opening=0.05)
+    seconds, _ = process([Placed(1, ("A",), -1)], workers, opening=0.05)
     assert seconds < 1.25 * ENTRIES / 500_000
 
 
 def test_a_site_with_too_much_to_do_is_helped_so_that_both_finish_together():
     workers = {"a": ("A", 100_000, 0), "b": ("B", 100_000, 0)}
-    given = [(1, ("A",), -1, ())] * 3 + [(1, ("B",), -1, ())]
+    given = [Placed(1, ("A",), -1)] * 3 + [Placed(1, ("B",), -1)]
     seconds, far = process(given, workers, remote=0.5)
     assert seconds < 1.05 * (ENTRIES / 100_000 + 2 * ENTRIES / 150_000)
     assert far["a"] == 0
@@ -245,7 +270,7 @@ def tiny(packetizer, count=1):
 
 
 def test_packets_of_tiny_files_go_out_together():
-    packetizer = crowd([(1_000, ("A",), -1, ())] * 2_000, w="A")
+    packetizer = crowd([Placed(1_000, ("A",), -1)] * 2_000, w="A")
     tiny(packetizer)
     packets = packetizer.lease("w", 0.0)
     assert len(packets) == 5  # of 10 ms each
@@ -253,11 +278,11 @@ def test_packets_of_tiny_files_go_out_together():
 
 
 def test_but_never_many_of_them_and_near_the_end_one_by_one():
-    packetizer = crowd([(1_000, ("A",), 1, ())] * 20_000, w="A")
+    packetizer = crowd([Placed(1_000, ("A",), 1)] * 20_000, w="A")
     packet = lease(packetizer, "w")
     packetizer.ran("w", packet.id, 1, 0.001, "A")
     assert len(packetizer.lease("w", 0.0)) == 32
-    packetizer = crowd([(1_000, ("A",), -1, ())] * 150, w="A")
+    packetizer = crowd([Placed(1_000, ("A",), -1)] * 150, w="A")
     tiny(packetizer)
     assert len(packetizer.lease("w", 0.0)) == 1
 
@@ -385,7 +410,7 @@ def test_what_failed_at_its_own_site_goes_to_a_patient_worker_far_away():
 
 
 def test_two_workers_that_open_a_file_and_cut_it_differently_do_not_both_run_it():
-    packetizer = crowd([(1_000, ("A",), -1, ())], v="A", w="A")
+    packetizer = crowd([Placed(1_000, ("A",), -1)], v="A", w="A")
     packet = lease(packetizer, "v")
     assert lease(packetizer, "w", 100.0).id == packet.id
     assert packetizer.opened("v", packet.id, 10, 100, ())
@@ -395,7 +420,7 @@ def test_two_workers_that_open_a_file_and_cut_it_differently_do_not_both_run_it(
 
 
 def test_an_empty_file_is_opened_even_if_it_was_known_to_be_empty():
-    packetizer = crowd([(1_000, ("A",), 0, ())], w="A")
+    packetizer = crowd([Placed(1_000, ("A",), 0)], w="A")
     packet = lease(packetizer, "w")
     assert packet.last == -1
     assert packetizer.opened("w", packet.id, 0, 0, ())
@@ -408,7 +433,7 @@ def test_an_empty_file_is_opened_even_if_it_was_known_to_be_empty():
 
 def work_of_leases(workers, count):
     """Python calls for a hundred leases in the middle of a query."""
-    given = [(1_000_000, (f"S{i % 10}", f"S{(i + 1 + i // 10 % 9) % 10}"), 1_000, ()) for i in range(count)]
+    given = [Placed(1_000_000, (f"S{i % 10}", f"S{(i + 1 + i // 10 % 9) % 10}"), 1_000) for i in range(count)]
     packetizer = crowd(given, **{f"w{i}": f"S{i % 10}" for i in range(workers)})
     for i in range(workers):
         measure(packetizer, f"w{i}", 1_000.0, f"S{i % 10}")

@@ -91,6 +91,18 @@ def test_a_missing_file_may_be_skipped():
     assert query.tally.entries == 20
 
 
+def test_the_record_of_a_skipped_file_tells_what_of_it_is_in_the_result():
+    query = make([10_000], on_missing="skip")
+    worker = Worker(query, "w", "A", [10_000])
+    worker.lease()
+    worker.run()
+    [(_, first, last)] = worker.commit()
+    [packet] = worker.lease()
+    query.fail("w", packet.id, (), "read", "broken from there on", ["V::A::SE"])
+    assert query.missing == {"/f0": f"broken from there on ({last - first} of its entries are in the result)"}
+    assert query.tally.entries == last - first
+
+
 def test_a_packet_that_kills_three_workers_fails_the_query():
     query = make([10])
     for name in ("w1", "w2", "w3"):

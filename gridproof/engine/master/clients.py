@@ -41,7 +41,7 @@ class ForClients:
         ``spec``: ``selector`` (a bundle or None), ``class_name``, ``option``, ``input`` (bytes of a TList),
         ``on_missing``, ``feedback`` (s), ``commit`` (``"interval"`` or ``"end"``), ``title``, and
         ``parts``: the dataset and its friends, each with ``tree``, ``alias`` and ``files`` (``name``,
-        ``kind``, ``size``, ``replicas``).
+        ``kind``, ``size``, ``replicas``, and where known ``hosts`` that hold it).
         """
         state = self._state
         self._ids += 1
@@ -56,7 +56,7 @@ class ForClients:
         merger = await state.merge.run(state.merge.merger, number, code)
         running = Running(number, kept, parts, merger)
         for worker in state.workers.values():
-            running.join(worker.address, worker.site)
+            running.join(worker.address, worker.site, worker.host)
         state.queries[number] = running
         state.settle(running)
         state.work.tell()

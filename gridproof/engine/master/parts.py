@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
+from urllib.parse import urlsplit
 
 from ..query import FileInfo
 from .known import FileKey, Learnt
@@ -43,7 +44,8 @@ class Part:
         file = self.files[index]
         replicas = tuple((str(se), str(site)) for se, site in file["replicas"])
         known = self.entries[index], tuple(self.clusters[index])
-        return FileInfo(str(file["name"]), int(file["size"]), replicas, *known)
+        hosts = tuple(file.get("hosts", ())) or _host(str(file["name"]))
+        return FileInfo(str(file["name"]), int(file["size"]), replicas, *known, hosts)
 
     def key(self, index: int) -> FileKey:
         """What identifies a file's content, if its size is known."""
@@ -96,3 +98,12 @@ class Census:
                     f"the dataset has {sum(main.entries)}: beyond its end there would be no values"
                 )
         return ""
+
+
+def _host(url: str) -> tuple[str, ...]:
+    """Of a URL; none for what is none."""
+    try:
+        host = urlsplit(url).hostname
+    except ValueError:
+        return ()
+    return (host,) if host else ()

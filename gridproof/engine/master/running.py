@@ -37,7 +37,7 @@ class Running:
         self.counting: Query | None = None
         self.learnt: dict[FileKey, Learnt] = {}  # in this query
         self._census = Census(parts)
-        self._sites: dict[str, str] = {}  # of workers
+        self._workers: dict[str, tuple[str, str]] = {}  # their sites and hosts
         self._opening: dict[int, int] = {}  # packets whose file nobody has opened → the file
         if len(parts) > 1:
             self.counting = Query(self._census.infos(), "skip")
@@ -86,14 +86,14 @@ class Running:
         """Nothing of it happens any more."""
         self._ended = self._ended or time.monotonic()
 
-    def join(self, worker: str, site: str) -> None:
+    def join(self, worker: str, site: str, host: str) -> None:
         """A worker is there."""
-        self._sites[worker] = site
-        self.active.join(worker, site)
+        self._workers[worker] = site, host
+        self.active.join(worker, site, host)
 
     def lose(self, worker: str) -> None:
         """A worker is gone."""
-        self._sites.pop(worker, None)
+        self._workers.pop(worker, None)
         self.active.lose(worker)
 
     def merged(self, seconds: float) -> None:
@@ -221,6 +221,6 @@ class Running:
         self.state = Query(self.parts[0].infos(), self.spec["on_missing"], self.spec["commit"] == "end")
         if problem := self._census.problem():
             self.state.error = QueryError(problem)
-        for worker, site in self._sites.items():
-            self.state.join(worker, site)
+        for worker, (site, host) in self._workers.items():
+            self.state.join(worker, site, host)
         return True

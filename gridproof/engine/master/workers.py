@@ -59,7 +59,7 @@ class ForWorkers:
         state.names[worker] = name
         self._answers[worker] = {}
         for running in state.queries.values():
-            running.join(worker, site)
+            running.join(worker, site, host)
         state.status.tell()
 
     def lost(self, worker: str) -> None:

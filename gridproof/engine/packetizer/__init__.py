@@ -1,7 +1,8 @@
 """Who runs which entries next (pure: no sockets, and no clock of its own; times and rates come in).
 
-A worker goes on with its file first, then takes another one at its own site, then one of the site that is
-furthest behind, if reading from there takes it less time than the site's own workers still have to work.
+A worker goes on with its file first, then takes another one on its own node, then one at its own site, then
+one of the site that is furthest behind, if reading from there takes it less time than the site's own workers
+still have to work.
 Packets start small, grow to about a second of work at the rate measured for this worker and this source,
 and shrink towards the end so that all finish together. Many workers get longer packets, so that the master
 can keep up with them. Where files are so small that a packet is over in no time, several go out at once.
@@ -14,7 +15,7 @@ from collections.abc import Collection, Iterable, Sequence
 
 from ..packets import Packet
 from .out import Out
-from .places import File, Site, Worker
+from .places import File, Placed, Site, Worker
 from .rates import Rates
 from .rescue import Rescue
 from .stock import Stock
@@ -41,14 +42,12 @@ DEADLINE_FACTOR = 10.0  # times what it should take
 class Packetizer:
     """Cuts files into packets for those who ask; knows what is out, what came back and what is left.
 
-    ``files``: ``(size in bytes or -1, sites that hold a replica, entries or -1, clusters)`` each. ``at_end``:
-    workers commit when nothing is left for them, so that a copy makes worthless all that its worker has run.
+    ``at_end``: workers commit when nothing is left for them, so that a copy makes worthless all that its
+    worker has run.
     ``packets`` has, by their numbers, those that are out or have come back.
     """
 
-    def __init__(
-        self, files: Iterable[tuple[int, Iterable[str], int, Sequence[int]]], at_end: bool = False
-    ) -> None:
+    def __init__(self, files: Iterable[Placed], at_end: bool = False) -> None:
         self.packets: dict[int, Packet] = {}
         self.last_id = 0
         self._workers: dict[str, Worker] = {}
@@ -61,10 +60,10 @@ class Packetizer:
 
     # ------------------------------------------------------------ workers
 
-    def join(self, name: str, site: str) -> None:
+    def join(self, name: str, site: str, host: str = "") -> None:
         """A worker is there; at any moment."""
         if name not in self._workers:
-            worker = self._workers[name] = Worker(name, self._stock.site(site))
+            worker = self._workers[name] = Worker(name, self._stock.site(site), host)
             self._rates.join(worker)
             self._fit_sizes()
 
@@ -244,14 +243,18 @@ class Packetizer:
         return self._again(worker, packet, now, end)
 
     def _near(self, worker: Worker, now: float, end: float, most: float = math.inf) -> Packet | None:
-        """Of the worker's own file, of another one at its site, or of one that lies nowhere."""
+        """Of the worker's own file, of another one on its node or at its site, or one that lies nowhere."""
         stock, site, file = self._stock, worker.site, worker.file
         if (
             file is None
             or file.next >= file.entries
             or not (site in file.sites or stock.nowhere in file.sites)
         ):
-            file = stock.next_file(site, worker, now) or stock.next_file(stock.nowhere, worker, now)
+            file = (
+                stock.on_node(worker)
+                or stock.next_file(site, worker, now)
+                or stock.next_file(stock.nowhere, worker, now)
+            )
             if file is None:
                 return None
         site.served = now

@@ -3,9 +3,21 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Sequence
+from typing import NamedTuple
 
 SHARES = 60  # an unstarted file's work is divided evenly among its sites: 60 divides by 1 to 6
+
+
+class Placed(NamedTuple):
+    """A file as it is given: bytes (−1: unknown), sites and nodes that hold a replica, and if that is known
+    its entries (else −1) and the first ones of its clusters."""
+
+    size: int
+    sites: Iterable[str]
+    entries: int = -1
+    clusters: Sequence[int] = ()
+    hosts: Collection[str] = ()
 
 
 class Site:
@@ -47,6 +59,16 @@ class Site:
         self.behind = 0.0  # seconds of work, at the last survey
 
 
+class Node:
+    """A worker node: the files that lie on it."""
+
+    __slots__ = ("started", "unstarted")
+
+    def __init__(self) -> None:
+        self.unstarted: list[File] = []  # some of them started by now
+        self.started: list[File] = []  # by this node; some of them at their end by now
+
+
 class File:
     """A file: what is known of it and how far it is cut into packets."""
 
@@ -57,6 +79,7 @@ class File:
         "dropped",
         "entries",
         "home",
+        "hosts",
         "index",
         "next",
         "readers",
@@ -66,8 +89,9 @@ class File:
         "started",
     )
 
-    def __init__(self, index: int, size: int, sites: tuple[Site, ...]) -> None:
+    def __init__(self, index: int, size: int, sites: tuple[Site, ...], hosts: Collection[str]) -> None:
         self.index = index
+        self.hosts = hosts
         self.size = size
         self.sites = sites
         self.share = max(1, SHARES // len(sites))
@@ -93,6 +117,7 @@ class Worker:
     __slots__ = (
         "avoids",
         "file",
+        "host",
         "local",
         "meters",
         "name",
@@ -104,9 +129,10 @@ class Worker:
         "watched",
     )
 
-    def __init__(self, name: str, site: Site) -> None:
+    def __init__(self, name: str, site: Site, host: str) -> None:
         self.name = name
         self.site = site
+        self.host = host
         self.meters: dict[str, Meter] = {}  # by source
         self.pace = 0.0  # entries per second lately, wherever it read; 0 while unknown
         self.local = 0.0  # the same for files of its own site, perhaps inferred

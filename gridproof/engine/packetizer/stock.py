@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Iterable, Sequence
 
 from ..packets import Packet, cut
-from .places import SHARES, File, Site, Worker
+from .places import SHARES, File, Node, Placed, Site, Worker
 from .rates import Rates
 
 SURVEY_SECONDS = 0.5  # how old the order of sites may be
@@ -23,10 +23,11 @@ TRIES = 8  # packets looked at for a worker that should not have the first ones
 class Stock:
     """All files, by the sites that hold them. Files of no site are at ``nowhere``, near to everybody."""
 
-    def __init__(self, files: Iterable[tuple[int, Iterable[str], int, Sequence[int]]], rates: Rates) -> None:
+    def __init__(self, files: Iterable[Placed], rates: Rates) -> None:
         self._rates = rates
         self.sites: dict[str, Site] = {}
         self.nowhere = self.site("")
+        self._nodes: dict[str, Node] = {}  # those that files lie on, by host
         self.returned: dict[int, Packet] = {}
         self.troubled: deque[int] = deque()  # packets of `returned` that anybody may have who has not failed
         self.left = 0  # entries of known files in no packet that is out
@@ -89,6 +90,22 @@ class Stock:
         return self._ranking
 
     # ------------------------------------------------------------ what comes next
+
+    def on_node(self, worker: Worker) -> File | None:
+        """A file on the worker's own node: one that nobody has started, or else the one with most left."""
+        node = self._nodes.get(worker.host)
+        if node is None:
+            return None
+        while node.unstarted:
+            file = node.unstarted.pop()
+            home = worker.site if worker.site in file.sites else self.nowhere
+            if not file.started and home in file.sites and not self.shuns(worker, file):
+                node.started.append(file)
+                self._start(file, home)
+                return file
+        node.started = [file for file in node.started if file.left or file.entries < 0]
+        open_ones = (file for file in node.started if file.left and not self.shuns(worker, file))
+        return max(open_ones, key=lambda file: file.left / (1 + file.readers), default=None)
 
     def next_file(self, site: Site, worker: Worker, now: float) -> File | None:
         """The site's file to cut from next: one that nobody has started, or else the one with most left."""
@@ -233,21 +250,22 @@ class Stock:
 
     # ------------------------------------------------------------ inside
 
-    def _take_in(self, files: Iterable[tuple[int, Iterable[str], int, Sequence[int]]]) -> list[File]:
+    def _take_in(self, files: Iterable[Placed]) -> list[File]:
         given = list(files)
-        known = [size for size, *_ in given if size >= 0]
+        known = [file.size for file in given if file.size >= 0]
         typical = sum(known) // len(known) if known else 1
         places: dict[tuple[str, ...], tuple[Site, ...]] = {}
         taken = []
-        for index, (size, names, entries, clusters) in enumerate(given):
+        for index, (size, names, entries, clusters, hosts) in enumerate(given):
             key = tuple(sorted({name.upper() for name in names})) or ("",)
             sites = places.setdefault(key, tuple(self.site(name) for name in key))
-            file = File(index, max(1, size if size >= 0 else typical), sites)
+            file = File(index, max(1, size if size >= 0 else typical), sites, hosts)
             self._add_bytes(file, file.size)
             if entries > 0:  # nobody would find out whether an empty file still is
                 self.learn(file, entries, clusters, 0)
             taken.append(file)
-        for file in reversed(taken):  # lists are taken from at their ends
+        # Lists are taken from at their ends: what lies on a node is left to that node's own workers.
+        for file in sorted(taken, key=lambda file: (not file.hosts, -file.index)):
             self._lay_out(file)
         return taken
 
@@ -257,6 +275,8 @@ class Stock:
             file.started = True
             return
         self.unstarted += 1
+        for host in file.hosts:
+            self._nodes.setdefault(host, Node()).unstarted.append(file)
         for site in file.sites:
             site.unstarted += 1
             for other in file.sites:
