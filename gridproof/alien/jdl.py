@@ -3,7 +3,7 @@
 A JDL is a list of ``Key = value;``. A value is a quoted string, a number, a set of strings in braces, or
 anything else, which is an expression and kept as it stands (``Requirements``). Keys are case-insensitive,
 comments are ``# …``, ``// …`` and ``/* … */`` where a word may begin, and ``$1`` stands for the first
-argument given at submission.
+argument given at submission. `validate` knows what JAliEn makes of a JDL beyond its syntax.
 """
 
 from __future__ import annotations
@@ -30,11 +30,12 @@ class Expression:
 Value: TypeAlias = str | int | float | tuple[str, ...] | Expression
 
 _KEY = re.compile(r"[A-Za-z0-9_]+")
-_INTEGER = re.compile(r"[+-]?[0-9]+")
+_INTEGER = re.compile(r"[+-]?[0-9]{1,19}")
 _FLOAT = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
-_ARGUMENT = re.compile(r"\$([1-9][0-9]*)")
+_ARGUMENT = re.compile(r"\$([1-9][0-9]{0,8})")
 _ESCAPE_NEEDED = re.compile(r'\\(?=["\\]|\Z)|"')
 _OPENING = {"(": ")", "[": "]", "{": "}"}
+_WHOLE_NUMBERS = range(-(2**63), 2**63)  # a Java long
 
 
 class Jdl(MutableMapping[str, Value]):
@@ -104,8 +105,8 @@ class Jdl(MutableMapping[str, Value]):
         return float(text)
 
 
-def parse(text: str, arguments: Sequence[str] = ()) -> Jdl:
-    """Read a JDL; ``$n`` in values becomes ``arguments[n-1]``.
+def parse(text: str, arguments: Sequence[str] | None = None) -> Jdl:
+    """Read a JDL; ``$n`` in values becomes ``arguments[n-1]``, or stays as it is without ``arguments``.
 
     Raises JdlError with line and column: broken syntax, a key given twice, an argument that is missing.
     """
@@ -113,7 +114,7 @@ def parse(text: str, arguments: Sequence[str] = ()) -> Jdl:
 
 
 def render(jdl: Jdl) -> str:
-    """Write a JDL, one key a line, so that ``parse(render(jdl)) == jdl`` (values without ``$n``)."""
+    """Write a JDL, one key a line, so that ``parse(render(jdl)) == jdl``."""
     return "".join(f"{key} = {_render_value(value)};\n" for key, value in jdl.items())
 
 
@@ -123,11 +124,13 @@ def _checked(key: str, value: object) -> Value:
     if isinstance(value, (int, float)) and not isinstance(value, bool):
         if not math.isfinite(value):
             raise JdlError(f"{key} cannot be {value}: a JDL has only finite numbers")
+        if isinstance(value, int) and value not in _WHOLE_NUMBERS:
+            raise JdlError(f"{key}: a whole number in a JDL has 64 bits at most")
         return value
     if isinstance(value, tuple) and all(isinstance(v, str) for v in value):
         return tuple(dict.fromkeys(value))
     if isinstance(value, Expression):
-        read = _Parser(f"{key} = {value.text}\n;", None).parse()
+        read = parse(f"{key} = {value.text}\n;")
         if len(read) != 1 or not isinstance(read[key], Expression):
             raise JdlError(f"{key}: {value.text!r} is not one expression")
         return read[key]
@@ -231,11 +234,10 @@ class _Parser:
         text = self._substitute(self._raw(";"), start)
         if not text:
             raise self._error(f"{key} has no value", start)
-        if _INTEGER.fullmatch(text):
+        number = float(text) if _FLOAT.fullmatch(text) else math.nan
+        if _INTEGER.fullmatch(text) and int(text) in _WHOLE_NUMBERS:
             return int(text)
-        if _FLOAT.fullmatch(text) and math.isfinite(float(text)):
-            return float(text)
-        return Expression(text)
+        return number if math.isfinite(number) else Expression(text)
 
     def _string(self) -> str:
         start = self._at
@@ -353,6 +355,20 @@ def validate(jdl: Jdl) -> None:
                 raise JdlError(f"{key}: {entry!r} must be 'LF:' and the LFN of a file in the catalogue")
     if isinstance(jdl.get("Requirements", Expression("")), (str, tuple)):
         raise JdlError("Requirements is quoted, which AliEn drops without a word: write it without quotes")
+    for key in jdl:
+        _validate_text(key, jdl)
+
+
+def _validate_text(key: str, jdl: Jdl) -> None:
+    """Texts that the service's own reader would take for something else."""
+    value = jdl[key]
+    if isinstance(value, tuple) and any('"' in v or v.endswith("'") for v in value):
+        raise JdlError(f"{key}: AliEn reads no element with a quote in it, or with an apostrophe at its end")
+    texts = value if isinstance(value, tuple) else (str(value),)
+    if any(line.lstrip().startswith(("#", "//")) for v in texts for line in v.split("\n")[1:]):
+        raise JdlError(f"{key}: AliEn takes a line that begins with '#' or '//' for a comment")
+    if argument := next((found for v in texts if (found := _ARGUMENT.search(v))), None):
+        raise JdlError(f"{key}: {argument.group()} stands for an argument; put the argument in its place")
 
 
 def _validate_split(jdl: Jdl) -> None:

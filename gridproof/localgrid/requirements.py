@@ -1,6 +1,8 @@
 """What a job asks of a site, read as JAliEn reads it: by regular expressions, never as an expression.
 
-The boolean structure is ignored, CEs are ORed, SEs are ORed, and terms that are not known are dropped.
+The boolean structure is ignored, CEs are ORed, SEs are ORed, and terms that are not known are dropped,
+such as ``other.CE != "A::B::C"`` or a ``member`` with blanks in it. What is not wanted (``!member(…)``) only
+takes away from the sites that are: without a wanted SE it says nothing.
 """
 
 from __future__ import annotations
@@ -12,9 +14,8 @@ from dataclasses import dataclass
 from gridproof.alien.jdl import Expression, Jdl
 from gridproof.localgrid.sites import Site
 
-_NAME = r'"\s*([^"\s]+::[^"\s]+::[^"\s]+)\s*"'
-_CLOSE_SE = re.compile(r"(!?)\s*member\s*\(\s*other\.CloseSE\s*,\s*" + _NAME + r"\s*\)", re.IGNORECASE)
-_CE = re.compile(r"(!?)\s*\(?\s*other\.CE\s*(==|!=)\s*" + _NAME, re.IGNORECASE)
+_CLOSE_SE = re.compile(r'(!?)member\(other\.CloseSE,"(\w+::[\w-]+::[\w+-]+)"\)')
+_CE = re.compile(r'(!?)other\.CE\s*==\s*"([^"]+)"')
 
 
 @dataclass(frozen=True)
@@ -38,8 +39,7 @@ class Requirements:
         return (
             self.ttl < ttl_limit
             and self.cores <= site.cores
-            and (not self.close_ses or bool(self.close_ses & close))
-            and not self.no_ses & close
+            and (not self.close_ses or bool(self.close_ses & close and not self.no_ses & close))
             and (not self.ces or ce in self.ces)
             and ce not in self.no_ces
         )
@@ -50,12 +50,12 @@ def read_requirements(jdl: Jdl) -> Requirements:
     value = jdl.get("Requirements")
     text = value.text if isinstance(value, Expression) else ""
     ses = _CLOSE_SE.findall(text)
-    ces = [(negated, operator, name) for negated, operator, name in _CE.findall(text)]
+    ces = _CE.findall(text)
     return Requirements(
         close_ses=frozenset(name.upper() for negated, name in ses if not negated),
         no_ses=frozenset(name.upper() for negated, name in ses if negated),
-        ces=frozenset(name.upper() for negated, op, name in ces if bool(negated) == (op == "!=")),
-        no_ces=frozenset(name.upper() for negated, op, name in ces if bool(negated) != (op == "!=")),
+        ces=frozenset(name.upper() for negated, name in ces if not negated),
+        no_ces=frozenset(name.upper() for negated, name in ces if negated),
         ttl=int(jdl.number("TTL", 21_600)),
         cores=int(jdl.number("CPUCores", 1)),
         price=jdl.number("Price", 1.0),

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -26,7 +30,7 @@ Split = "production:1-12"
 """
 
 keys = st.from_regex(r"\A[A-Za-z_][A-Za-z0-9_]{0,12}\Z")
-texts = st.text(max_size=30).filter(lambda text: "$" not in text)
+texts = st.text(max_size=30)
 names = st.from_regex(r"\A[A-Z]+::[A-Z]+::[A-Z]+\Z")
 expressions = st.recursive(
     st.one_of(
@@ -40,7 +44,7 @@ expressions = st.recursive(
 ).map(Expression)
 values = st.one_of(
     texts,
-    st.integers(),
+    st.integers(-(2**63), 2**63 - 1),
     st.floats(allow_nan=False, allow_infinity=False),
     st.lists(texts, max_size=5).map(tuple),
     expressions,
@@ -55,15 +59,66 @@ def test_what_is_rendered_reads_back_the_same(content: dict[str, object]) -> Non
     assert list(again) == list(jdl)
 
 
-@given(st.text(max_size=60))
-def test_any_text_is_read_or_refused_with_its_place(text: str) -> None:
+jdl_like = st.lists(
+    st.sampled_from([*'(){}[]"\\,;=#$/*\n 7-.eE', "//", "/*", "*/", "$1", "TTL", "Split = ", "é", "\x00"]),
+    max_size=40,
+).map("".join)
+
+
+@given(st.text(max_size=60) | jdl_like, st.none() | st.lists(st.text(max_size=5), max_size=2))
+def test_any_text_is_read_or_refused_with_its_place(text: str, arguments: list[str] | None) -> None:
+    jdl, error = read(text, arguments)
+    if jdl is not None:
+        rendered = render(jdl)
+        assert parse(rendered) == jdl
+        assert render(parse(rendered)) == rendered
+    if error is not None:
+        assert 1 <= error.line <= text.count("\n") + 1
+        assert 1 <= error.column <= len(text) + 1
+
+
+def read(text: str, arguments: list[str] | None = None) -> tuple[Jdl | None, JdlError | None]:
     try:
-        parse(text)
+        return parse(text, arguments), None
     except JdlError as error:
-        place = (error.line, error.column)
-    else:
-        place = (1, 1)
-    assert min(place) >= 1
+        return None, error
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("A = " + one * 100_000 for one in ("(", "[{", "( ", '"', "\\", "9", "-", "$1", "/* */ ", "# \n")),
+        *("A = {" + one * 50_000 for one in ("a,", '"b",', "{", "# x\n")),
+        "A = 1;" * 50_000,
+    ],
+)
+def test_long_and_deep_texts_are_read_or_refused(text: str) -> None:
+    jdl, error = read(text)
+    assert jdl or error
+
+
+def exchanges() -> list[dict[str, Any]]:
+    """What was recorded with a real central service."""
+    lines = (Path(__file__).parent / "exchanges.jsonl").read_text().splitlines()
+    return [json.loads(line) for line in lines]
+
+
+def test_every_jdl_that_the_central_service_has_shown_survives_the_round_trip() -> None:
+    shown = [row["jdl"] for one in exchanges() for row in one["response"]["results"] if "jdl" in row]
+    assert shown
+    for text in shown:
+        jdl = parse(text)
+        assert parse(render(jdl)) == jdl
+        assert list(jdl)[:2] == ["User", "Executable"]
+        validate(jdl)
+
+
+def test_the_syntax_that_the_central_service_refused_is_refused_here() -> None:
+    submitted = [one for one in exchanges() if one["command"] == "submit" and "=" in one["options"][0]]
+    for exchange in submitted:
+        text, *arguments = exchange["options"]
+        accepted = exchange["response"]["metadata"]["exitcode"] != "22"
+        assert (read(text, arguments)[0] is not None) == accepted
 
 
 @given(st.lists(st.text(max_size=10), min_size=1, max_size=3))
@@ -101,6 +156,21 @@ def test_keys_keep_the_case_first_seen() -> None:
     assert list(jdl.items()) == [("JobTag", "b")]
     del jdl["jobtag"]
     assert "JobTag" not in jdl
+
+
+def test_numbers_beyond_what_jalien_can_hold() -> None:
+    jdl = parse(f"A = {2**63}; B = 1{'0' * 5000}; C = -{2**63}; D = 00012; E = 1e999;")
+    assert jdl["A"] == float(2**63)
+    assert jdl["B"] == Expression("1" + "0" * 5000)
+    assert (jdl["C"], jdl["D"], jdl["E"]) == (-(2**63), 12, Expression("1e999"))
+    with pytest.raises(JdlError, match="64 bits"):
+        jdl["A"] = 2**63
+
+
+def test_a_template_keeps_its_arguments() -> None:
+    template = parse('Executable = "x"; Arguments = "$1 $2"; TTL = $3;')
+    assert parse(render(template), ["a", "b", "60"])["TTL"] == 60
+    assert template["TTL"] == Expression("$3")
 
 
 def test_quotes_and_backslashes() -> None:
@@ -156,6 +226,10 @@ def test_an_error_names_its_place(text: str, place: tuple[int, int], message: st
         ('Executable = "x"; Requirements = "other.TTL > 5";', "Requirements is quoted"),
         ('Executable = "x"; CPUCores = 1.5;', "whole number"),
         ('Executable = "x"; MemorySize = "much";', "like '8GB'"),
+        ('Executable = "x"; JobTag = {"say \\"hi\\""};', "no element with a quote"),
+        ('Executable = "x"; JobTag = {"it is\'"};', "apostrophe at its end"),
+        ('Executable = "x"; Arguments = "one\n  # two";', "for a comment"),
+        ('Executable = "x"; Arguments = "$2";', r"\$2 stands for an argument"),
     ],
 )
 def test_what_the_central_service_would_reject_or_drop_is_refused(text: str, message: str) -> None:

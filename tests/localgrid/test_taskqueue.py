@@ -152,9 +152,9 @@ def test_the_broker_takes_priority_first_then_price_then_age() -> None:
         ("", [1, 2, 3]),
         ('Requirements = member(other.CloseSE,"LOCAL::SITE2::SE");', [2]),
         ('Requirements = member(other.CloseSE,"Local::Site2::SE") || other.Nonsense > 5;', [2]),
-        ('Requirements = !member(other.CloseSE,"Local::Site2::SE");', [1, 3]),
         ('Requirements = other.CE == "Local::Site3::CE" && other.CE == "Local::Site1::CE";', [1, 3]),
-        ('Requirements = other.CE != "Local::Site3::CE";', [1, 2]),
+        ('Requirements = !other.CE == "Local::Site3::CE";', [1, 2]),
+        ('Requirements = member(other.CloseSE,"Local::Site2::SE") && other.CE == "Local::Site3::CE";', []),
         ("TTL = 100000;", []),
         ('CPUCores = "2";', []),
         ('InputData = {"LF:/local/b,nodownload"};', [2]),
@@ -166,6 +166,22 @@ def test_a_job_goes_only_where_its_requirements_allow(text: str, sites: list[int
     queue = TaskQueue()
     submitted(queue, text)
     assert [site.number for site in SITES if queue.match(site, 1.0, 87_000)] == sites
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        'Requirements = !member(other.CloseSE,"Local::Site2::SE");',  # there is nothing to take it away from
+        'Requirements = member( other.CloseSE, "Local::Site2::SE" );',
+        'Requirements = member(other.closese,"Local::Site2::SE");',
+        'Requirements = other.CE != "Local::Site3::CE";',
+        'Requirements = {member(other.CloseSE,"Local::Site2::SE")};',
+    ],
+)
+def test_requirements_that_jalien_does_not_read_bind_a_job_to_nothing(text: str) -> None:
+    queue = TaskQueue()
+    submitted(queue, text)
+    assert all(queue.match(site, 1.0, 87_000) for site in SITES)
 
 
 def test_split_by_se_groups_by_the_exact_set_and_binds_each_chunk() -> None:
