@@ -31,7 +31,7 @@ def open(
     workers: int,
     min_workers: int | None = None,
     timeout: float | None = None,
-    dataset: str | Sequence[str] | None = None,
+    dataset: Any = None,
     tree: str | None = None,
     engine: str = "auto",
 ) -> Session:
@@ -44,7 +44,7 @@ def open(
         min_workers: at ``timeout`` so many are enough (None: all).
         timeout: seconds; None means 60 on an embedded Grid and 600 on a real one.
         dataset: what will be processed, to send pilots where its bytes are (see `Session.dataset`).
-        tree: the tree's name in the files of ``dataset``.
+        tree: the tree's name in the files of ``dataset``; None: as its ``TChain`` says.
         engine: ``"dask"``, ``"proof"`` (where ROOT has TProof) or ``"auto"``.
 
     Raises:
@@ -59,7 +59,7 @@ def open(
         raise ConfigError(f"workers={workers}, min_workers={min_workers}: 1 ≤ min_workers ≤ workers")
     if engine not in ENGINES:
         raise ConfigError(f"engine is one of {', '.join(ENGINES)}, not {engine!r}")
-    if dataset is not None and tree is None:
+    if tree is None and isinstance(dataset, (str, Sequence)):
         raise ConfigError("with a dataset, say which tree: open(…, dataset=…, tree=…)")
     if engine == "proof":
         raise SessionError(
@@ -74,7 +74,7 @@ def open(
         place = grids.enter(grid, workers, config.load(), stack, loop)
         link = Link(place, loop, stack)
         link.name = new_session_name()
-        known = resolve(dataset, tree, link.alien) if dataset is not None and tree is not None else None
+        known = resolve(dataset, tree, link.alien) if dataset is not None else None
         requests, capacity = _plan(link.alien, workers, known, place.config.pilots.cores)
         if capacity < enough:
             raise NotEnoughWorkers(

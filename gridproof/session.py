@@ -111,11 +111,18 @@ class Session:
         self._link.check()
         self._queries.load(what)
 
-    def dataset(self, source: str | Sequence[str], tree: str) -> Dataset:
-        """A dataset from an LFN pattern, LFNs, ``root://`` URLs or local paths.
+    def dataset(self, source: Any, tree: str | None = None) -> Dataset:
+        """The files that ``source`` names (see docs/datasets.md, also for what it costs).
+
+        Args:
+            source: LFNs, ``root://`` URLs, local paths and patterns, one or a list; a text list, an XML
+                collection or a collection of AliEn; a ``TChain`` with its friends; a ``TFileCollection``.
+            tree: the tree's name in the files, or a pattern such as ``DF_*/O2track``; None: as ROOT's
+                object says.
 
         Raises:
-            DatasetError: a file is missing, or a pattern matches nothing.
+            DatasetError: a file is missing, a pattern matches nothing, a list cannot be read.
+            AlienError: the catalogue does not answer.
         """
         self._link.check()
         return resolve(source, tree, self._link.alien)

@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
+import json
 import posixpath
 import re
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 
 from gridproof.alien.wire import REQUEST_LIMIT, Wire
 from gridproof.errors import CommandError
 
+LOCATED_AT_ONCE = 500  # names in one command: the service looks up each by itself, and must answer in time
+_ENOENT = 2
+_MEMBER = re.compile(r"guid:/+([0-9a-fA-F-]{36})")  # the physical name of a file in an archive
 _DISTANCE = re.compile(r"(\S+::\S+)\s+\(.*?distance:\s*([-+0-9.eE]+)\s*\)")
 
 
 @dataclass(frozen=True)
 class Entry:
-    """A name in the catalogue. ``type`` is f (file), d (directory) or c (collection); ``ctime`` in s."""
+    """A name in the catalogue. ``type`` is f (file), d (directory) or c (collection); ``ctime`` in s.
+
+    ``ses``: the storage elements that have it, where these were asked for (see `Catalogue.locate`).
+    """
 
     lfn: str
     type: str
@@ -25,6 +33,7 @@ class Entry:
     owner: str = ""
     perm: str = ""
     ctime: float = 0.0
+    ses: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -74,12 +83,14 @@ def site_of(name: str) -> str:
     return parts[1 if len(parts) > 1 else 0].upper()
 
 
-def chunks(options: Sequence[str], limit: int = REQUEST_LIMIT - 1000) -> Iterator[Sequence[str]]:
-    """Cut options into runs that each fit into one command."""
+def chunks(
+    options: Sequence[str], limit: int = REQUEST_LIMIT - 1000, most: int = sys.maxsize
+) -> Iterator[Sequence[str]]:
+    """Cut options into runs of at most ``most`` that each fit into one command of ``limit`` bytes."""
     start = size = 0
     for place, option in enumerate(options):
-        length = 4 + max(len(option.encode()), len(option) * 6 if not option.isascii() else 0)
-        if place > start and size + length > limit:
+        length = 2 + len(json.dumps(option))
+        if place > start and (size + length > limit or place - start == most):
             yield options[start:place]
             start, size = place, 0
         size += length
@@ -97,6 +108,7 @@ class Catalogue:
         self.user = known.get("username") or answer.metadata.get("user", "")
         home = known.get("homedir") or answer.metadata.get("currentdir", "/")
         self.home = home.rstrip("/") + "/"
+        self._located: dict[str, Entry] = {}  # what `locate` has learnt
 
     def absolute(self, lfn: str) -> str:
         """The LFN from the root, without ``.``, ``..``, ``//``, ``~``, ``alien://`` or a ``/`` behind."""
@@ -135,7 +147,42 @@ class Catalogue:
         no such directory.
         """
         answer = self._wire.command("find", "-nomsg", "-w", self.absolute(directory), pattern)
-        return sorted((_entry(row) for row in answer.results if row.get("lfn")), key=lambda e: e.lfn)
+        found = sorted((_entry(row) for row in answer.results if row.get("lfn")), key=lambda e: e.lfn)
+        for entry in found:
+            known = self._located.get(entry.lfn)
+            if known is not None and known.guid != entry.guid:  # another file by now
+                del self._located[entry.lfn]
+        return found
+
+    def locate(self, lfns: Iterable[str]) -> dict[str, Entry]:
+        """The entries of these names with their storage elements; names that do not exist are left out.
+
+        One command for every 500 names, and for every 500 archives that they are members of. An answer is
+        kept until this object writes or removes the file, or its own `find` shows another one. Raises
+        CommandError.
+        """
+        paths = {lfn: self.absolute(lfn) for lfn in lfns}
+        unknown = [path for path in dict.fromkeys(paths.values()) if path not in self._located]
+        rows = [row for row in self._stat(unknown) if row.get("lfn")]
+        pfns = {row["lfn"]: _replicas(row) for row in rows}
+        archives = {
+            lfn: found[1] for lfn in pfns for pfn in pfns[lfn].values() if (found := _MEMBER.match(pfn))
+        }
+        held = {
+            row.get("guid", "").lower(): _replicas(row)
+            for row in self._stat(list(dict.fromkeys(archives.values())))
+        }
+        for row in rows:
+            archive = archives.get(row["lfn"], "").lower()
+            ses = tuple(se for se in {**pfns[row["lfn"]], **held.get(archive, {})} if "::" in se)
+            entry = replace(_entry(row), ses=ses)
+            self._located[entry.lfn] = entry
+        return {lfn: self._located[path] for lfn, path in paths.items() if path in self._located}
+
+    def collection(self, lfn: str) -> list[Entry]:
+        """The files in a collection, in its own order. Raises CommandError."""
+        answer = self._wire.command("listFilesFromCollection", "-nomsg", "-z", self.absolute(lfn))
+        return [_entry(row) for row in answer.results if row.get("lfn")]
 
     def whereis(self, lfn: str) -> list[Replica]:
         """The replicas of a file, for a member of an archive those of the archive. Raises CommandError."""
@@ -154,6 +201,7 @@ class Catalogue:
         """Register a replica that was written."""
         path = self.absolute(lfn)
         options = (access.envelope, str(size), path, mode, "0", access.url, access.se, access.guid, md5)
+        self._located.pop(path, None)
         self._wire.command("commit", *options)
 
     def mkdir(self, lfn: str, parents: bool = True) -> None:
@@ -162,7 +210,11 @@ class Catalogue:
 
     def rm(self, *lfns: str, recursive: bool = False) -> None:
         """Remove files, or directories with all that is in them."""
-        for some in chunks([self.absolute(lfn) for lfn in lfns]):
+        paths = [self.absolute(lfn) for lfn in lfns]
+        gone = tuple(f"{path}/" for path in paths)
+        for known in [k for k in self._located if k in paths or k.startswith(gone)]:
+            del self._located[known]
+        for some in chunks(paths):
             self._wire.command("rm", *(["-r"] if recursive else []), *some)
 
     def list_ses(self) -> list[StorageElement]:
@@ -185,6 +237,18 @@ class Catalogue:
         text = self._wire.command("listSEDistance", "-site", site).message
         return [(se, float(distance)) for se, distance in _DISTANCE.findall(text)]
 
+    def _stat(self, names: Sequence[str]) -> list[dict[str, str]]:
+        """All about those of these LFNs and GUIDs that exist."""
+        rows: list[dict[str, str]] = []
+        for some in chunks(names, most=LOCATED_AT_ONCE):
+            try:
+                rows += self._wire.command("stat", "-nomsg", "-v", *some).results
+            except CommandError as error:
+                if error.exitcode != _ENOENT:
+                    raise
+                rows += [dict(row) for row in error.results]
+        return rows
+
     def _access(self, *options: str) -> list[Access]:
         answer = self._wire.command("access", "-nomsg", *options)
         return [
@@ -202,8 +266,18 @@ class Catalogue:
 
 
 def number(text: str | None) -> int:
-    """A whole number as the service writes it; 0 for what is none."""
-    return int(text) if text and text.lstrip("-").isdigit() else 0
+    """A whole number as the service writes it, now and then after a blank; 0 for what is none."""
+    digits = (text or "").strip()
+    return int(digits) if re.fullmatch(r"-?[0-9]+", digits) else 0
+
+
+def _replicas(row: dict[str, str]) -> dict[str, str]:
+    """Physical names by storage element, as ``stat -v`` gives them; a member of an archive is at ZIP."""
+    try:
+        replicas = json.loads(row.get("replicas") or "{}")
+    except ValueError:
+        return {}
+    return {str(se): str(pfn) for se, pfn in replicas.items()} if isinstance(replicas, dict) else {}
 
 
 def _type(permissions: str) -> str:
@@ -221,7 +295,7 @@ def _entry(row: dict[str, str]) -> Entry:
         lfn=row["lfn"].rstrip("/") or "/",
         type=kind[0],
         size=number(row.get("size")),
-        md5=row.get("md5", ""),
+        md5=row.get("md5", "").strip(),
         guid=row.get("guid", ""),
         owner=row.get("owner", ""),
         perm=row.get("perm", ""),

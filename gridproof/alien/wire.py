@@ -30,8 +30,9 @@ _PING_TIMEOUT = 5.0
 
 # Commands that change nothing, or that change the same thing when they come twice.
 _REPEATABLE = {
-    *("cat", "commandlist", "find", "kill", "listCEs", "listSEDistance", "listSEs", "ls", "masterjob"),
-    *("ping", "ps", "pwd", "stat", "token", "type", "version", "whereis", "whoami"),
+    *("cat", "commandlist", "find", "kill", "listCEs", "listFilesFromCollection", "listSEDistance"),
+    *("listSEs", "ls", "masterjob", "ping", "ps", "pwd", "stat", "token", "type", "version", "whereis"),
+    "whoami",
 }
 
 

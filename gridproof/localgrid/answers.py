@@ -21,6 +21,10 @@ class Answer:
     exitcode: int = 0
     error: str = ""
 
+    def fail(self, code: int, text: str) -> None:
+        """The command has failed in part: what it answers stays, and the last failure is named."""
+        self.exitcode, self.error = code, _worded(code, text)
+
     def render(self, directory: str, user: str, *, keys: bool = True, messages: bool = True) -> Row:
         """The object that goes over the wire."""
         rows = [{k: v for k, v in row.items() if (messages if k == "message" else keys)} for row in self.rows]
@@ -43,8 +47,12 @@ class CommandFailed(Exception):
 
     def answer(self) -> Answer:
         """The failure as JAliEn words it."""
-        what = os.strerror(self.code)
-        return Answer(self.rows, self.code, f"{what} : {self}" if str(self) else what)
+        return Answer(self.rows, self.code, _worded(self.code, str(self)))
+
+
+def _worded(code: int, text: str) -> str:
+    what = os.strerror(code)
+    return f"{what} : {text}" if text else what
 
 
 def text(message: str) -> Answer:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import posixpath
+import re
 import uuid
 import zlib
 from collections.abc import Iterable, Sequence
@@ -57,12 +58,14 @@ class CatalogueError(Exception):
 
 ENOENT, EIO, EACCES, EEXIST, ENOTDIR, EISDIR = 2, 5, 13, 17, 20, 21
 
+_GUID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 _COLUMNS = ", ".join(field.name for field in fields(Entry))
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS lfns (
     lfn TEXT PRIMARY KEY, parent TEXT, type TEXT, owner TEXT, gowner TEXT, perm TEXT,
     size INTEGER, md5 TEXT, guid TEXT, ctime INTEGER) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS children ON lfns (parent, lfn);
+CREATE INDEX IF NOT EXISTS guids ON lfns (guid);
 CREATE TABLE IF NOT EXISTS replicas (
     guid TEXT, se TEXT, position INTEGER, PRIMARY KEY (guid, se)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS bookings (
@@ -102,6 +105,13 @@ class Catalogue:
     def get(self, lfn: str) -> Entry | None:
         """The entry of this LFN."""
         rows = self._database.rows(f"SELECT {_COLUMNS} FROM lfns WHERE lfn = ?", normal(lfn))  # noqa: S608
+        return Entry(*rows[0]) if rows else None  # type: ignore[arg-type]
+
+    def by_guid(self, guid: str) -> Entry | None:
+        """The entry of the file with this GUID."""
+        if not _GUID.fullmatch(guid):
+            return None
+        rows = self._database.rows(f"SELECT {_COLUMNS} FROM lfns WHERE guid = ?", guid.lower())  # noqa: S608
         return Entry(*rows[0]) if rows else None  # type: ignore[arg-type]
 
     def children(self, directory: str) -> list[Entry]:

@@ -11,6 +11,7 @@ from gridproof.localgrid.answers import (
     EACCES,
     EINVAL,
     EIO,
+    ENOENT,
     EPERM,
     Answer,
     CommandFailed,
@@ -100,35 +101,56 @@ def _whole_seconds(entry: Entry) -> str:
 
 
 def stat(core: Core, caller: Caller, arguments: Sequence[str]) -> Answer:
-    """All about files and directories."""
-    rows: list[Row] = []
-    for path in required("stat", "<filename1> ...", read_options(arguments).rest):
-        entry = existing(core, caller.path(path), path)
-        changed = time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(entry.ctime / 1000))
-        lines = [
-            f"File: {entry.path}",
-            f"Type: {entry.type}",
-            f"Owner: {entry.owner}:{entry.gowner}",
-            f"Permissions: {entry.perm}",
-            f"Last change: {changed}.0 ({_whole_seconds(entry)})",
+    """All about files and directories, by LFN or GUID; with ``-v`` where replicas are."""
+    options = read_options(arguments)
+    answer = Answer()
+    for path in required("stat", "[-v] <filename1> [<or uuid>] ...", options.rest):
+        if entry := core.catalogue.get(caller.path(path)):
+            row = _stat(entry)
+            if "v" in options.flags and not entry.is_dir:
+                row = _with_replicas(core, entry, row)
+        elif entry := core.catalogue.by_guid(path):
+            own = {"guid": entry.guid, "owner": entry.owner, "gowner": entry.gowner, "perm": entry.perm}
+            row = _with_replicas(core, entry, {"message": f"GUID: {path}", **own, "size": str(entry.size)})
+        else:
+            answer.fail(ENOENT, path)
+            continue
+        answer.rows.append(row)
+    return answer
+
+
+def _stat(entry: Entry) -> Row:
+    changed = time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(entry.ctime / 1000))
+    lines = [
+        f"File: {entry.path}",
+        f"Type: {entry.type}",
+        f"Owner: {entry.owner}:{entry.gowner}",
+        f"Permissions: {entry.perm}",
+        f"Last change: {changed}.0 ({_whole_seconds(entry)})",
+    ]
+    row: Row = {
+        "lfn": entry.path,
+        "type": entry.type,
+        "owner": entry.owner,
+        "gowner": entry.gowner,
+        "perm": entry.perm,
+        "ctime": _whole_seconds(entry),
+    }
+    if not entry.is_dir:
+        lines += [
+            f"Size: {entry.size} ({human_size(entry.size)})",
+            f"MD5: {entry.md5}",
+            f"GUID: {entry.guid}",
         ]
-        row: Row = {
-            "lfn": entry.path,
-            "type": entry.type,
-            "owner": entry.owner,
-            "gowner": entry.gowner,
-            "perm": entry.perm,
-            "ctime": _whole_seconds(entry),
-        }
-        if not entry.is_dir:
-            lines += [
-                f"Size: {entry.size} ({human_size(entry.size)})",
-                f"MD5: {entry.md5}",
-                f"GUID: {entry.guid}",
-            ]
-            row |= {"size": str(entry.size), "md5": entry.md5, "guid": entry.guid, "mtime": str(entry.ctime)}
-        rows.append({"message": "\n".join(lines), **row})
-    return Answer(rows)
+        row |= {"size": str(entry.size), "md5": entry.md5, "guid": entry.guid, "mtime": str(entry.ctime)}
+    return {"message": "\n".join(lines), **row}
+
+
+def _with_replicas(core: Core, entry: Entry, row: Row) -> Row:
+    replicas = {se.name.upper(): url for se, url in core.replica_urls(entry, "")}
+    lines = ["Replicas:", *(f"\t SE => {se} pfn => {url}" for se, url in replicas.items())]
+    row["message"] += "\n" + ("\n".join(lines) if replicas else "No physical replicas")
+    return row | ({"replicas": replicas} if replicas else {})
 
 
 def find(core: Core, caller: Caller, arguments: Sequence[str]) -> Answer:

@@ -85,6 +85,11 @@ def test_a_dataset_is_found_with_sizes_and_places(grid: LocalGrid, alien: Alien,
     dataset = resolve("/local/set/**/x.root", "esd", alien)
     assert [file.ses for file in dataset.files] == [(se.upper(),) for se in grid.se_names]
     assert dataset.size == 300_000
+    gone = f"/local/set/run{len(grid.se_names)}/x.root"
+    located = alien.locate(["/local/set", gone, *(file.name for file in dataset.files)])
+    assert [entry.type for entry in located.values()] == ["d", "f", "f", "f"]
+    guid = alien.stat(dataset.files[0].name).guid
+    assert guid in str(alien._wire.command("stat", guid).results[0]["replicas"])
 
 
 def test_a_split_job_is_submitted_followed_and_killed(grid: LocalGrid, alien: Alien, tmp_path: Path) -> None:

@@ -83,6 +83,99 @@ def test_find_whereis_and_access(alien: Alien) -> None:
     assert "<envelope>" not in repr(first)
 
 
+ARCHIVE = "9f0b1c52-e679-11f1-acad-02fc00000001"
+
+
+def stat_of(names: list[str]) -> dict[str, Any]:
+    """As ``stat -v`` answers: what exists has a row, what does not fails the command."""
+    rows: list[dict[str, Any]] = []
+    missing = [name for name in names if "gone" in name]
+    for name in names:
+        if name in missing:
+            continue
+        if name == ARCHIVE:
+            rows.append({"guid": name, "replicas": {"A::B::C": "root://b//zip", "A::D::E": "root://d//zip"}})
+        elif name.endswith("/dir"):
+            rows.append({"lfn": f"{name}/", "type": "d"})
+        elif "member" in name:
+            pfn = f"guid:///{ARCHIVE}?ZIP=m.root"
+            rows.append({"lfn": name, "type": "f", "size": "7", "guid": "m", "replicas": {"ZIP": pfn}})
+        else:
+            replicas = {"A::B::C": "root://b//x", "1234": "root://of-an-se-that-is-gone//x"}
+            rows.append({"lfn": name, "type": "f", "size": "5", "guid": "g", "replicas": replicas})
+    error = f"No such file or directory : {missing[-1]}" if missing else ""
+    return reply(*rows, error=error, exitcode=2 if missing else 0)
+
+
+def test_many_names_are_located_by_few_commands(alien: Alien, central: Any) -> None:
+    central.play = lambda command, options: stat_of(options[1:])
+    lfns = [f"/alice/data/2022/LHC22o/000{n:06}/apass7/0120/o2_ctf_run_tf/AO2D.root" for n in range(10_000)]
+    located = alien.locate(lfns)
+    assert list(located) == lfns
+    assert {(entry.size, entry.ses) for entry in located.values()} == {(5, ("A::B::C",))}
+    assert [options[0] for _, options in central.requests] == ["-v"] * 20
+    assert max(len(str(options)) for _, options in central.requests) < 130_000
+    central.requests.clear()
+    alien.locate(reversed(lfns))
+    assert central.requests == []  # asked once
+
+
+def test_names_are_located_in_spite_of_those_that_are_missing(alien: Alien, central: Any) -> None:
+    central.play = lambda command, options: stat_of(options[1:])
+    located = alien.locate(["/a/gone", "~/x.root", "/a/dir", "/a/gone2"])
+    assert {lfn: (entry.lfn, entry.type) for lfn, entry in located.items()} == {
+        "~/x.root": (f"{HOME}x.root", "f"),
+        "/a/dir": ("/a/dir", "d"),
+    }
+
+
+def test_members_of_archives_are_located_with_their_archives(alien: Alien, central: Any) -> None:
+    central.play = lambda command, options: stat_of(options[1:])
+    located = alien.locate(["/a/member1", "/a/x", "/a/member2"])
+    assert [located[lfn].ses for lfn in ("/a/member1", "/a/x")] == [("A::B::C", "A::D::E"), ("A::B::C",)]
+    assert [options for _, options in central.requests] == [
+        ["-v", "/a/member1", "/a/x", "/a/member2"],
+        ["-v", ARCHIVE],
+    ]
+
+
+def test_what_is_removed_written_or_found_changed_is_located_anew(alien: Alien, central: Any) -> None:
+    found = {"lfn": "/a/x", "size": "5", "guid": "another"}
+    central.play = lambda command, options: (
+        stat_of(options[1:]) if command == "stat" else reply(found) if command == "find" else reply()
+    )
+    for change in (
+        lambda: alien.rm("/a", recursive=True),
+        lambda: alien.find("/a", "x"),
+        lambda: alien.commit("/a/x", Access("A::B::C", "root://b//x", "e", "g", 5, ""), 5, ""),
+    ):
+        alien.locate(["/a/x", "/b"])
+        change()
+        central.requests.clear()
+        alien.locate(["/a/x", "/b"])
+        assert central.requests == [("stat", ["-v", "/a/x"])]
+
+
+def test_a_refusal_to_locate_is_an_error(alien: Alien, central: Any) -> None:
+    central.play = lambda command, options: reply(error="Permission denied", exitcode=13)
+    with pytest.raises(CommandError, match="Permission denied"):
+        alien.locate(["/a"])
+
+
+def test_a_collection_lists_its_files(alien: Alien, central: Any) -> None:
+    row = {
+        "guid": "g",
+        "lfn": "/a/x.root",
+        "size": " 123",
+        "md5": " abc",
+    }  # blanks as the service writes them
+    central.play = lambda command, options: reply(row)
+    assert [(e.lfn, e.type, e.size, e.md5) for e in alien.collection("/a/coll")] == [
+        ("/a/x.root", "f", 123, "abc")
+    ]
+    assert central.requests == [("listFilesFromCollection", ["-z", "/a/coll"])]
+
+
 def test_a_member_of_an_archive_is_unzipped() -> None:
     access = Access("A::B::C", "root://host//x.zip#hits.root", "", "", 1, "")
     assert access.signed_url == "root://host//x.zip?xrdcl.unzip=hits.root"
@@ -277,8 +370,9 @@ def test_a_name_that_stat_does_not_answer_is_missing(alien: Alien, central: Any)
         alien.stat("/a")
 
 
-@given(st.lists(st.text(max_size=40), max_size=50), st.integers(100, 500))
-def test_chunks_keep_all_in_order_below_the_limit(options: list[str], limit: int) -> None:
-    runs = list(chunks(options, limit))
+@given(st.lists(st.text(max_size=40), max_size=50), st.integers(100, 500), st.integers(1, 60))
+def test_chunks_keep_all_in_order_below_the_limits(options: list[str], limit: int, most: int) -> None:
+    runs = list(chunks(options, limit, most))
     assert [option for run in runs for option in run] == options
+    assert all(len(run) <= most for run in runs)
     assert all(len(run) == 1 or sum(len(option) + 4 for option in run) <= limit for run in runs)

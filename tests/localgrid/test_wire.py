@@ -101,6 +101,19 @@ def test_nomsg_and_nokeys_leave_out_one_half(raw):
     assert raw.ask("pwd", "-nokeys")["results"] == [{"message": HOME}]
 
 
+def test_stat_of_several_names_tells_of_those_that_exist_and_fails_for_the_others(raw, tree, grid):
+    answer = raw.ask("stat", "-v", "-nomsg", "t1/blob", "/nowhere", "t1")
+    assert (answer["metadata"]["exitcode"], answer["metadata"]["error"]) == (
+        "2",
+        "No such file or directory : /nowhere",
+    )
+    blob, directory = answer["results"]
+    assert list(blob["replicas"]) == [se.upper() for se in grid.se_names[:2]]
+    assert "replicas" not in directory
+    by_guid = raw.rows("stat", blob["guid"])[0]
+    assert (by_guid["replicas"], by_guid["size"]) == (blob["replicas"], "3000000")
+
+
 def test_commandlist_names_what_is_there(raw):
     names = {row["commandlist"] for row in raw.rows("commandlist")}
     wanted = (

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import fnmatch
 import posixpath
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gridproof.dataset import Dataset, File, _matcher, resolve
+from gridproof.dataset import Dataset, File, resolve
+from gridproof.dataset.patterns import matcher
 from gridproof.errors import CommandError, DatasetError
 
 
@@ -21,11 +22,7 @@ class Entry:
     lfn: str
     type: str
     size: int
-
-
-@dataclass(frozen=True)
-class Replica:
-    se: str
+    ses: tuple[str, ...] = ()
 
 
 class Shelf:
@@ -33,6 +30,8 @@ class Shelf:
 
     def __init__(self, files: dict[str, tuple[int, tuple[str, ...]]]) -> None:
         self.stored = files
+        self.collections: dict[str, list[str]] = {}
+        self.contents: dict[str, bytes] = {}
         self.calls: list[str] = []
         self.directories = {"/"}
         for lfn in files:
@@ -42,14 +41,27 @@ class Shelf:
 
     def _entry(self, lfn: str) -> Entry:
         if lfn in self.stored:
-            return Entry(lfn, "f", self.stored[lfn][0])
+            return Entry(lfn, "f", *self.stored[lfn])
+        if lfn in self.collections:
+            return Entry(lfn, "c", 0)
+        if lfn in self.contents:
+            return Entry(lfn, "f", len(self.contents[lfn]))
         if lfn in self.directories:
             return Entry(lfn, "d", 0)
         raise CommandError(f"no {lfn}", command="stat", exitcode=2)
 
-    def stat(self, lfn: str) -> Entry:
-        self.calls.append("stat")
-        return self._entry(lfn)
+    def locate(self, lfns: Iterable[str]) -> Mapping[str, Entry]:
+        self.calls.append("locate")
+        known = {*self.stored, *self.collections, *self.contents, *self.directories}
+        return {lfn: self._entry(lfn) for lfn in lfns if lfn in known}
+
+    def collection(self, lfn: str) -> Sequence[Entry]:
+        self.calls.append("collection")
+        return [self._entry(member) for member in self.collections[lfn]]
+
+    def cat(self, lfn: str) -> bytes:
+        self.calls.append("cat")
+        return self.contents[lfn]
 
     def ls(self, lfn: str) -> Sequence[Entry]:
         self.calls.append("ls")
@@ -68,10 +80,6 @@ class Shelf:
             for lfn in reversed(list(self.stored))
             if lfn.startswith(top) and fnmatch.fnmatchcase(lfn[len(top) - 1 :], f"*{pattern}*")
         ]
-
-    def whereis(self, lfn: str) -> Sequence[Replica]:
-        self.calls.append("whereis")
-        return [Replica(se) for se in self.stored[lfn][1]]
 
 
 @pytest.fixture
@@ -113,8 +121,7 @@ def test_a_pattern_gives_its_files_by_name_in_one_find(
     shelf: Shelf, pattern: str, expected: list[str]
 ) -> None:
     assert names(resolve(pattern, "esd", shelf)) == expected
-    assert sum(call.startswith("find") for call in shelf.calls) == 1
-    assert shelf.calls.count("whereis") == len(expected)
+    assert [call.split()[0] for call in shelf.calls] == ["find", "locate"]
 
 
 def test_files_come_with_size_and_storage_elements(shelf: Shelf) -> None:
@@ -129,9 +136,7 @@ def test_one_lfn_and_a_list_in_its_own_order_with_repeats(shelf: Shelf) -> None:
     wanted = ["/local/demo/b.root", "/local/demo/a.root", "/local/demo/b.root", "/local/demo/run1/c.root"]
     shelf.calls.clear()
     assert names(resolve(wanted, "esd", shelf)) == ["b.root", "a.root", "b.root", "run1/c.root"]
-    assert shelf.calls.count("ls") == 1  # one listing for those of one directory
-    assert shelf.calls.count("stat") == 1
-    assert shelf.calls.count("whereis") == 3
+    assert shelf.calls == ["locate"]
 
 
 def test_a_list_mixes_kinds(shelf: Shelf, tmp_path: Path) -> None:
@@ -205,10 +210,10 @@ def test_a_tree_must_have_a_name(shelf: Shelf, tree: str) -> None:
 
 
 def test_a_refusal_of_the_catalogue_is_not_taken_for_a_missing_file(shelf: Shelf) -> None:
-    def refuse(lfn: str) -> Entry:
+    def refuse(lfns: Iterable[str]) -> Mapping[str, Entry]:
         raise CommandError("permission denied", command="stat", exitcode=13)
 
-    shelf.stat = refuse  # type: ignore[method-assign]
+    shelf.locate = refuse  # type: ignore[method-assign]
     with pytest.raises(CommandError, match="permission denied"):
         resolve("/local/demo/a.root", "esd", shelf)
 
@@ -252,4 +257,126 @@ def test_a_pattern_without_double_stars_matches_as_the_shell_does(
     )
     if any("**" in part for part in glob):
         return
-    assert _matcher("/" + "/".join(glob))("/" + "/".join(path)) == expected
+    assert matcher("/" + "/".join(glob))("/" + "/".join(path)) == expected
+
+
+def collection(*lfns: str) -> bytes:
+    files = "".join(f'<event name="1"><file name="x" lfn="{lfn}"/></event>' for lfn in lfns)
+    return f"<alien><collection>{files}</collection></alien>".encode()
+
+
+def test_lists_on_the_grid_and_here_give_their_files_located_in_one_call(
+    shelf: Shelf, tmp_path: Path
+) -> None:
+    wanted = ["/local/demo/b.root", "/local/demo/run1/c.root"]
+    shelf.collections["/local/coll"] = wanted
+    shelf.contents["/local/wn.xml"] = shelf.contents["/local/wn"] = collection(*wanted)
+    shelf.contents["/local/list.txt"] = "\n".join(wanted).encode()
+    here = tmp_path / "wn.xml"
+    here.write_bytes(collection(*wanted))
+    for source, fetched in [
+        ("/local/coll", ["locate", "collection"]),
+        ("/local/wn.xml", ["locate", "cat"]),
+        ("/local/wn", ["locate", "cat"]),
+        ("alien:///local/list.txt", ["locate", "cat"]),
+        (str(here), ["locate"]),
+        (f"file:{here}", []),
+    ]:
+        shelf.calls.clear()
+        dataset = resolve(source, "esd", shelf)
+        assert names(dataset) == ["b.root", "run1/c.root"]
+        assert [file.ses for file in dataset.files] == [("L::ONE::SE", "L::TWO::SE"), ("L::TWO::SE",)]
+        assert shelf.calls == [*fetched, "locate"]
+
+
+def test_a_list_may_hold_patterns_and_members_but_a_pattern_reads_no_lists(
+    shelf: Shelf, tmp_path: Path
+) -> None:
+    (tmp_path / "all.txt").write_text("/local/demo/run*/c.root\n/local/demo/b.root#m.root\n")
+    assert names(resolve(tmp_path / "all.txt", "esd", shelf)) == [
+        "run1/c.root",
+        "run2/c.root",
+        "b.root#m.root",
+    ]
+    assert names(resolve("/local/demo/*.txt", "esd", shelf)) == ["a.root.txt"]
+
+
+def test_members_of_archives_lie_where_their_archive_does(shelf: Shelf, tmp_path: Path) -> None:
+    shelf.stored["/local/demo/run1/a.zip"] = (99, ("L::TWO::SE",))
+    expected = File("/local/demo/run1/a.zip#esd.root", -1, ("L::TWO::SE",))
+    for source in (expected.name, f"alien://{expected.name}", "/local/demo/run*/*.zip#esd.root"):
+        assert resolve(source, "esd", shelf).files == (expected,)
+    (tmp_path / "a.zip").write_bytes(b"PK")
+    local = resolve(f"{tmp_path}/a.zip#esd.root", "esd", shelf).files
+    assert local == (File(f"{tmp_path}/a.zip#esd.root", -1, (), "path"),)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (
+            collection("/local/demo/a.root", "/local/demo/gone.root"),
+            r"in /local/wn.xml: there is no file /local/de",
+        ),
+        (collection("/local/demo"), "in /local/wn.xml: /local/demo is a directory"),
+        (collection(), "the list /local/wn.xml names no files"),
+        (b"<alien", "/local/wn.xml is no XML collection"),
+    ],
+)
+def test_a_list_that_does_not_give_files_is_named(shelf: Shelf, content: bytes, message: str) -> None:
+    shelf.contents["/local/wn.xml"] = content
+    with pytest.raises(DatasetError, match=message):
+        resolve("/local/wn.xml", "esd", shelf)
+
+
+def test_a_collection_that_cannot_be_listed_is_named(shelf: Shelf) -> None:
+    def refuse(lfn: str) -> Sequence[Entry]:
+        raise CommandError("Remote I/O error", command="listFilesFromCollection", exitcode=121)
+
+    shelf.collections["/local/coll"] = []
+    with pytest.raises(DatasetError, match="the collection /local/coll names no files"):
+        resolve("/local/coll", "esd", shelf)
+    shelf.collection = refuse  # type: ignore[method-assign]
+    with pytest.raises(DatasetError, match=r"the collection /local/coll cannot be listed.*Remote I/O"):
+        resolve("/local/coll", "esd", shelf)
+
+
+def test_many_missing_names_are_counted(shelf: Shelf) -> None:
+    gone = [f"/local/demo/{n}.root" for n in range(1000)]
+    with pytest.raises(DatasetError, match=r"no file /local/demo/0.root .*and 999 more of 1001 names"):
+        resolve(["/local/demo/a.root", *gone], "esd", shelf)
+    assert shelf.calls.count("locate") == 1
+
+
+def test_a_chain_with_its_friends_and_a_file_collection_become_datasets(shelf: Shelf) -> None:
+    from gridproof import _root
+
+    root = _root.load()
+    chain, friend = root.TChain("esd"), root.TChain("tags")
+    chain.AddFile("alien:///local/demo/b.root")
+    chain.AddFile("/local/demo/run1/c.root")
+    friend.AddFile("/local/demo/a.root")
+    chain.AddFriend(friend, "t")
+    dataset = resolve(chain, None, shelf)
+    assert (names(dataset), dataset.tree) == (["b.root", "run1/c.root"], "esd")
+    assert [(f.alias, f.dataset.tree, names(f.dataset)) for f in dataset.friends] == [
+        ("t", "tags", ["a.root"])
+    ]
+    assert resolve(chain, "other", shelf).tree == "other"
+    collected = root.TFileCollection("data")
+    for name in ("/local/demo/b.root", "alien:///local/demo/a.root", "root://h//x.root"):
+        info = root.TFileInfo(name)
+        root.SetOwnership(info, False)
+        collected.Add(info)
+    assert names(resolve(collected, "esd", shelf)) == ["b.root", "a.root", "root://h//x.root"]
+    with pytest.raises(DatasetError, match="'' is no tree's name"):
+        resolve(collected, None, shelf)
+    chain.AddFile("/local/demo/a.root", root.TTree.kMaxEntries, "DF_1/O2track")
+    with pytest.raises(DatasetError, match=r"different trees: DF_1/O2track, esd; .*pattern"):
+        resolve(chain, None, shelf)
+
+
+@pytest.mark.parametrize("source", [5, {"a": 1}, object()])
+def test_what_is_no_source_is_said_to_be_none(source: object) -> None:
+    with pytest.raises(DatasetError, match="names no files: give LFNs"):
+        resolve(source, "esd", None)
