@@ -5,6 +5,7 @@ GridproofError
 ├── AlienError              the Grid, as an API
 │   ├── CredentialError     a certificate or key is missing, expired, not yet valid or unprotected
 │   ├── WireError           the central service cannot be reached, or went away
+│   │   └── AnswerLost      it was not heard of again, so whether a command was done is not known
 │   ├── CommandError        the central service answered a command with a failure
 │   ├── TransferError       a file could not be copied to or from a storage element
 │   └── JdlError            a JDL does not parse or lacks what it needs
@@ -49,6 +50,17 @@ class CredentialError(AlienError):
 
 class WireError(AlienError):
     """The central service cannot be reached, refused the connection, or went away."""
+
+
+class AnswerLost(WireError):
+    """A command was sent and not answered: whether it was done is not known.
+
+    ``hopeless``: another try would fare no better; the service is too slow, or has too much to say.
+    """
+
+    def __init__(self, message: str, *, hopeless: bool = False) -> None:
+        super().__init__(message)
+        self.hopeless = hopeless
 
 
 class CommandError(AlienError):

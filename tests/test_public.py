@@ -12,6 +12,7 @@ PUBLIC = {
 }
 ERRORS = {
     "AlienError",
+    "AnswerLost",
     "CommandError",
     "CompileError",
     "ConfigError",

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 from gridproof.alien.wire import REQUEST_LIMIT, Wire
-from gridproof.errors import CommandError
+from gridproof.errors import AnswerLost, CommandError
 
 LOCATED_AT_ONCE = 500  # names in one command: the service looks up each by itself, and must answer in time
 _ENOENT = 2
@@ -198,11 +198,16 @@ class Catalogue:
         return self._access("-s", str(size), "-m", md5, "write", self.absolute(lfn), specs)
 
     def commit(self, lfn: str, access: Access, size: int, md5: str, mode: str = "644") -> None:
-        """Register a replica that was written."""
+        """Register a replica that was written; if the answer gets lost, the catalogue tells whether it is."""
         path = self.absolute(lfn)
         options = (access.envelope, str(size), path, mode, "0", access.url, access.se, access.guid, md5)
         self._located.pop(path, None)
-        self._wire.command("commit", *options)
+        try:
+            self._wire.command("commit", *options)
+        except AnswerLost:
+            held = {se.upper() for row in self._stat([path]) for se in _replicas(row)}
+            if access.se.upper() not in held:
+                self._wire.command("commit", *options)
 
     def mkdir(self, lfn: str, parents: bool = True) -> None:
         """Make a directory; one that is there already is fine."""
@@ -214,8 +219,14 @@ class Catalogue:
         gone = tuple(f"{path}/" for path in paths)
         for known in [k for k in self._located if k in paths or k.startswith(gone)]:
             del self._located[known]
+        options = ["-r"] if recursive else []
         for some in chunks(paths):
-            self._wire.command("rm", *(["-r"] if recursive else []), *some)
+            try:
+                self._wire.command("rm", *options, *some)
+            except AnswerLost:
+                left = {row.get("lfn", "").rstrip("/") for row in self._stat(some)}
+                if left:
+                    self._wire.command("rm", *options, *(path for path in some if path in left))
 
     def list_ses(self) -> list[StorageElement]:
         """All storage elements."""

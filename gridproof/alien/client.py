@@ -16,6 +16,18 @@ _DEFAULT_HOST = "alice-jcentral.cern.ch"
 _DEFAULT_PORT = "8097"
 
 
+def endpoint(environ: Mapping[str, str]) -> tuple[str, int]:
+    """Host and port of the central service. Raises WireError.
+
+    From ALIENPY_JCENTRAL and ALIENPY_JCENTRAL_PORT, else JALIEN_HOST and JALIEN_WSPORT, else ALICE's own.
+    """
+    host = environ.get("ALIENPY_JCENTRAL") or environ.get("JALIEN_HOST") or _DEFAULT_HOST
+    port = environ.get("ALIENPY_JCENTRAL_PORT") or environ.get("JALIEN_WSPORT") or _DEFAULT_PORT
+    if not port.isdecimal() or not 0 < int(port) < 65536:
+        raise WireError(f"the port of the central service must be a number up to 65535, not {port!r}")
+    return host, int(port)
+
+
 class Alien(Transfers, Jobs):
     """A user of AliEn, the real one or the embedded one; safe to use from several threads.
 
@@ -30,15 +42,10 @@ class Alien(Transfers, Jobs):
     def connect(cls, environ: Mapping[str, str] | None = None) -> Alien:
         """Connect as a shell with this environment would (None: this process's).
 
-        Host and port come from ALIENPY_JCENTRAL and ALIENPY_JCENTRAL_PORT, else JALIEN_HOST and
-        JALIEN_WSPORT, else ALICE's central services. Raises CredentialError and WireError.
+        Raises CredentialError and WireError.
         """
         environ = os.environ if environ is None else environ
-        host = environ.get("ALIENPY_JCENTRAL") or environ.get("JALIEN_HOST") or _DEFAULT_HOST
-        port = environ.get("ALIENPY_JCENTRAL_PORT") or environ.get("JALIEN_WSPORT") or _DEFAULT_PORT
-        if not port.isdigit() or not 0 < int(port) < 65536:
-            raise WireError(f"the port of the central service must be a number up to 65535, not {port!r}")
-        wire = Wire(host, int(port), find(environ))
+        wire = Wire(*endpoint(environ), find(environ))
         try:
             return cls(wire)
         except BaseException:

@@ -1,7 +1,19 @@
-"""The Grid certificate: where it is found, whether it can be used, and the TLS context made of it."""
+"""The Grid certificate: where it is found, whether it can be used, and the TLS context made of it.
+
+It is looked for as ALICE's own tools do, in variables and default places:
+
+- a token: ``JALIEN_TOKEN_CERT`` and ``JALIEN_TOKEN_KEY`` (paths, or the PEM text itself), else
+  ``tokencert_<uid>.pem`` and ``tokenkey_<uid>.pem`` in ``$TMPDIR`` or ``/tmp``;
+- the user's own: ``X509_USER_CERT`` and ``X509_USER_KEY``, else ``usercert.pem`` and ``userkey.pem`` in
+  ``~/.globus``;
+- the CAs: ``X509_CERT_DIR``, ``X509_CERT_FILE``, else ``certificates`` of ALICE's CVMFS,
+  ``/etc/grid-security`` or ``~/.globus``, else those of the system.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import os
 import re
 import shutil
@@ -22,6 +34,7 @@ from gridproof.errors import CredentialError
 
 _CA_DIRECTORIES = (
     "/cvmfs/alice.cern.ch/etc/grid-security/certificates",
+    "/Users/Shared/cvmfs/alice.cern.ch/etc/grid-security/certificates",
     "/etc/grid-security/certificates",
 )
 _HASHED_NAME = re.compile(r"[0-9a-f]{8}\.[0-9]+")
@@ -41,8 +54,23 @@ class Credentials:
     @property
     def subject(self) -> str:
         """The certificate's subject as AliEn writes it: ``/C=ch/O=AliEn2/CN=Users/CN=name/OU=role``."""
-        names = (attribute for rdn in self._certificate().subject.rdns for attribute in rdn)
-        return "".join(f"/{name.rfc4514_attribute_name}={name.value!s}" for name in names)
+        return "".join(f"/{kind}={value}" for kind, value in self._names())
+
+    @property
+    def role(self) -> str:
+        """The role that a user's token stands for ("": it is none)."""
+        names = self._names()
+        return dict(names).get("OU", "") if ("CN", "Users") in names else ""
+
+    @property
+    def of_job(self) -> bool:
+        """Whether it is a job's token."""
+        return ("CN", "Jobs") in self._names()
+
+    @property
+    def begins(self) -> datetime:
+        """When the certificate begins (UTC)."""
+        return self._certificate().not_valid_before_utc
 
     @property
     def expires(self) -> datetime:
@@ -51,15 +79,13 @@ class Credentials:
 
     def check(self, now: datetime) -> None:
         """Raise CredentialError, naming path and date, if the pair cannot be used at ``now``."""
-        certificate = self._certificate()
-        if now >= certificate.not_valid_after_utc:
+        if now >= self.expires:
             raise CredentialError(
-                f"the certificate {self.cert} expired on {_date(certificate.not_valid_after_utc)}: "
-                "get a new one, or a new token"
+                f"the certificate {self.cert} expired on {date(self.expires)}: get a new one, or a new token"
             )
-        if now < certificate.not_valid_before_utc:
+        if now < self.begins:
             raise CredentialError(
-                f"the certificate {self.cert} is not valid before {_date(certificate.not_valid_before_utc)}: "
+                f"the certificate {self.cert} is not valid before {date(self.begins)}: "
                 "check this machine's clock"
             )
         try:
@@ -70,6 +96,12 @@ class Credentials:
             raise CredentialError(
                 f"the key {self.key} is open to others (mode {stat.S_IMODE(mode):03o}): chmod 600 {self.key}"
             )
+        if not os.access(self.key, os.R_OK):
+            raise CredentialError(f"the key {self.key} cannot be read: it is another user's")
+
+    def _names(self) -> list[tuple[str, str]]:
+        rdns = self._certificate().subject.rdns
+        return [(name.rfc4514_attribute_name, str(name.value)) for rdn in rdns for name in rdn]
 
     def _certificate(self) -> x509.Certificate:
         try:
@@ -80,7 +112,8 @@ class Credentials:
             raise CredentialError(f"{self.cert} holds no PEM certificate") from None
 
 
-def _date(when: datetime) -> str:
+def date(when: datetime) -> str:
+    """A time as people read it."""
     return when.strftime("%Y-%m-%d %H:%M UTC")
 
 
@@ -89,9 +122,8 @@ def find(environ: Mapping[str, str]) -> Credentials:
 
     Raises CredentialError that says for each place looked at why it is of no use.
     """
-    ca = _find_ca(environ)
     problems: list[str] = []
-    for what, credentials in _candidates(environ, ca):
+    for what, credentials in (("token", token(environ)), ("user certificate", user_certificate(environ))):
         try:
             credentials.check(datetime.now(timezone.utc))
         except CredentialError as error:
@@ -101,32 +133,48 @@ def find(environ: Mapping[str, str]) -> Credentials:
     raise CredentialError("\n  ".join(["no usable Grid certificate was found", *problems]))
 
 
-def _candidates(environ: Mapping[str, str], ca: Path | None) -> list[tuple[str, Credentials]]:
-    candidates: list[tuple[str, Credentials]] = []
-    token = environ.get("JALIEN_TOKEN_CERT", ""), environ.get("JALIEN_TOKEN_KEY", "")
-    if all(text.lstrip().startswith("-----BEGIN") for text in token):
-        candidates.append(("token in JALIEN_TOKEN_CERT", _from_text(*token, ca)))
-    elif all(token):
-        candidates.append(("token in JALIEN_TOKEN_CERT", Credentials(Path(token[0]), Path(token[1]), ca)))
-    temporary = Path(environ.get("TMPDIR") or tempfile.gettempdir())
-    cert, key = (temporary / f"token{part}_{os.getuid()}.pem" for part in ("cert", "key"))
-    candidates.append(("token", Credentials(cert, key, ca)))
+def token(environ: Mapping[str, str]) -> Credentials:
+    """The token, whether or not there is one; PEM text is put in private files that vanish with the object.
+
+    Raises CredentialError if a variable names CAs that are not there.
+    """
+    cert, key = token_files(environ)
+    ca = _find_ca(environ)
+    if not is_pem(cert) and not is_pem(key):
+        return Credentials(Path(cert), Path(key), ca)
+    directory = Path(tempfile.mkdtemp(prefix="gridproof-token-"))  # 0700
+    credentials = Credentials(_as_file(cert, directory / "cert"), _as_file(key, directory / "key"), ca)
+    weakref.finalize(credentials, shutil.rmtree, directory, ignore_errors=True)
+    return credentials
+
+
+def token_files(environ: Mapping[str, str]) -> tuple[str, str]:
+    """The paths of the token's certificate and key, or their PEM text where variables hold that."""
+    temporary, uid = environ.get("TMPDIR") or "/tmp", os.getuid()  # noqa: S108
+    cert = environ.get("JALIEN_TOKEN_CERT") or f"{temporary}/tokencert_{uid}.pem"
+    key = environ.get("JALIEN_TOKEN_KEY") or f"{temporary}/tokenkey_{uid}.pem"
+    return cert, key
+
+
+def user_certificate(environ: Mapping[str, str]) -> Credentials:
+    """The user's own certificate, whether or not there is one. Raises CredentialError as `token` does."""
     globus = Path(environ.get("HOME") or Path.home()) / ".globus"
     cert = Path(environ.get("X509_USER_CERT") or globus / "usercert.pem")
     key = Path(environ.get("X509_USER_KEY") or globus / "userkey.pem")
-    candidates.append(("user certificate", Credentials(cert, key, ca)))
-    return candidates
+    return Credentials(cert, key, _find_ca(environ))
 
 
-def _from_text(cert: str, key: str, ca: Path | None) -> Credentials:
-    """Credentials given as PEM text, in private files that vanish with the object."""
-    directory = Path(tempfile.mkdtemp(prefix="gridproof-token-"))  # 0700
-    for name, text in (("cert.pem", cert), ("key.pem", key)):
-        (directory / name).touch(mode=0o600)
-        (directory / name).write_text(text)
-    credentials = Credentials(directory / "cert.pem", directory / "key.pem", ca)
-    weakref.finalize(credentials, shutil.rmtree, directory, ignore_errors=True)
-    return credentials
+def is_pem(value: str) -> bool:
+    """Whether a variable holds PEM text, not a path."""
+    return value.lstrip().startswith("-----BEGIN")
+
+
+def _as_file(value: str, path: Path) -> Path:
+    if not is_pem(value):
+        return Path(value)
+    path.touch(mode=0o600)
+    path.write_text(value)
+    return path
 
 
 def _find_ca(environ: Mapping[str, str]) -> Path | None:
@@ -136,21 +184,29 @@ def _find_ca(environ: Mapping[str, str]) -> Path | None:
             if not path.exists():
                 raise CredentialError(f"{name} is {path}, which does not exist: let it name the CAs")
             return path
-    return next((Path(d) for d in _CA_DIRECTORIES if Path(d).is_dir()), None)
+    own = f"{environ.get('HOME') or Path.home()}/.globus/certificates"
+    return next((Path(d) for d in (*_CA_DIRECTORIES, own) if Path(d).is_dir()), None)
 
 
 def ssl_context(credentials: Credentials) -> ssl.SSLContext:
     """TLS 1.2 or 1.3 with this certificate; the peer's CA is checked, its host name is not (no SANs there).
 
-    Asks for the key's password, once, if there is a terminal to ask on. Raises CredentialError.
+    Asks for the key's password if there is a terminal, once in a process while the files stay as they are.
+    Raises CredentialError.
     """
     credentials.check(datetime.now(timezone.utc))
+    cert, key = credentials.cert, credentials.key
+    return _context(cert, key, credentials.ca, (cert.stat().st_mtime_ns, key.stat().st_mtime_ns))
+
+
+@functools.lru_cache(maxsize=4)  # it keeps the key, decrypted, so that the password need not be kept
+def _context(cert: Path, key: Path, ca: Path | None, changed: tuple[int, int]) -> ssl.SSLContext:  # noqa: ARG001
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.check_hostname = False
     context.verify_mode = ssl.CERT_REQUIRED
-    _load_ca(context, credentials.ca)
-    _load_pair(context, credentials)
+    _load_ca(context, ca)
+    _load_pair(context, cert, key)
     return context
 
 
@@ -164,30 +220,30 @@ def _load_ca(context: ssl.SSLContext, ca: Path | None) -> None:
             context.load_verify_locations(capath=ca)
         else:
             for path in sorted(ca.glob("*.pem")):
-                context.load_verify_locations(cafile=path)
+                with contextlib.suppress(ssl.SSLError):  # it holds something else
+                    context.load_verify_locations(cafile=path)
+            if not context.cert_store_stats()["x509"]:
+                raise CredentialError(f"no CA certificate is in the directory {ca}: set X509_CERT_DIR")
     except OSError as error:
         raise CredentialError(f"the CA certificates in {ca} cannot be used: {error}") from None
 
 
-def _load_pair(context: ssl.SSLContext, credentials: Credentials) -> None:
+def _load_pair(context: ssl.SSLContext, cert: Path, key: Path) -> None:
     def password() -> str:
         if not sys.stdin.isatty():
             raise CredentialError(
-                f"the key {credentials.key} has a password and there is no terminal to ask for it: "
-                "make a token, or a key without password"
+                f"the key {key} has a password and there is no terminal to ask for it: "
+                "get a token in a terminal (gridproof token --renew)"
             )
-        return getpass(f"Password of {credentials.key}: ")
+        return getpass(f"Password of {key}: ")
 
     try:
-        context.load_cert_chain(credentials.cert, credentials.key, password)
+        context.load_cert_chain(cert, key, password)
     except ssl.SSLError as error:
         if error.reason == "KEY_VALUES_MISMATCH":
-            raise CredentialError(
-                f"the key {credentials.key} does not belong to the certificate {credentials.cert}"
-            ) from None
+            raise CredentialError(f"the key {key} does not belong to the certificate {cert}") from None
         raise CredentialError(
-            f"{credentials.cert} and {credentials.key} cannot be used: {error.reason or error} "
-            "(a wrong password, or no PEM file?)"
+            f"{cert} and {key} cannot be used: {error.reason or error} (a wrong password, or no PEM file?)"
         ) from None
     except OSError as error:
-        raise CredentialError(f"the key {credentials.key} cannot be read: {error.strerror}") from None
+        raise CredentialError(f"the key {key} cannot be read: {error.strerror}") from None

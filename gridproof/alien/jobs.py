@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import posixpath
 import secrets
-import threading
+import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from gridproof.alien import jdl as jdl_module
 from gridproof.alien.catalogue import chunks, number, site_of
 from gridproof.alien.jdl import Jdl
-from gridproof.alien.wire import AnswerLost, Wire
-from gridproof.errors import CommandError, JdlError, WireError
+from gridproof.alien.wire import Wire
+from gridproof.errors import AlienError, AnswerLost, CommandError, WireError
 
 #: States that a job does not leave by itself.
 FINAL_STATES = frozenset(
@@ -19,7 +20,7 @@ FINAL_STATES = frozenset(
     | {"ERROR_VT", "ERROR_EW", "ERROR_W", "EXPIRED", "KILLED", "FAILED"}
 )
 _ENOENT, _EPERM, _EIO, _ENODATA = 2, 1, 5, 61
-_SETTLE_DELAYS = (0.0, 1.0, 4.0)  # s; the service may still be inserting what we ask for
+_SETTLE_DELAYS = (0.0, 1.0, 4.0, 15.0)  # s; the service may still be inserting what we ask for
 _SETTLE_JOBS = 50
 
 
@@ -62,29 +63,32 @@ class Jobs:
 
     def __init__(self, wire: Wire) -> None:
         self._wire = wire
+        self._newest = 0  # the newest job of this client
 
     def submit(self, jdl: Jdl, tag: str) -> int:
         """Submit a job and return its id; ``tag`` and a number of its own become its ``JobTag``.
 
-        Sent exactly once: should the answer get lost, the queue is searched for that tag. Raises JdlError if
-        the JDL is not right, CommandError if the service rejects it, WireError if it never arrived.
+        Sent exactly once: should the answer get lost, the queue is searched for that tag. That costs one
+        ``ps``, and one more for the JDL of each newer job of that name (as a rule one); if it is not there
+        the same again, some seconds later.
+
+        Raises JdlError if the JDL is not right, CommandError if the service rejects it, WireError if it was
+        not accepted, and AnswerLost if that could not be found out.
         """
         job_tag = f"comment:{tag} {secrets.token_hex(8)}"
         tagged = jdl.copy()
         tagged["JobTag"] = (job_tag,)
         jdl_module.validate(tagged)
+        newest = self._newest
         try:
             answer = self._wire.command("submit", jdl_module.render(tagged))
+            id = max((number(row.get("jobId")) for row in answer.results), default=0)
+            if not id:
+                raise AnswerLost(f"submit: the answer names no job: {answer.message or 'it is empty'}")
         except AnswerLost as lost:
-            return self._settle(job_tag, lost)
-        job_id = number(answer.results[-1].get("jobId")) if answer.results else 0
-        if not job_id:
-            raise CommandError(
-                f"submit gave no job id: {answer.message or 'no reason given'}",
-                command="submit",
-                exitcode=_EIO,
-            )
-        return job_id
+            id = self._settle(job_tag, posixpath.basename(tagged.text("Executable")), newest, lost)
+        self._newest = max(self._newest, id)
+        return id
 
     def ps(self, ids: Sequence[int], masters: bool = False) -> list[Job]:
         """The jobs with these ids, in one call; ids that the queue does not know are left out.
@@ -114,10 +118,10 @@ class Jobs:
 
     def jdl(self, id: int) -> Jdl:
         """The complete JDL of a job. Raises CommandError for an unknown job."""
-        answer = self._wire.command("ps", "-nomsg", "-jdl", str(id))
-        if not answer.results:
+        text = self._jdl_text(id)
+        if not text:
             raise CommandError(f"there is no job {id}", command=f"ps -jdl {id}", exitcode=_ENOENT)
-        return jdl_module.parse(answer.results[0].get("jdl", ""))
+        return jdl_module.parse(text)
 
     def masterjob(self, id: int) -> str:
         """What the service says in words about a master and its subjobs. Raises CommandError."""
@@ -181,21 +185,47 @@ class Jobs:
             if row.get("id", "").isdigit()
         ]
 
-    def _settle(self, job_tag: str, lost: AnswerLost) -> int:
-        """The id of a job whose submission was not answered, found by its tag among the newest."""
-        looked: set[int] = set()
+    def _settle(self, job_tag: str, name: str, newest: int, lost: AnswerLost) -> int:
+        """The id of a job whose submission was not answered; it is newer than job ``newest``."""
+        others: set[int] = set()
+        problem: AlienError | None = None
         for delay in _SETTLE_DELAYS:
-            threading.Event().wait(delay)
-            newest = self._rows("-l", str(_SETTLE_JOBS))
-            candidates = {job.master or job.id for job in newest}
-            for id in sorted(candidates - looked, reverse=True):
-                if self._tag_of(id) == job_tag:
+            time.sleep(delay)
+            try:
+                id = self._search(job_tag, name, newest, others)
+                problem = None
+            except AlienError as error:
+                problem = error
+            else:
+                if id:
                     return id
-            looked |= candidates
-        raise WireError(f"{lost}; no such job is in the queue, so it was not accepted: submit it again")
+        if problem is None and not lost.hopeless:
+            raise WireError(
+                f"{lost}; no such job has come to the queue within {sum(_SETTLE_DELAYS):g} s, "
+                "so it was not accepted: submit it again"
+            )
+        raise AnswerLost(
+            f"{lost}; whether the job was accepted is not known{f' ({problem})' if problem else ''}: "
+            f"before you submit it again, see whether the queue has a job with JobTag {job_tag!r}"
+        )
 
-    def _tag_of(self, id: int) -> str:
-        try:
-            return self.jdl(id).text("JobTag")
-        except (CommandError, JdlError):
-            return ""
+    def _search(self, job_tag: str, name: str, newest: int, others: set[int]) -> int:
+        """The id of the job with this tag, 0 if there is none; ``others`` are known to have another."""
+        unread: list[int] = []
+        for job in reversed(self._rows("-M", "-l", str(_SETTLE_JOBS))):
+            if job.master or job.id <= newest or job.id in others or job.name not in (name, ""):
+                continue
+            text = self._jdl_text(job.id)
+            if job_tag in text:
+                return job.id
+            if text:
+                others.add(job.id)
+            else:
+                unread.append(job.id)
+        if unread:
+            raise WireError(f"job {unread[0]} has no JDL yet that could be read")
+        return 0
+
+    def _jdl_text(self, id: int) -> str:
+        rows = self._wire.command("ps", "-nomsg", "-jdl", str(id)).results
+        return rows[0].get("jdl", "") if rows else ""

@@ -22,8 +22,7 @@ from tempfile import TemporaryDirectory
 from xml.sax.saxutils import escape
 
 from gridproof.alien.catalogue import Access, Catalogue
-from gridproof.alien.wire import AnswerLost
-from gridproof.errors import CommandError, TransferError
+from gridproof.errors import AlienError, TransferError
 from gridproof.processes import spawn, stop
 
 # A dead or frozen server is given up within seconds: there are other replicas.
@@ -192,12 +191,8 @@ class Transfers(Catalogue):
     def _commit_all(self, path: str, accesses: Sequence[Access], size: int, md5: str, mode: str) -> None:
         try:
             for access in accesses:
-                try:
-                    self.commit(path, access, size, md5, mode)
-                except AnswerLost:
-                    if access.se.upper() not in {replica.se.upper() for replica in self.whereis(path)}:
-                        self.commit(path, access, size, md5, mode)
+                self.commit(path, access, size, md5, mode)
         except BaseException:
-            with contextlib.suppress(CommandError):
+            with contextlib.suppress(AlienError):
                 self.rm(path)
             raise

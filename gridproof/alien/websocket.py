@@ -13,7 +13,7 @@ import time
 from collections.abc import Iterator
 
 from websockets.client import ClientProtocol
-from websockets.exceptions import ConnectionClosedError
+from websockets.exceptions import ConnectionClosedError, PayloadTooBig
 from websockets.extensions.permessage_deflate import ClientPerMessageDeflateFactory
 from websockets.frames import Frame, Opcode
 from websockets.protocol import State
@@ -114,6 +114,8 @@ class WebSocket:
 
     def _ended(self) -> Exception:
         state = self._protocol
+        if isinstance(state.parser_exc, PayloadTooBig):
+            return state.parser_exc
         return state.handshake_exc or ConnectionClosedError(
             state.close_rcvd, state.close_sent, state.close_rcvd_then_sent
         )

@@ -1,7 +1,9 @@
 """One websocket to a JAliEn central service: a command goes out as JSON, its answer comes back.
 
 A request is ``{"command": …, "options": […]}``, an answer ``{"metadata": {…}, "results": [{…}, …]}``. The
-service takes one command at a time and forgets a connection that has been idle for some minutes.
+service takes one command at a time, and closes a connection (code 1013) after 15 minutes without one, after
+two days, and when the certificate expires. Who asks much is answered late: above a hundred commands each one
+waits, the longer the more there have been.
 """
 
 from __future__ import annotations
@@ -11,29 +13,36 @@ import json
 import socket
 import ssl
 import threading
+import time
+import warnings
 from dataclasses import dataclass
-from datetime import datetime, timezone
+from datetime import datetime, timedelta, timezone
 from typing import Any
 
-from websockets.exceptions import InvalidStatus, WebSocketException
+from websockets.exceptions import InvalidStatus, PayloadTooBig, WebSocketException
 
-from gridproof.alien.credentials import Credentials, ssl_context
+from gridproof.alien.credentials import Credentials, date, ssl_context
 from gridproof.alien.websocket import WebSocket
-from gridproof.errors import AlienError, CommandError, CredentialError, WireError
+from gridproof.errors import AlienError, AnswerLost, CommandError, CredentialError, WireError
 
 #: Bytes that a request may have; the service closes the connection on more.
 REQUEST_LIMIT = 130_000
 _ANSWER_LIMIT = 256 * 2**20
 _OPEN_TIMEOUT = 15.0
-_PING_INTERVAL = 20.0
 _PING_TIMEOUT = 5.0
+_RETRY_DELAYS = (0.0, 1.0, 4.0)  # s before a repeatable command goes over a new connection
+_EXPIRES_SOON = timedelta(hours=12)
 
-# Commands that change nothing, or that change the same thing when they come twice.
+# Commands that change nothing, or that come to the same when they come twice.
 _REPEATABLE = {
-    *("cat", "commandlist", "find", "kill", "listCEs", "listFilesFromCollection", "listSEDistance"),
-    *("listSEs", "ls", "masterjob", "ping", "ps", "pwd", "stat", "token", "type", "version", "whereis"),
-    "whoami",
+    *("cat", "cd", "commandlist", "find", "kill", "listCEs", "listFilesFromCollection", "listSEDistance"),
+    *("listSEs", "ls", "masterjob", "mkdir", "packages", "ping", "ps", "pwd", "stat", "toXml", "token"),
+    *("type", "version", "whereis", "whoami"),
 }
+
+# s, the last in ms. The kernel finds out within a minute that the other side is no longer there, and what it
+# sends keeps firewalls from forgetting the connection. Pings would not do: a service at work answers none.
+_KEEPALIVE = {"TCP_KEEPIDLE": 30, "TCP_KEEPINTVL": 10, "TCP_KEEPCNT": 3, "TCP_USER_TIMEOUT": 60_000}
 
 
 @dataclass(frozen=True)
@@ -49,22 +58,16 @@ class Answer:
         return "\n".join(result["message"] for result in self.results if result.get("message"))
 
 
-class AnswerLost(WireError):
-    """The connection broke after the command was sent: whether it was done is not known."""
-
-
-class AnswerLate(AnswerLost):
-    """No answer came in time: whether the command was done is not known, and to ask again is no help."""
-
-
 def decode(text: str | bytes) -> Answer:
     """Read an answer; keys come stripped, values as strings (null: "", nested: JSON). Raises WireError."""
     try:
         content = json.loads(text)
+        if not content.keys() & {"metadata", "results"}:
+            raise ValueError
         results = tuple(_strings(result) for result in content.get("results") or ())
         return Answer(results, _strings(content.get("metadata") or {}))
-    except (ValueError, AttributeError, TypeError):
-        raise WireError(f"the central service sent what is no answer: {text[:200]!r}") from None
+    except (ValueError, AttributeError, TypeError, RecursionError):
+        raise WireError(f"the central service sent what is no answer: {text[:80]!r}") from None
 
 
 def _strings(content: dict[str, Any]) -> dict[str, str]:
@@ -72,9 +75,10 @@ def _strings(content: dict[str, Any]) -> dict[str, str]:
 
 
 def _string(value: Any) -> str:
-    if isinstance(value, str):
-        return value
-    return "" if value is None else json.dumps(value)
+    if value is None:
+        return ""
+    text = value if isinstance(value, str) else json.dumps(value)
+    return text if text.isascii() else text.encode(errors="replace").decode()  # halves of surrogate pairs
 
 
 class Wire:
@@ -84,16 +88,16 @@ class Wire:
     never sent twice.
     """
 
-    def __init__(self, host: str, port: int, credentials: Credentials, timeout: float = 60.0) -> None:
-        """``timeout``: seconds to wait for an answer."""
+    def __init__(self, host: str, port: int, credentials: Credentials, timeout: float = 300.0) -> None:
+        """``timeout``: seconds to wait for an answer. Raises CredentialError, before any connection."""
         self.host = host
         self.port = port
         self._credentials = credentials
         self._timeout = timeout
-        self._context = ssl_context(credentials)
         self._lock = threading.Lock()
         self._connection: WebSocket | None = None
-        self._unused = threading.Event()  # set: the thread that keeps the connection alive ends
+        self._directory = ""  # where a ``cd`` has led, "" without one
+        ssl_context(credentials)
 
     def command(self, name: str, *options: str) -> Answer:
         """Run one command.
@@ -102,22 +106,13 @@ class Wire:
         certificate, AnswerLost if it broke off while doing something that must not be done twice, and
         WireError if it cannot be reached.
         """
-        request = json.dumps({"command": name, "options": list(options)})
-        if len(request) > REQUEST_LIMIT:
-            raise WireError(f"{name}: {len(request)} bytes are more than the {REQUEST_LIMIT} of one command")
-        repeatable = name in _REPEATABLE or (name == "access" and "read" in options[:2])
+        request = _request(name, options)
+        repeatable = name in _REPEATABLE or (name == "access" and "read" in options)
         with self._lock:
-            try:
-                if not repeatable:
-                    self._drop_if_dead()
-                answer = self._exchange(name, request)
-            except AnswerLost as error:
-                if not repeatable or isinstance(error, AnswerLate):
-                    raise
-                answer = self._exchange(name, request)
-        exitcode = answer.metadata.get("exitcode", "0")
-        if exitcode not in ("0", ""):
-            raise _failure(name, options, exitcode, answer)
+            answer = self._ask(name, request) if repeatable else self._ask_once(name, request)
+            _check(name, options, answer)
+            if name == "cd":
+                self._directory = answer.metadata.get("currentdir", "")
         return answer
 
     def close(self) -> None:
@@ -125,60 +120,84 @@ class Wire:
         with self._lock:
             self._disconnect()
 
-    def _exchange(self, name: str, request: str) -> Answer:
-        connection = self._connected()
+    def _ask(self, name: str, request: str) -> Answer:
+        """Send a command; when the answer gets lost, again over new connections, for some seconds."""
         try:
-            connection.send(request, self._timeout)
-            return decode(connection.receive(self._timeout))
-        except TimeoutError:
-            self._disconnect()  # the answer, should it come, must not be taken for the next one's
-            raise AnswerLate(
-                f"{name}: no answer from {self.host}:{self.port} within {self._timeout:g} s; "
-                "the central service is overloaded or gone"
-            ) from None
-        except (WebSocketException, OSError) as error:
-            self._disconnect()
-            raise AnswerLost(
-                f"{name}: {self.host}:{self.port} broke off before answering ({error})"
-            ) from None
-        except BaseException:
-            self._disconnect()
-            raise
+            return self._exchange(self._connected(), name, request)
+        except AnswerLost as lost:
+            problem: WireError = lost
+        for delay in _RETRY_DELAYS:
+            if isinstance(problem, AnswerLost) and problem.hopeless:
+                break
+            time.sleep(delay)
+            try:
+                return self._exchange(self._connected(), name, request)
+            except WireError as error:
+                problem = error
+        raise problem
 
-    def _drop_if_dead(self) -> None:
-        """Find out beforehand that a connection is gone: what must not be sent twice is not sent in vain."""
+    def _ask_once(self, name: str, request: str) -> Answer:
+        """Send a command once, over a connection that is known to live."""
         if self._connection is not None:
             try:
                 self._connection.ping(_PING_TIMEOUT)
             except (WebSocketException, OSError):
                 self._disconnect()
+        return self._exchange(self._connected(), name, request)
 
-    def _keep_alive(self, unused: threading.Event) -> None:
-        """Ping while nothing else is going on, so that no one on the way forgets the connection."""
-        while not unused.wait(_PING_INTERVAL):
-            if self._lock.acquire(blocking=False):
-                try:
-                    self._drop_if_dead()
-                finally:
-                    self._lock.release()
+    def _exchange(self, connection: WebSocket, name: str, request: str) -> Answer:
+        where = f"{self.host}:{self.port}"
+        try:
+            connection.send(request, self._timeout)
+            return decode(connection.receive(self._timeout))
+        except BaseException as error:
+            self._disconnect()  # an answer that comes yet must not be taken for the next one's
+            if isinstance(error, PayloadTooBig):
+                raise AnswerLost(
+                    f"{name}: the answer of {where} has more than {_ANSWER_LIMIT >> 20} MB; ask for less",
+                    hopeless=True,
+                ) from None
+            if isinstance(error, TimeoutError) and error.errno is None:  # else: the kernel gave up
+                raise AnswerLost(
+                    f"{name}: no answer from {where} within {self._timeout:g} s; the central service is "
+                    "overloaded or gone",
+                    hopeless=True,
+                ) from None
+            if isinstance(error, (WebSocketException, OSError)):
+                raise AnswerLost(f"{name}: {where} broke off before answering ({error})") from None
+            if isinstance(error, WireError):
+                raise AnswerLost(f"{name}: {error}") from None
+            raise
 
     def _connected(self) -> WebSocket:
         if self._connection is None:
-            self._credentials.check(datetime.now(timezone.utc))
-            self._connection = self._connect()
-            self._unused = threading.Event()
-            threading.Thread(
-                target=self._keep_alive, args=(self._unused,), name="gridproof alien", daemon=True
-            ).start()
+            self._connection = self._connect(ssl_context(self._credentials))
+            self._warn_of_expiry()
+            if self._directory:
+                self._restore_directory(self._connection)
         return self._connection
 
+    def _restore_directory(self, connection: WebSocket) -> None:
+        options = (self._directory,)
+        answer = self._exchange(connection, "cd", _request("cd", options))
+        try:
+            _check("cd", options, answer)
+        except CommandError:
+            self._disconnect()
+            raise
+
+    def _warn_of_expiry(self) -> None:
+        own, left = self._credentials, self._credentials.expires - datetime.now(timezone.utc)
+        if left < _EXPIRES_SOON and not own.of_job:
+            remedy = "gridproof token --renew" if own.role else "your certification authority"
+            warnings.warn(f"{own.cert} expires on {date(own.expires)}; for a new one: {remedy}", stacklevel=2)
+
     def _disconnect(self) -> None:
-        self._unused.set()
         if self._connection is not None:
             self._connection.close()
             self._connection = None
 
-    def _connect(self) -> WebSocket:
+    def _connect(self, context: ssl.SSLContext) -> WebSocket:
         where = f"{self.host}:{self.port}"
         try:
             tcp = socket.create_connection((self.host, self.port), _OPEN_TIMEOUT)
@@ -191,8 +210,12 @@ class Wire:
         with contextlib.ExitStack() as undo:
             undo.callback(tcp.close)
             tcp.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            tcp.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+            for option, value in _KEEPALIVE.items():
+                if hasattr(socket, option):
+                    tcp.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), value)
             try:
-                tls = self._context.wrap_socket(tcp, server_hostname=self.host)
+                tls = context.wrap_socket(tcp, server_hostname=self.host)
                 undo.callback(tls.close)
                 encrypted = tls.version() or ""
                 opened = WebSocket(tls, f"wss://{where}/websocket/json", _OPEN_TIMEOUT, _ANSWER_LIMIT)
@@ -227,12 +250,23 @@ def _alert(error: BaseException) -> str:
     return reason.lower().replace("_", " ") if "ALERT" in reason else ""
 
 
-def _failure(name: str, options: tuple[str, ...], exitcode: str, answer: Answer) -> CommandError:
+def _request(name: str, options: tuple[str, ...]) -> str:
+    request = json.dumps({"command": name, "options": options})
+    if len(request) > REQUEST_LIMIT:
+        raise WireError(f"{name}: {len(request)} bytes are more than the {REQUEST_LIMIT} of one command")
+    return request
+
+
+def _check(name: str, options: tuple[str, ...], answer: Answer) -> None:
+    """Raise CommandError for an answer that is a failure."""
+    exitcode = answer.metadata.get("exitcode", "0")
+    if exitcode in ("0", ""):
+        return
     if name == "commit":  # an envelope is a secret
         options = ("<envelope>", *options[1:])
     command = " ".join([name, *(option for option in options if option != "-nomsg")])
     shown = command if len(command) <= 200 else command[:200] + " …"
     reason = answer.metadata.get("error", "").strip() or answer.message or "no reason given"
-    code = int(exitcode) if exitcode.lstrip("-").isdigit() else -1
+    code = int(exitcode) if exitcode.lstrip("-").isdecimal() else -1
     message = f"{shown!r} failed: {reason} (exit code {exitcode})"
-    return CommandError(message, command=command, exitcode=code, results=answer.results)
+    raise CommandError(message, command=command, exitcode=code, results=answer.results)

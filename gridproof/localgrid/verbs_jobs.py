@@ -69,6 +69,8 @@ def _filtered(core: Core, caller: Caller, values: dict[str, str], flags: frozens
         jobs = [job for job in jobs if job.status in states]
     elif "X" in flags:
         jobs = [job for job in jobs if not job.final]
+    if "M" in flags:
+        jobs = [job for job in jobs if not job.master]
     if "s" in values:
         site = values["s"].casefold()
         jobs = [job for job in jobs if site in job.ce.casefold()]

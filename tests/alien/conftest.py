@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import socket
 import ssl
@@ -19,9 +20,13 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 from websockets.datastructures import Headers
+from websockets.exceptions import ConnectionClosed
+from websockets.frames import Frame, Opcode
 from websockets.http11 import Response
 from websockets.sync.server import Server, ServerConnection, serve
 
+from gridproof.alien import jobs as jobs_module
+from gridproof.alien import wire as wire_module
 from gridproof.alien.credentials import Credentials
 from gridproof.alien.wire import Wire
 
@@ -93,6 +98,13 @@ def authority(tmp_path: Path) -> Authority:
     return Authority(tmp_path, "ca")
 
 
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody waits before asking again."""
+    monkeypatch.setattr(wire_module, "_RETRY_DELAYS", (0.0, 0.0, 0.0))
+    monkeypatch.setattr(jobs_module, "_SETTLE_DELAYS", (0.0, 0.01, 0.01))
+
+
 Play = Callable[[str, list[str]], Any]
 
 
@@ -100,8 +112,7 @@ Play = Callable[[str, list[str]], Any]
 class Central:
     """A central service on a port of its own; ``requests`` are what it was sent, oldest first.
 
-    ``faults`` are played first, one a request: "drop" closes without an answer, "drop done" does what was
-    asked, then closes, "hang" never answers, "pieces" answers in fragments, an integer closes with that code.
+    ``faults`` (see `_FAULTS`) come first, one a request; with " done" behind, after the command was done.
     """
 
     authority: Authority
@@ -109,8 +120,9 @@ class Central:
     max_tls: ssl.TLSVersion = ssl.TLSVersion.TLSv1_2
     known: bool = True
     requests: list[tuple[str, list[str]]] = field(default_factory=list)
-    faults: list[str | int] = field(default_factory=list)
+    faults: list[str] = field(default_factory=list)
     connections: int = 0
+    serials: list[str] = field(default_factory=list)
     port: int = 0
 
     def start(self) -> None:
@@ -136,6 +148,11 @@ class Central:
     def names(self) -> list[str]:
         return [command for command, _ in self.requests]
 
+    def close_idle(self) -> None:
+        """Close all connections, as the service does that has not heard a command for 15 minutes."""
+        for connection in self._server.connections:
+            connection.close(1013, "Session timed out")
+
     def _greet(self, connection: ServerConnection, request: Any) -> Response | None:
         assert request.path == "/websocket/json"
         if self.known:
@@ -144,26 +161,87 @@ class Central:
 
     def _serve(self, connection: ServerConnection) -> None:
         self.connections += 1
+        self.serials.append(connection.socket.getpeercert()["serialNumber"])
         for message in connection:
             request = json.loads(message)
             command, options = request["command"], [o for o in request["options"] if o != "-nomsg"]
             self.requests.append((command, options))
             fault = self.faults.pop(0) if self.faults else ""
-            if fault == "hang":
-                self._release.wait()
+            if not fault:
+                connection.send(json.dumps(self.play(command, options)))
+                continue
+            kind, _, done = fault.partition(" ")
+            reply = json.dumps(self.play(command, options)) if done else "{}"
+            if not _FAULTS[kind](self, connection, reply):
                 return
-            if fault == "drop":
-                connection.socket.shutdown(socket.SHUT_RDWR)
-                return
-            if isinstance(fault, int):
-                connection.close(fault)
-                return
-            answer = json.dumps(self.play(command, options))
-            if fault == "drop done":
-                connection.socket.shutdown(socket.SHUT_RDWR)
-                return
-            pieces = [answer[at : at + 7] for at in range(0, len(answer), 7)]
-            connection.send(pieces if fault == "pieces" else answer)
+
+    def _drop(self, connection: ServerConnection, reply: str) -> bool:
+        connection.socket.shutdown(socket.SHUT_RDWR)
+        return False
+
+    def _close(self, connection: ServerConnection, reply: str) -> bool:
+        connection.close(1013, "Session timed out")
+        return False
+
+    def _tear(self, connection: ServerConnection, reply: str) -> bool:
+        """Break off in the middle of the frame."""
+        frame = Frame(Opcode.TEXT, reply.encode() + b" " * 200).serialize(mask=False)
+        connection.socket.sendall(frame[: len(frame) - 100])
+        return self._drop(connection, reply)
+
+    def _overdo(self, connection: ServerConnection, reply: str) -> bool:
+        """Announce a frame of a terabyte."""
+        connection.socket.sendall(b"\x81\x7f" + (1 << 40).to_bytes(8, "big"))
+        return self._hang(connection, reply)
+
+    def _hang(self, connection: ServerConnection, reply: str) -> bool:
+        self._release.wait()
+        return False
+
+    def _be_late(self, connection: ServerConnection, reply: str) -> bool:
+        """Answer when nobody waits any more."""
+        with contextlib.suppress(ConnectionClosed):
+            connection.recv()
+        with contextlib.suppress(ConnectionClosed):
+            connection.send(reply)
+        return False
+
+    def _throttle(self, connection: ServerConnection, reply: str) -> bool:
+        self._release.wait(0.05)
+        connection.send(reply)
+        return True
+
+    def _talk_nonsense(self, connection: ServerConnection, reply: str) -> bool:
+        connection.send("<html>502 Bad Gateway</html>")
+        return True
+
+    def _break_protocol(self, connection: ServerConnection, reply: str) -> bool:
+        connection.socket.sendall(b"\xff\xff no frame at all")
+        return self._hang(connection, reply)
+
+    def _die(self, connection: ServerConnection, reply: str) -> bool:
+        self._server.socket.close()
+        return self._drop(connection, reply)
+
+    def _answer_in_pieces(self, connection: ServerConnection, reply: str) -> bool:
+        connection.send([reply[at : at + 7] for at in range(0, len(reply), 7)])
+        return True
+
+
+# What a fault does with the connection and the answer; whether the connection goes on.
+_FAULTS: dict[str, Callable[[Central, ServerConnection, str], bool]] = {
+    "drop": Central._drop,
+    "1013": Central._close,
+    "torn": Central._tear,
+    "huge": Central._overdo,
+    "hang": Central._hang,
+    "late": Central._be_late,
+    "throttled": Central._throttle,
+    "nonsense": Central._talk_nonsense,
+    "no-frame": Central._break_protocol,
+    "dies": Central._die,
+    "pieces": Central._answer_in_pieces,
+}
 
 
 def answer(*results: dict[str, Any], exitcode: int = 0, error: str = "") -> dict[str, Any]:
@@ -176,8 +254,12 @@ def answer(*results: dict[str, Any], exitcode: int = 0, error: str = "") -> dict
 def recorded() -> Play:
     """What a real central service answered to these very commands."""
     known: dict[tuple[str, tuple[str, ...]], Any] = {}
-    for line in (Path(__file__).parent / "exchanges.jsonl").read_text().splitlines():
-        exchange = json.loads(line)
+    here = Path(__file__).parent
+    lines = [
+        *(here / "exchanges.jsonl").read_text().splitlines(),
+        *(here / "captures.jsonl").read_text().splitlines(),
+    ]
+    for exchange in map(json.loads, lines):
         options = (HOME + o if o.startswith("t1") else o for o in exchange["options"])
         known.setdefault((exchange["command"], tuple(options)), exchange["response"])
 

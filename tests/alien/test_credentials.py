@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import os
 import subprocess
-from datetime import timedelta
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +13,11 @@ import pytest
 
 from gridproof.alien import credentials as module
 from gridproof.alien.client import Alien
-from gridproof.alien.credentials import Credentials, find, ssl_context
+from gridproof.alien.credentials import Credentials, find, ssl_context, token_files
+from gridproof.alien.wire import Wire
 from gridproof.errors import CredentialError, WireError
+from gridproof.localgrid.certificates import Authority as GridAuthority
+from gridproof.localgrid.certificates import job_subject, token_subject, user_subject
 
 DAY = timedelta(days=1)
 
@@ -88,6 +91,36 @@ def test_a_token_given_as_text_lives_in_private_files_as_long_as_it_is_used(
     assert not cert.parent.exists()
 
 
+@pytest.mark.parametrize("part", ["CERT", "KEY"])
+def test_either_half_of_a_token_may_be_text(authority: Any, tmp_path: Path, part: str) -> None:
+    token = authority.issue("token")
+    values = {"JALIEN_TOKEN_CERT": str(token.cert), "JALIEN_TOKEN_KEY": str(token.key)}
+    name = f"JALIEN_TOKEN_{part}"
+    values[name] = Path(values[name]).read_text()
+    found = find(environment(tmp_path, **values))
+    assert found.subject == token.subject
+    assert {found.cert == token.cert, found.key == token.key} == {True, False}
+
+
+def test_without_tmpdir_a_token_is_looked_for_in_tmp() -> None:
+    assert token_files({}) == tuple(f"/tmp/token{part}_{os.getuid()}.pem" for part in ("cert", "key"))
+
+
+def test_a_user_token_has_a_role_and_a_job_token_is_a_jobs(tmp_path: Path) -> None:
+    now = datetime.now(timezone.utc)
+    authority = GridAuthority(tmp_path, now)
+    found = []
+    for subject in (user_subject("ada"), token_subject("ada", "pwg"), job_subject("ada", 42)):
+        (tmp_path / "cert.pem").write_text(authority.issue(subject, now, DAY).cert)
+        own = Credentials(tmp_path / "cert.pem", tmp_path / "key.pem", None)
+        found.append((own.subject, own.role, own.of_job))
+    assert found == [
+        ("/C=ch/O=AliEn2/CN=ada", "", False),
+        ("/C=ch/O=AliEn2/CN=Users/CN=ada/OU=pwg", "pwg", False),
+        ("/C=ch/O=AliEn2/CN=Jobs/CN=ada/OU=ada/OU=queueid=42", "", True),
+    ]
+
+
 def test_nothing_found_says_where_it_looked(tmp_path: Path) -> None:
     with pytest.raises(CredentialError) as caught:
         find(environment(tmp_path))
@@ -147,16 +180,64 @@ def test_a_key_of_another_certificate_is_named(authority: Any) -> None:
         ssl_context(Credentials(own.cert, other.key, own.ca))
 
 
-def test_a_password_is_asked_once_on_a_terminal(authority: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    own = authority.issue("me", password=b"geheim")
+@pytest.fixture
+def terminal(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """A terminal at which somebody answers "geheim"; the questions, as they come."""
     asked: list[str] = []
+
+    def answer(question: str) -> str:
+        asked.append(question)
+        return "geheim"
+
     monkeypatch.setattr(module.sys.stdin, "isatty", lambda: True, raising=False)
-    monkeypatch.setattr(module, "getpass", lambda prompt: asked.append(prompt) or "geheim")
+    monkeypatch.setattr(module, "getpass", answer)
+    return asked
+
+
+def test_a_password_is_asked_once_for_all_connections_of_a_process(
+    authority: Any, central: Any, terminal: list[str]
+) -> None:
+    own = authority.issue("jalien", password=b"geheim")
+    for _ in range(2):
+        wire = Wire("127.0.0.1", central.port, Credentials(own.cert, own.key, own.ca))
+        assert terminal == [f"Password of {own.key}: "]  # before there is any connection
+        wire.command("whoami")
+        central.faults = ["drop"]
+        wire.command("whoami")
+        wire.close()
+    assert len(terminal) == 1
+    assert central.connections == 4
+
+
+def test_a_password_is_asked_again_for_another_key_in_the_same_file(
+    authority: Any, terminal: list[str]
+) -> None:
+    ssl_context(authority.issue("me", password=b"geheim"))
+    ssl_context(authority.issue("me", password=b"geheim"))
+    assert len(terminal) == 2
+
+
+def test_a_wrong_password_is_said_to_be_so_and_not_remembered(
+    authority: Any, terminal: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = authority.issue("me", password=b"geheim")
+    with monkeypatch.context() as mistyped:
+        mistyped.setattr(module, "getpass", lambda question: "wrong")
+        with pytest.raises(CredentialError, match="a wrong password"):
+            ssl_context(own)
     ssl_context(own)
-    assert len(asked) == 1
-    monkeypatch.setattr(module, "getpass", lambda prompt: "wrong")
-    with pytest.raises(CredentialError, match="a wrong password"):
-        ssl_context(own)
+    assert len(terminal) == 1
+
+
+def test_no_password_is_asked_where_none_is_needed(
+    authority: Any, central: Any, tmp_path: Path, terminal: list[str]
+) -> None:
+    own, token = authority.issue("me", password=b"geheim"), authority.issue("jalien")
+    variables = {"JALIEN_TOKEN_CERT": token.cert, "JALIEN_TOKEN_KEY": token.key}
+    where = {"ALIENPY_JCENTRAL": "127.0.0.1", "ALIENPY_JCENTRAL_PORT": str(central.port)}
+    environ = environment(tmp_path, X509_CERT_FILE=authority.file, **user(own), **variables, **where)
+    Alien.connect(environ).close()
+    assert terminal == []
 
 
 def test_a_password_is_never_asked_without_a_terminal(
@@ -182,6 +263,31 @@ def test_a_directory_of_authorities_is_used(
     with Alien.connect(environment(tmp_path, X509_CERT_DIR=directory, **user(own), **where)) as alien:
         assert alien.user == "jalien"
         assert alien.home == "/alice/cern.ch/user/j/jalien/"
+
+
+def test_authorities_are_looked_for_in_default_places(
+    authority: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    environ = environment(tmp_path, **user(authority.issue("me")))
+    first, second = tmp_path / "cvmfs", tmp_path / "grid-security"
+    own = tmp_path / "home" / ".globus" / "certificates"
+    monkeypatch.setattr(module, "_CA_DIRECTORIES", (str(first), str(second)))
+    found = [find(environ).ca]
+    for directory in (own, second, first):
+        directory.mkdir(parents=True)
+        found.append(find(environ).ca)
+    assert found == [None, own, second, first]
+    found_file = find(environ | {"X509_CERT_FILE": str(authority.file)}).ca
+    assert found_file == authority.file
+    assert find(environ | {"X509_CERT_FILE": "/no", "X509_CERT_DIR": str(own)}).ca == own
+
+
+def test_a_directory_without_authorities_is_named(authority: Any, tmp_path: Path) -> None:
+    own = authority.issue("me")
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "empty" / "key.pem").write_text(own.key.read_text())
+    with pytest.raises(CredentialError, match=r"no CA certificate is in the directory .*empty"):
+        ssl_context(Credentials(own.cert, own.key, tmp_path / "empty"))
 
 
 def test_authorities_that_do_not_exist_are_named(tmp_path: Path) -> None:

@@ -142,7 +142,7 @@ class Storage:
         self.committed: list[list[str]] = []
 
     def __call__(self, command: str, options: list[str]) -> Any:
-        results: list[dict[str, str]] = []
+        results: list[dict[str, Any]] = []
         if command == "whoami":
             results = [{"username": "u", "homedir": "/h"}]
         elif command == "access" and "write" in options:
@@ -156,8 +156,8 @@ class Storage:
             if options[6] == self.refuse:
                 return {"metadata": {"exitcode": "53", "error": "Nothing was registered"}, "results": []}
             self.committed.append(options)
-        elif command == "whereis":
-            results = [{"seName": options[6].upper(), "pfn": ""} for options in self.committed]
+        elif command == "stat" and self.committed:
+            results = [{"lfn": "/h/f", "replicas": {options[6].upper(): "" for options in self.committed}}]
         elif command == "rm":
             self.committed.clear()
         return {"metadata": {"exitcode": "0"}, "results": results}

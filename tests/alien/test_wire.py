@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
+import os
 import socket
 import ssl
 import threading
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from gridproof.alien import wire as wire_module
-from gridproof.alien.wire import AnswerLate, AnswerLost, Wire, decode
-from gridproof.errors import CommandError, CredentialError, WireError
+from gridproof.alien.wire import Wire, decode
+from gridproof.errors import AnswerLost, CommandError, CredentialError, WireError
+
+HOME = "/alice/cern.ch/user/j/jalien/"
 
 
 def test_an_answer_comes_with_stripped_keys_and_string_values(central: Any, wire: Wire) -> None:
@@ -37,25 +43,39 @@ def test_an_envelope_is_in_no_error_message(central: Any, wire: Wire) -> None:
     assert "SECRET" not in str(caught.value) + caught.value.command
 
 
-@pytest.mark.parametrize("fault", ["drop", "drop done", 1013])
-def test_reading_goes_on_over_a_new_connection(central: Any, wire: Wire, fault: str | int) -> None:
-    central.faults = [fault]
-    assert wire.command("whoami").results[0]["username"] == "jalien"
-    assert central.connections == 2
-
-
-def test_reading_gives_up_when_the_new_connection_breaks_too(central: Any, wire: Wire) -> None:
-    central.faults = ["drop", "drop"]
-    with pytest.raises(WireError, match="broke off"):
-        wire.command("whoami")
-
-
-@pytest.mark.parametrize("command", ["submit", "rm", "commit", "mkdir", "mv"])
+@pytest.mark.parametrize("command", ["submit", "rm", "commit", "resubmit", "mv", "touch", "made-up"])
 def test_what_changes_something_is_never_sent_twice(central: Any, wire: Wire, command: str) -> None:
     central.faults = ["drop"]
     with pytest.raises(AnswerLost):
         wire.command(command, "x")
     assert central.names() == [command]
+
+
+def test_leave_to_read_is_asked_again_leave_to_write_is_not(central: Any, wire: Wire) -> None:
+    central.play = lambda command, options: {"results": []}
+    central.faults = ["drop"]
+    wire.command("access", "-nomsg", "read", "/a")
+    central.faults = ["drop"]
+    with pytest.raises(AnswerLost):
+        wire.command("access", "-s", "5", "write", "/read", "disk:1")
+    assert [options[0] for _, options in central.requests] == ["read", "read", "-s"]
+
+
+def test_the_directory_is_restored_over_a_new_connection(central: Any, wire: Wire, recorded: Any) -> None:
+    wire.command("cd", HOME + "t1")
+    central.faults = ["", "drop"]
+    central.play = lambda command, options: recorded(command, [HOME + "t1"] if command == "cd" else options)
+    wire.command("whoami")
+    wire.command("whoami")
+    assert central.requests[-2:] == [("cd", [HOME + "t1/"]), ("whoami", [])]
+
+
+def test_a_directory_that_cannot_be_restored_is_an_error(central: Any, wire: Wire, recorded: Any) -> None:
+    wire.command("cd", HOME + "t1")
+    central.faults = ["drop"]
+    central.play = lambda command, options: recorded("cd", ["/nowhere"])
+    with pytest.raises(CommandError, match=r"'cd .*t1/' failed: No such file or directory"):
+        wire.command("ls")
 
 
 def test_a_dead_connection_is_found_out_before_a_submission_is_sent(central: Any, wire: Wire) -> None:
@@ -72,7 +92,7 @@ def test_a_dead_connection_is_found_out_before_a_submission_is_sent(central: Any
 def test_a_late_answer_is_not_taken_for_the_next_ones(central: Any, authority: Any) -> None:
     wire = Wire("127.0.0.1", central.port, authority.issue("other"), timeout=0.3)
     central.faults = ["hang"]
-    with pytest.raises(AnswerLate, match=r"no answer from 127.0.0.1:\d+ within 0.3 s"):
+    with pytest.raises(AnswerLost, match=r"no answer from 127.0.0.1:\d+ within 0.3 s"):
         wire.command("whoami")
     assert wire.command("listCEs").results[0]["ceName"]
     assert central.names() == ["whoami", "listCEs"]
@@ -101,36 +121,63 @@ def test_an_answer_may_come_in_fragments_and_be_large(central: Any, wire: Wire) 
     assert len(wire.command("find").results) == 100_000
 
 
-def test_an_idle_connection_is_kept_alive_and_let_go_when_it_died(
+def test_an_idle_connection_is_kept_alive_by_the_kernel(wire: Wire) -> None:
+    before = threading.enumerate()
+    wire.command("whoami")
+    assert wire._connection is not None
+    tcp = wire._connection._socket
+    assert tcp.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+    assert tcp.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE) == 30
+    assert [t for t in threading.enumerate() if t not in before and t.name.startswith("gridproof")] == []
+
+
+def test_a_connection_that_the_kernel_gave_up_is_replaced(
     central: Any, wire: Wire, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(wire_module, "_PING_INTERVAL", 0.02)
-    pinged = threading.Event()
+    def gone(timeout: float) -> bytes:
+        raise OSError(errno.ETIMEDOUT, os.strerror(errno.ETIMEDOUT))  # a TimeoutError, too
+
     wire.command("whoami")
-    alive = wire._connection
-    assert alive is not None
-    ping = alive.ping
-    monkeypatch.setattr(alive, "ping", lambda timeout: (ping(timeout), pinged.set()))
-    assert pinged.wait(5)
-    assert wire.command("whoami").results
-    assert central.connections == 1
-    alive._socket.shutdown(socket.SHUT_RDWR)
-    assert wire._unused.wait(5)
+    monkeypatch.setattr(wire._connection, "receive", gone)
     assert wire.command("whoami").results
     assert central.connections == 2
 
 
-def test_a_closed_wire_leaves_no_thread(wire: Wire, monkeypatch: pytest.MonkeyPatch) -> None:
-    before = set(threading.enumerate())
+def test_a_half_open_connection_is_found_out_before_something_is_sent_once(
+    central: Any, wire: Wire, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def silent(timeout: float) -> None:
+        raise TimeoutError("no sign of life")
+
     wire.command("whoami")
-    (keeper,) = (
-        set(threading.enumerate())
-        - before
-        - {thread for thread in threading.enumerate() if thread.name != "gridproof alien"}
-    )
+    monkeypatch.setattr(wire._connection, "ping", silent)
+    central.play = lambda command, options: {"results": []}
+    wire.command("mv", "a", "b")
+    assert central.names() == ["whoami", "mv"]
+    assert central.connections == 2
+
+
+@pytest.mark.parametrize(("left", "warned"), [(timedelta(hours=11), True), (timedelta(hours=13), False)])
+def test_a_certificate_that_expires_soon_is_warned_of(
+    central: Any, authority: Any, left: timedelta, warned: bool
+) -> None:
+    wire = Wire("127.0.0.1", central.port, authority.issue("soon", ends=left))
+    with contextlib.ExitStack() as stack:
+        if warned:
+            stack.enter_context(pytest.warns(UserWarning, match=r"soon-cert.pem expires on \d{4}-"))
+        wire.command("whoami")
     wire.close()
-    keeper.join(5)
-    assert not keeper.is_alive()
+
+
+def test_a_renewed_certificate_is_used_for_the_next_connection(
+    central: Any, authority: Any, wire: Wire
+) -> None:
+    wire.command("whoami")
+    authority.issue("jalien")  # in the same files
+    central.faults = ["drop"]
+    wire.command("whoami")
+    first, second = central.serials
+    assert first != second
 
 
 def test_a_closed_wire_opens_again_when_it_is_used(central: Any, wire: Wire) -> None:
@@ -205,7 +252,36 @@ def test_a_request_beyond_the_limit_is_not_sent(central: Any, wire: Wire) -> Non
     assert central.requests == []
 
 
-@pytest.mark.parametrize("text", ["", "[]", "null", '{"results": [5]}', '{"results": 5}', "<html>"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        *(
+            "",
+            "[]",
+            "null",
+            "{}",
+            '"results"',
+            '{"results": [5]}',
+            '{"results": 5}',
+            '{"metadata": "x"}',
+            "<html>",
+        ),
+        *("[" * 100_000, '{"results": ' + "9" * 10_000 + "}", "{\x00}"),
+    ],
+)
 def test_what_is_no_answer_is_an_error(text: str) -> None:
     with pytest.raises(WireError, match="no answer"):
         decode(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "results"),
+    [
+        ('{"results": null, "metadata": null}', ()),
+        ('{"metadata": {"exitcode": 0}}', ()),
+        ('{"results": [{"id ": 5, "x": true, "y": [1]}]}', ({"id": "5", "x": "true", "y": "[1]"},)),
+        ('{"results": [{"message": "half of a pair: \\ud800"}]}', ({"message": "half of a pair: ?"},)),
+    ],
+)
+def test_answers_of_odd_shapes_are_read(text: str, results: tuple[dict[str, str], ...]) -> None:
+    assert decode(text).results == results
