@@ -125,14 +125,15 @@ _FORKER = """
 import json, os, sys
 from gridproof import processes
 from gridproof.engine.dask import EXIT_STALE
-from gridproof.engine.replicas import Replica
+from gridproof.engine.replicas import Located, Replica, as_given
 from gridproof.pilot import worker
 
 class AsDescribed(worker.GridResolver):
-    def __call__(self, file):
-        if file["kind"] == "path":
-            return super().__call__(file)
-        return [Replica(url + file["name"], url, site) for url, site in file["replicas"]]
+    def __call__(self, files, anew=False):
+        return [as_given(file) if file["kind"] == "path" else self._everywhere(file) for file in files]
+
+    def _everywhere(self, file):
+        return Located(tuple(Replica(url + file["name"], url, site) for url, site in file["replicas"]))
 
 worker.GridResolver = AsDescribed
 worker.preload()

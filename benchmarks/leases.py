@@ -50,6 +50,9 @@ class Idle:
     def stop(self, stop: bool = True) -> None:
         """Nothing to stop."""
 
+    def locate(self, files: Sequence[Any]) -> None:
+        """Nothing to find."""
+
     def run(self, packet: Packet, *_: Any) -> tuple[int, float, str]:
         """A packet of a file whose entries are known."""
         self.uncommitted += (packet.id,)

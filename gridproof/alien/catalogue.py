@@ -56,12 +56,20 @@ class Access:
     md5: str
 
     @property
-    def signed_url(self) -> str:
-        """The URL with the envelope, as ROOT and XRootD open it; a member of an archive is unzipped."""
+    def root_url(self) -> str:
+        """The URL with the envelope, as ROOT opens it; a member of an archive comes behind a ``#``."""
+        url, mark, member = self.url.partition("#")
+        return self._signed(url, []) + mark + member
+
+    @property
+    def copy_url(self) -> str:
+        """The URL with the envelope, as ``xrdcp`` takes it, which unzips a member of an archive."""
         url, _, member = self.url.partition("#")
-        options = [f"xrdcl.unzip={member}"] if member else []
+        return self._signed(url, [f"xrdcl.unzip={member}"] if member else [])
+
+    def _signed(self, url: str, options: list[str]) -> str:
         if self.envelope:
-            options += ["xrd.wantprot=unix", f"authz={self.envelope}"]
+            options = [*options, "xrd.wantprot=unix", f"authz={self.envelope}"]
         return url + ("&" if "?" in url else "?") * bool(options) + "&".join(options)
 
 

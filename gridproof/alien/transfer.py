@@ -66,10 +66,10 @@ def file_md5(path: Path) -> str:
 def fetch(access: Access, target: Path) -> None:
     """Copy one replica to a local file and check size and MD5. Raises TransferError."""
     with TemporaryDirectory(prefix="gridproof-copy-") as directory:
-        source = access.signed_url
+        source = access.copy_url
         if access.envelope:
             url, _, member = access.url.partition("#")
-            signed = Access(access.se, url, access.envelope, access.guid, access.size, access.md5).signed_url
+            signed = Access(access.se, url, access.envelope, access.guid, access.size, access.md5).copy_url
             link = Path(directory) / "source.meta4"
             link.touch(mode=0o600)
             link.write_text(_METALINK.format(name=escape(target.name), size=access.size, url=signed))
@@ -85,7 +85,7 @@ def fetch(access: Access, target: Path) -> None:
 def store(source: Path, access: Access) -> None:
     """Copy a local file to where ``access`` allows to write. Raises TransferError."""
     if access.envelope and importlib.util.find_spec("XRootD"):
-        job = json.dumps({"source": str(source.absolute()), "target": access.signed_url})
+        job = json.dumps({"source": str(source.absolute()), "target": access.copy_url})
         _run([sys.executable, "-c", _WRITER], job.encode())
         return
     try:

@@ -15,7 +15,7 @@ from .bundle import Bundle
 from .code import CodeStore
 from .outputs import OutputDirectory, WrittenFile
 from .packets import Packet, cut
-from .replicas import Preference, Replica, Resolver
+from .replicas import Attempts, Preference, Replica, Resolver, shown
 
 MOST_CLUSTERS = 2_000  # boundaries told to the master for one file
 TREES_KEPT_OPEN = 2
@@ -55,6 +55,7 @@ class _Tree:
     source: Any  # gridproof::Source
     replica: Replica
     local: bool
+    to_blame: tuple[str, ...]  # storage elements, should it not be readable after all
 
 
 @dataclass
@@ -115,6 +116,10 @@ class Runner:
         """
         self._stop.value = stop
 
+    def locate(self, files: Sequence[Mapping[str, Any]]) -> None:
+        """Find out in one go where files can be read, before they are opened one by one."""
+        self._resolve(files)
+
     def count(self, file: Mapping[str, Any], avoid: Sequence[str]) -> tuple[int, list[int]]:
         """Entries of a file's tree, and the first ones of its clusters.
 
@@ -144,7 +149,7 @@ class Runner:
             expected, found = file.get("entries", -1), int(tree.source.Entries())
             if expected not in (-1, found):
                 reason = f"its tree has {found} entries, not {expected} as was learnt before"
-                raise PacketFailed(Failure("changed", reason, (tree.replica.storage_element,)))
+                raise PacketFailed(Failure("changed", reason, tree.to_blame))
             first, last = packet.first, packet.last
             if last < 0:
                 clusters = _clusters(tree)
@@ -158,9 +163,7 @@ class Runner:
                 self._close_trees()  # what is buffered of a bad read is not to be used again
                 if str(outcome.kind) == "read":
                     self._preference.failed(tree.replica, str(outcome.message), time.monotonic())
-                raise PacketFailed(
-                    Failure(str(outcome.kind), str(outcome.message), (tree.replica.storage_element,))
-                )
+                raise PacketFailed(Failure(str(outcome.kind), str(outcome.message), tree.to_blame))
         except PacketFailed:
             self.discard()
             raise
@@ -246,18 +249,17 @@ class Runner:
         if known is not None and known.replica.storage_element not in avoid:
             known.source.StartBytes()
             return known
-        failed: list[str] = []
-        reason = "it has no replica"
-        for replica in self._in_order(file, avoid):
+        attempts = Attempts(file, self._resolve, self._preference, avoid)
+        for replica in attempts.start(time.monotonic()):
             source = self._root.gridproof.Open(replica.url, tree_name, int(file["size"]))
+            problem = str(source.problem).replace(replica.url, shown(replica))
             if str(source.kind) == "tree":
-                raise PacketFailed(Failure("tree", str(source.problem)))
+                raise PacketFailed(Failure("tree", problem))
             if str(source.kind):
-                failed.append(replica.storage_element)
-                reason = f"{source.problem!s} ({replica.url.partition('?')[0]})"
-                self._preference.failed(replica, str(source.problem), time.monotonic())
+                attempts.fail(replica, problem, time.monotonic())
                 continue
-            tree = _Tree(source, replica, self._preference.is_local(replica))
+            to_blame = (replica.storage_element, *attempts.failed)
+            tree = _Tree(source, replica, self._preference.is_local(replica), to_blame)
             if layout:
                 self._befriend(tree, layout, index)
             self._trees.pop(key, None)
@@ -265,15 +267,7 @@ class Runner:
                 del self._trees[next(iter(self._trees))]
             self._trees[key] = tree
             return tree
-        raise PacketFailed(Failure("read", reason, tuple(failed)))
-
-    def _in_order(self, file: Mapping[str, Any], avoid: Sequence[str]) -> list[Replica]:
-        try:
-            replicas = self._resolve(file)
-        except GridproofError as error:
-            known = tuple(str(se) for se, _ in file["replicas"])
-            raise PacketFailed(Failure("read", str(error), known)) from None
-        return self._preference.order(replicas, avoid, time.monotonic())
+        raise PacketFailed(Failure("read", attempts.reason, tuple(attempts.failed)))
 
     def _befriend(self, tree: _Tree, layout: Sequence[Mapping[str, Any]], index: int) -> None:
         """Attach the friends' files that lie beside this file's entries."""
@@ -283,18 +277,25 @@ class Runner:
         for part in layout[1:]:
             described = self._root.gridproof.FriendFiles()
             described.tree, described.alias = part["tree"], part["alias"]
+            beside: list[Mapping[str, Any]] = []
             start = 0
             for file, entries in zip(part["files"], part["entries"], strict=True):
                 if entries and start < end and start + entries > offset:
-                    replica = self._in_order(file, ())[0]
-                    tree.local = tree.local and self._preference.is_local(replica)
-                    if not described.urls.size():
+                    if not beside:
                         described.lead = offset - start
-                    described.urls.push_back(replica.url)
+                    beside.append(file)
                     described.entries.push_back(entries)
                 start += entries
+            for file, located in zip(beside, self._resolve(beside), strict=True):
+                if not located.replicas:
+                    raise PacketFailed(Failure("read", f"{file['name']}: {located.problem}", tree.to_blame))
+                replica = self._preference.order(located.replicas, (), time.monotonic())[0]
+                tree.local = tree.local and self._preference.is_local(replica)
+                described.urls.push_back(replica.url)
             friends.push_back(described)
-        tree.source.Befriend(tree.replica.url, layout[0]["tree"], friends)
+        problem = str(tree.source.Befriend(tree.replica.url, friends))
+        if problem:
+            raise PacketFailed(Failure("read", problem, tree.to_blame))
 
     def _release_trees(self) -> None:
         if self._query.get("friends"):

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 from . import runtime
 from .outputs import OutputDirectory
 from .packets import Packet
-from .replicas import Replica
+from .replicas import Located, as_given
 from .runner import Runner
 
 _HEADER = Path(__file__).with_name("warmup.h")
@@ -25,9 +27,7 @@ def warm_up() -> None:
     with TemporaryDirectory(prefix="gridproof-") as directory:
         path = Path(directory) / "sample.root"
         root.gridproof.WriteSample(str(path))
-        runner = Runner(
-            Path(directory), lambda file: [Replica(str(file["name"]))], "", OutputDirectory(Path(directory))
-        )
+        runner = Runner(Path(directory), _resolve, "", OutputDirectory(Path(directory)))
         empty = runtime.pack(root, root.TList())
         query = {"class_name": "gridproof::WarmUp", "option": "", "input": empty, "tree": "sample"}
         runner.begin(query, [])
@@ -36,3 +36,7 @@ def warm_up() -> None:
         runner.run(Packet(2, 0, 5, 10), file, lambda *_: None, [])
         runner.finish()
         runner.close()
+
+
+def _resolve(files: Sequence[Mapping[str, Any]], anew: bool = False) -> list[Located]:  # noqa: ARG001
+    return [as_given(file) for file in files]

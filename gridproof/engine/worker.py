@@ -143,6 +143,8 @@ class WorkerLoop:
             return
         if lease.query != self._query and not await self._take_up(lease):
             return
+        if len(lease.work) > 1:
+            await self._do(self._runner.locate, [file for _, file in lease.work])
         waited = lease.ahead
         while lease.work:
             packet, file = lease.work.pop(0)
@@ -258,6 +260,7 @@ class WorkerLoop:
     async def _count(self, lease: _Lease) -> None:
         """Learn the entries of files, and commit that."""
         await self._commit()
+        await self._do(self._runner.locate, [file for _, file in lease.work])
         counted = []
         while lease.work:
             packet, file = lease.work.pop(0)

@@ -4,16 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import closing
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from ..engine.replicas import Replica
-from ..errors import AlienError
-
-if TYPE_CHECKING:
-    from ..alien import Alien
+from .resolver import GridResolver
 
 _XROOTD_TIMEOUTS = {
     "XRD_CONNECTIONWINDOW": "3",
@@ -46,7 +42,7 @@ def main(spec: Mapping[str, Any]) -> int:
     memory = MemoryGuard(spec.get("memory_limit", 0))
     memory.enforce()
     cache, site = Path(spec["cache_dir"]), spec["site"]
-    resolve = GridResolver(spec.get("environment", os.environ))
+    resolve = GridResolver(spec.get("environment", os.environ), site)
     runtime.load_threaded().gridproof.ReportCrashes()
     with closing(OutputDirectory(Path(spec["work_dir"]))) as outputs:
         return asyncio.run(
@@ -64,35 +60,3 @@ def main(spec: Mapping[str, Any]) -> int:
                 pace=Pace(),
             )
         )
-
-
-class GridResolver:
-    """Finds a file's replicas: as given for URLs and paths, by the Grid's catalogue for LFNs."""
-
-    def __init__(self, environ: Mapping[str, str]) -> None:
-        self._environ = environ
-        self._alien: Alien | None = None
-        self._known: dict[str, Sequence[Replica]] = {}
-
-    def __call__(self, file: Mapping[str, Any]) -> Sequence[Replica]:
-        """Replicas, nearest first.
-
-        Raises:
-            AlienError: the catalogue does not answer or refuses.
-        """
-        name = str(file["name"])
-        if file["kind"] != "lfn":
-            return [Replica(name, *(file["replicas"][0] if file["replicas"] else ()))]
-        if name not in self._known:
-            self._known[name] = self._ask(name)
-        return self._known[name]
-
-    def _ask(self, lfn: str) -> Sequence[Replica]:
-        from ..alien import Alien, site_of
-
-        if self._alien is None:
-            self._alien = Alien.connect(self._environ)
-        accesses = self._alien.access_read(lfn)
-        if not accesses:
-            raise AlienError(f"{lfn} has no replica that can be read")
-        return [Replica(access.signed_url, access.se.upper(), site_of(access.se)) for access in accesses]

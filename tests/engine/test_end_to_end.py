@@ -2,6 +2,7 @@
 
 import os
 import signal
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -13,14 +14,15 @@ from gridproof.engine.code import CodeStore
 from gridproof.errors import CompileError, MissingFiles, QueryError, SelectorError
 
 FILES = (20_000, 0, 30_000, 1, 25_000, *([40] * 30))
+FRAMES = ([5_000, 0, 12_000, 1], [0, 0], [100] * 40, [25_001], [30_199, *[0] * 5])  # of entries, by file
 
 MAKE = """
 #include <TFile.h>
 #include <TRandom3.h>
 #include <TTree.h>
 #include <ROOT/RVec.hxx>
-void make_file(const char *name, const char *tree, int entries, long offset, bool extra) {
-   TFile file(name, "RECREATE");
+void fill_tree(TDirectory &where, const char *tree, int entries, long offset, bool extra) {
+   TDirectory::TContext there(&where);
    TTree t(tree, "");
    std::vector<float> pt; ROOT::RVec<float> eta; float vz; Long64_t id; double weight;
    t.Branch("pt", &pt); t.Branch("eta", &eta); t.Branch("vz", &vz); t.Branch("id", &id);
@@ -37,6 +39,17 @@ void make_file(const char *name, const char *tree, int entries, long offset, boo
       t.Fill();
    }
    t.Write();
+}
+void make_file(const char *name, const char *tree, int entries, long offset, bool extra) {
+   TFile file(name, "RECREATE");
+   fill_tree(file, tree, entries, offset, extra);
+}
+void make_frames(const char *name, const char *tree, const std::vector<int> &sizes, long offset, bool extra) {
+   TFile file(name, "RECREATE");
+   for (std::size_t i = 0; i < sizes.size(); ++i) {
+      fill_tree(*file.mkdir(Form("DF_%03zu", i)), tree, sizes[i], offset, extra);
+      offset += sizes[i];
+   }
 }
 """
 
@@ -186,6 +199,22 @@ def paths(root, place):
     return made
 
 
+def make_frames(root, place, name, tree, sizes, extra=False):
+    """Files with a tree in each of several directories, as AO2D files are made."""
+    assert sum(map(sum, sizes)) == sum(FILES)
+    made, offset = [], 0
+    for number, of_file in enumerate(sizes):
+        made.append(place / f"{name}{number}.root")
+        root.make_frames(str(made[-1]), tree, of_file, offset, extra)
+        offset += sum(of_file)
+    return made
+
+
+@pytest.fixture(scope="module")
+def frames(root, place):
+    return make_frames(root, place, "AO2D", "O2track", FRAMES)
+
+
 @pytest.fixture(scope="module")
 def queries(cluster, root):
     for site in "ABC":
@@ -283,6 +312,48 @@ def test_friends_whose_files_are_cut_differently(queries, root, place, paths):
     assert result["same"].GetBinContent(2) == total
     assert result["same"].GetBinContent(1) == 0
     assert result["sum"].GetSumOfWeights() == pytest.approx(sum(1 / (1 + i % 7) for i in range(total)))
+
+
+def test_trees_of_many_directories_count_as_one(queries, root, place, paths, frames):
+    for selector, outputs in (("Reader", ("pt", "eta_vz", "prof")), ("Old", ("vz",))):
+        for _ in range(2):  # by the second time the entries of all files are known
+            result = process(queries, [part(frames, "DF_*/O2track")], place / f"{selector}.C+")
+            expected = plain(root, selector, "", paths)
+            for name in outputs:
+                assert_same(result[name], expected[name])
+            assert result.summary.events == sum(FILES)
+
+
+def test_one_of_many_trees_is_read_by_its_name(queries, place, frames):
+    result = process(queries, [part(frames[:1], "DF_002/O2track")], place / "Reader.C+")
+    assert result.summary.events == FRAMES[0][2]
+
+
+def test_friends_of_many_trees_are_aligned_whatever_the_directories(queries, root, place, frames):
+    cuts = [60_000, 7, 0, 3_000]
+    sizes = [cuts[:2], cuts[2:], [sum(FILES) - sum(cuts) - 9, 9]]
+    others = make_frames(root, place, "extra", "O2extra", sizes, extra=True)
+    parts = [part(frames, "DF_*/O2track"), part(others, "DF_*/O2extra", "other")]
+    result = process(queries, parts, place / "Friends.C+")
+    assert result["same"].GetBinContent(2) == result.summary.events == sum(FILES)
+    assert result["same"].GetBinContent(1) == 0
+    expected = sum(1 / (1 + i % 7) for i in range(sum(FILES)))
+    assert result["sum"].GetSumOfWeights() == pytest.approx(expected)
+
+
+def test_members_of_zip_archives_are_read_in_place(queries, root, place, paths, frames):
+    with zipfile.ZipFile(place / "all.zip", "w") as archive:  # stored, not compressed
+        for path in frames:
+            archive.write(path, path.name)
+    members = [(f"{place}/all.zip#{path.name}", -1) for path in frames]
+    files = [{"name": n, "kind": "path", "size": size, "replicas": []} for n, size in members]
+    result = process(queries, [{"tree": "DF_*/O2track", "alias": "", "files": files}], place / "Reader.C+")
+    assert_same(result["pt"], plain(root, "Reader", "", paths)["pt"])
+
+
+def test_a_pattern_that_no_tree_matches_says_what_trees_there_are(queries, place, frames):
+    with pytest.raises(MissingFiles, match=r"no tree .DF_\*/O2trakc.*there: DF_000/O2track, DF_001/O2track"):
+        process(queries, [part(frames[:1], "DF_*/O2trakc")], place / "Reader.C+")
 
 
 def test_a_friend_that_is_too_short_is_an_error(queries, root, place, paths):

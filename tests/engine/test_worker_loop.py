@@ -77,6 +77,9 @@ class Runner:
         if stop and self._obeys:
             self.let_go.set()
 
+    def locate(self, files):
+        self.located = len(files)
+
     def run(self, packet, file, opened, layout):
         if packet.id == self._blocks:
             self.let_go.wait()
