@@ -221,6 +221,11 @@ class Catalogue:
         """Make a directory; one that is there already is fine."""
         self._wire.command("mkdir", *(["-p"] if parents else []), self.absolute(lfn))
 
+    def rmdir(self, lfn: str) -> None:
+        """Remove an empty directory. Raises CommandError."""
+        self._located.pop(self.absolute(lfn), None)
+        self._wire.command("rmdir", self.absolute(lfn))
+
     def rm(self, *lfns: str, recursive: bool = False) -> None:
         """Remove files, or directories with all that is in them."""
         paths = [self.absolute(lfn) for lfn in lfns]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -9,7 +10,6 @@ from typing import Any
 
 import pytest
 
-from gridproof.alien import transfer
 from gridproof.alien.catalogue import Access
 from gridproof.alien.client import Alien
 from gridproof.alien.transfer import fetch, file_md5, store
@@ -98,39 +98,51 @@ def test_a_missing_xrdcp_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         fetch(access(), tmp_path / "got")
 
 
-def test_an_se_that_asks_for_an_envelope_needs_the_xrootd_package(
-    copier: Any, content: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(transfer.importlib.util, "find_spec", lambda name: None)
-    calls = copier('echo "[3010] Permission denied" >&2; exit 54')
-    with pytest.raises(TransferError, match="pip install xrootd"):
-        store(content, access())
-    assert "SEALED" not in calls.read_text()
-
-
-def test_with_the_xrootd_package_the_envelope_goes_through_a_pipe(
-    tmp_path: Path, content: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    package = tmp_path / "site" / "XRootD"
-    package.mkdir(parents=True)
-    (package / "__init__.py").touch()
-    (package / "client.py").write_text(
-        "import sys, types\n"
-        "class CopyProcess:\n"
-        "    def add_job(self, source, target, **options): self.job = source, target\n"
-        "    def prepare(self): pass\n"
-        "    def run(self):\n"
-        f"        open({str(tmp_path / 'seen')!r}, 'w').write(repr((self.job, sys.argv)))\n"
-        "        status = types.SimpleNamespace(ok='dead' not in self.job[1], message='[FATAL] dead')\n"
-        "        return None, [{'status': status}]\n"
+def root_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, body: str) -> Path:
+    """Puts a module in the place of ROOT for other processes; what it was called with lies in the file."""
+    (tmp_path / "site" / "ROOT").mkdir(parents=True)
+    (tmp_path / "site" / "ROOT" / "__init__.py").write_text(
+        "import sys\n"
+        "class TFile:\n"
+        "    def Cp(source, target, bar):\n"
+        f"        open({str(tmp_path / 'seen')!r}, 'w').write(repr((source, target, sys.argv)))\n"
+        f"        {body}\n"
     )
     monkeypatch.setenv("PYTHONPATH", str(tmp_path / "site"))
-    monkeypatch.syspath_prepend(str(tmp_path / "site"))
+    return tmp_path / "seen"
+
+
+DENIED = 'echo "[ERROR] Server responded with an error: [3010] Permission denied" >&2; exit 54'
+
+
+def test_where_an_se_asks_for_an_envelope_root_writes_and_gets_it_through_a_pipe(
+    copier: Any, content: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = root_package(tmp_path, monkeypatch, "return True")
+    calls = copier(DENIED)
     store(content, access())
-    assert "SEALED" in (tmp_path / "seen").read_text()
-    assert "SEALED" not in (tmp_path / "seen").read_text().split("), ")[1]
-    with pytest.raises(TransferError, match="dead"):
-        store(content, access(se="dead"))
+    assert "SEALED" not in calls.read_text()
+    source, target, argv = ast.literal_eval(seen.read_text())
+    assert source == f"file://{content}"
+    assert target.endswith(f"//data/1?xrd.wantprot=unix&authz={SECRET}")
+    assert "SEALED" not in str(argv)
+
+
+def test_what_root_says_of_a_failure_is_shown_without_the_envelope(
+    copier: Any, content: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root_package(tmp_path, monkeypatch, "print('Error: no room for ' + target.replace(chr(10), ' '))")
+    copier(DENIED)
+    with pytest.raises(TransferError, match="no room for root") as caught:
+        store(content, access(envelope="SEALED abc+/= SEALED"))
+    assert "SEALED" not in str(caught.value)
+
+
+def test_an_se_that_is_dead_is_not_tried_twice(copier: Any, content: Path) -> None:
+    calls = copier('echo "[FATAL] Connection error" >&2; exit 51')
+    with pytest.raises(TransferError, match="Connection error"):
+        store(content, access())
+    assert len(calls.read_text().splitlines()) == 1
 
 
 class Storage:
@@ -156,6 +168,8 @@ class Storage:
             if options[6] == self.refuse:
                 return {"metadata": {"exitcode": "53", "error": "Nothing was registered"}, "results": []}
             self.committed.append(options)
+        elif command == "stat" and "/h" in options:
+            results = [{"lfn": lfn, "type": "d"} for lfn in ("/h", "/h/there")]
         elif command == "stat" and self.committed:
             results = [{"lfn": "/h/f", "replicas": {options[6].upper(): "" for options in self.committed}}]
         elif command == "rm":
@@ -202,6 +216,20 @@ def test_a_named_se_that_is_dead_fails_the_upload_and_nothing_is_registered(
     with pytest.raises(TransferError, match=r"could not be uploaded to /h/f\n  B::B::DEAD: \[FATAL\]"):
         alien.upload(content, "f", ses=["A::A::A", "B::B::DEAD"])
     assert not service.committed
+
+
+def test_directories_made_for_an_upload_that_fails_go_again(
+    storage: Any, copier: Any, content: Path, central: Any
+) -> None:
+    copier(NO_DEAD)
+    _, alien = storage([])
+    with pytest.raises(TransferError):
+        alien.upload(content, "there/new/newer/f", ses=["B::B::DEAD"])
+    assert [(command, options[-1]) for command, options in central.requests if "dir" in command] == [
+        ("mkdir", "/h/there/new/newer"),
+        ("rmdir", "/h/there/new/newer"),
+        ("rmdir", "/h/there/new"),
+    ]
 
 
 def test_a_refused_commit_leaves_no_half_made_entry(storage: Any, copier: Any, content: Path) -> None:
