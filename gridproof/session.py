@@ -276,6 +276,7 @@ def _part(dataset: Dataset, alias: str) -> dict[str, Any]:
             "kind": file.kind,
             "size": file.size,
             "replicas": [(se.upper(), site_of(se)) for se in file.ses],
+            "hosts": list(file.hosts),
         }
         for file in dataset.files
     ]

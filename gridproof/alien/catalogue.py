@@ -8,6 +8,7 @@ import re
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from urllib.parse import urlsplit
 
 from gridproof.alien.wire import REQUEST_LIMIT, Wire
 from gridproof.errors import AnswerLost, CommandError
@@ -22,7 +23,8 @@ _DISTANCE = re.compile(r"(\S+::\S+)\s+\(.*?distance:\s*([-+0-9.eE]+)\s*\)")
 class Entry:
     """A name in the catalogue. ``type`` is f (file), d (directory) or c (collection); ``ctime`` in s.
 
-    ``ses``: the storage elements that have it, where these were asked for (see `Catalogue.locate`).
+    ``ses``: the storage elements that have it, ``hosts``: of their URLs, where these were asked for (see
+    `Catalogue.locate`).
     """
 
     lfn: str
@@ -34,6 +36,7 @@ class Entry:
     perm: str = ""
     ctime: float = 0.0
     ses: tuple[str, ...] = ()
+    hosts: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -181,9 +184,10 @@ class Catalogue:
             for row in self._stat(list(dict.fromkeys(archives.values())))
         }
         for row in rows:
-            archive = archives.get(row["lfn"], "").lower()
-            ses = tuple(se for se in {**pfns[row["lfn"]], **held.get(archive, {})} if "::" in se)
-            entry = replace(_entry(row), ses=ses)
+            replicas = {**pfns[row["lfn"]], **held.get(archives.get(row["lfn"], "").lower(), {})}
+            ses = {se: urlsplit(pfn).hostname for se, pfn in replicas.items() if "::" in se}
+            hosts = tuple(dict.fromkeys(host for host in ses.values() if host))
+            entry = replace(_entry(row), ses=tuple(ses), hosts=hosts)
             self._located[entry.lfn] = entry
         return {lfn: self._located[path] for lfn, path in paths.items() if path in self._located}
 

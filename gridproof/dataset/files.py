@@ -16,13 +16,14 @@ class File:
     """A file of a dataset: ``name`` is an LFN, a URL or a path as ``kind`` ("lfn", "url", "path") says.
 
     ``name`` may end in ``#MEMBER``, for a member of a zip archive. ``size`` in bytes, -1 when unknown;
-    ``ses`` the storage elements that have it.
+    ``ses`` the storage elements that have it, ``hosts`` the machines in their URLs.
     """
 
     name: str
     size: int = -1
     ses: tuple[str, ...] = ()
     kind: str = "lfn"
+    hosts: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

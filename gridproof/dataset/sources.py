@@ -8,6 +8,7 @@ import os
 import posixpath
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
@@ -23,7 +24,7 @@ _NEAREST = 3
 
 
 class Found(Protocol):
-    """What a catalogue says of a name; ``type`` is f, d or c, ``ses`` where it was located."""
+    """What a catalogue says of a name; ``type`` is f, d or c, ``ses`` and ``hosts`` where it was located."""
 
     @property
     def lfn(self) -> str: ...
@@ -33,6 +34,8 @@ class Found(Protocol):
     def size(self) -> int: ...
     @property
     def ses(self) -> tuple[str, ...]: ...
+    @property
+    def hosts(self) -> tuple[str, ...]: ...
 
 
 class Catalogue(Protocol):
@@ -113,7 +116,7 @@ class _Resolver:
         entry = self._entries.get(_archive(file.name)) if file.kind == "lfn" else None
         if entry is None:
             return file
-        return File(file.name, entry.size if "#" not in file.name else -1, entry.ses)
+        return replace(file, size=-1 if "#" in file.name else entry.size, ses=entry.ses, hosts=entry.hosts)
 
     def _expand(self, name: str) -> list[File]:
         """The files that one name means, none if it is nowhere."""

@@ -36,7 +36,8 @@ IDLE_LIMIT = 900.0
 CAT_LIMIT = 10 << 20
 TRY_AGAIN_LATER = 1013
 COMMANDS = sorted(
-    {"commandlist", "cat", "submit", *FILE_VERBS, *ACCESS_VERBS, *INFO_VERBS, *JOB_VERBS} - {"gridStatus"}
+    {"commandlist", "cat", "submit", *FILE_VERBS, *ACCESS_VERBS, *INFO_VERBS, *JOB_VERBS}
+    - {"gridStatus", "gridCommands"}
 )
 
 
@@ -115,6 +116,7 @@ class CentralService:
             request = json.loads(message)
             name, options = request["command"], [str(option) for option in request.get("options", [])]
             keys, messages = "-nokeys" not in options, "-nomsg" not in options
+            self._core.served[caller.identity.subject, str(name)] += 1
             answer = await self._run(
                 caller, str(name), [o for o in options if o not in ("-nokeys", "-nomsg")]
             )

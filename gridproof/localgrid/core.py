@@ -7,6 +7,7 @@ import datetime
 import sqlite3
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -46,6 +47,7 @@ class Core:
     store: JobStore
     queue: TaskQueue
     port: int = 0
+    served: Counter[tuple[str, str]] = field(default_factory=Counter)  # commands by subject and name
     enders: dict[int, Callable[[], None]] = field(default_factory=dict)
     _idle: list[_Idle] = field(default_factory=list)
     _timer: asyncio.TimerHandle | None = None

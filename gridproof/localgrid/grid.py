@@ -132,6 +132,14 @@ class LocalGrid:
         """Sites (with slots in use, SE, its pid and URL) and numbers of jobs by state."""
         return status(self._reachable())
 
+    def commands(self) -> dict[tuple[str, str], int]:
+        """How many commands the central service has had so far, by the certificate's subject and the name."""
+        from gridproof.localgrid.access import GridAccess
+
+        with GridAccess(self._reachable()) as access:
+            rows = access.command("gridCommands")
+        return {(row["subject"], row["command"]): int(row["count"]) for row in rows}
+
     def restart_se(self, name: str) -> None:
         """Start the server of a storage element anew."""
         from gridproof.localgrid.access import GridAccess

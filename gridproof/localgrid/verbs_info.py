@@ -239,6 +239,16 @@ def grid_status(core: Core, caller: Caller, arguments: Sequence[str]) -> Answer:
     return Answer([*rows, *({"state": name, "jobs": str(count)} for name, count in states.items())])
 
 
+def grid_commands(core: Core, caller: Caller, arguments: Sequence[str]) -> Answer:  # noqa: ARG001
+    """The embedded Grid's own: how many commands of which name each certificate has sent."""
+    return Answer(
+        [
+            {"subject": subject, "command": name, "count": str(count)}
+            for (subject, name), count in core.served.items()
+        ]
+    )
+
+
 INFO_VERBS: dict[str, Verb] = {
     "whoami": whoami,
     "user": user,
@@ -255,4 +265,5 @@ INFO_VERBS: dict[str, Verb] = {
     "packages": packages,
     "setSite": set_site,
     "gridStatus": grid_status,
+    "gridCommands": grid_commands,
 }

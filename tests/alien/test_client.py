@@ -107,7 +107,7 @@ def test_many_names_are_located_by_few_commands(alien: Alien, central: Any) -> N
     lfns = [f"/alice/data/2022/LHC22o/000{n:06}/apass7/0120/o2_ctf_run_tf/AO2D.root" for n in range(10_000)]
     located = alien.locate(lfns)
     assert list(located) == lfns
-    assert {(entry.size, entry.ses) for entry in located.values()} == {(5, ("A::B::C",))}
+    assert {(entry.size, entry.ses, entry.hosts) for entry in located.values()} == {(5, ("A::B::C",), ("b",))}
     assert [options[0] for _, options in central.requests] == ["-v"] * 20
     assert max(len(str(options)) for _, options in central.requests) < 130_000
     central.requests.clear()

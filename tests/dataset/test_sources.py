@@ -23,6 +23,7 @@ class Entry:
     type: str
     size: int
     ses: tuple[str, ...] = ()
+    hosts: tuple[str, ...] = ()
 
 
 class Shelf:

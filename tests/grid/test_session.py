@@ -115,6 +115,21 @@ public:
     assert result.summary.events == world.events
 
 
+def test_workers_ask_for_leave_with_their_jobs_own_tokens(session, world, data):
+    def accesses():
+        return {who: n for (who, command), n in world.grid.commands().items() if command == "access"}
+
+    before = accesses()
+    world.assert_exact(session.process(data, world.selector))
+    after = accesses()
+    jobs = {who for who in after if "/CN=Jobs/" in who}
+    assert {who: n for who, n in after.items() if who not in jobs} == {
+        who: n for who, n in before.items() if who not in jobs
+    }
+    assert jobs <= {who for who, command in world.grid.commands() if command == "listSEDistance"}
+    assert len(data.files) <= sum(after[who] for who in jobs) <= len(session.workers) * len(data.files)
+
+
 def test_ctrl_c_cancels_the_query_and_the_session_goes_on(session, world, data):
     with pytest.raises(KeyboardInterrupt):
         process_while(
