@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import sys
+from datetime import datetime, timezone
 from importlib import import_module
 from pathlib import Path
 
@@ -108,6 +110,21 @@ def queries(grid: str) -> None:
         for query in session.queries():
             click.echo(f"  {query.id} {query.title}: {query.progress}")
         session.detach()
+
+
+@cli.command()
+@click.option("--renew", is_flag=True, help="Get a new token first, with the user's own certificate.")
+@click.option(
+    "--days", type=click.IntRange(min=1), help="How long the new token shall be valid (default: 31)."
+)
+def token(renew: bool, days: int | None) -> None:
+    """Show the token and the certificate that the Grid knows you by."""
+    from .alien import token as tokens
+
+    if renew or days:
+        tokens.renew(os.environ, days)
+    for line in tokens.describe(os.environ, datetime.now(timezone.utc)):
+        click.echo(line)
 
 
 def main() -> None:

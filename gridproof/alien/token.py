@@ -1,11 +1,11 @@
-"""``gridproof token``: what there is to log in with, and a new token from the central service."""
+"""What there is to log in with, and a new token from the central service."""
 
 from __future__ import annotations
 
 import os
 import secrets
 from collections.abc import Iterator, Mapping
-from datetime import datetime, timezone
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
 from cryptography import x509
@@ -18,39 +18,44 @@ from gridproof.errors import CredentialError, WireError
 
 
 def describe(environ: Mapping[str, str], now: datetime) -> Iterator[str]:
-    """Lines on the token and on the user's certificate: subject, validity, place, whether they can be used.
+    """Lines on the token and on the user's certificate: place, subject, validity, what is wrong with them.
 
     Raises CredentialError, after these lines, if neither can be used.
     """
-    usable = False
-    for what, credentials in (("token", token(environ)), ("user certificate", user_certificate(environ))):
-        yield f"{what} {credentials.cert}"
+    used = ""
+    for what, own in (("token", token(environ)), ("user certificate", user_certificate(environ))):
+        yield f"{what}: {own.cert}"
         try:
-            yield f"  subject  {credentials.subject}"
-            if credentials.role:
-                yield f"  role     {credentials.role}"
-            yield f"  valid    {date(credentials.begins)} to {date(credentials.expires)}"
-            credentials.check(now)
+            yield f"  subject   {own.subject}"
+            if own.role:
+                yield f"  role      {own.role}"
+            yield f"  valid     {date(own.begins)} to {date(own.expires)}"
+            own.check(now)
         except CredentialError as error:
-            yield f"  unusable {error}"
+            yield f"  unusable  {error}"
         else:
-            yield f"  usable   {'yes' if not usable else 'yes, when the token is not'}"
-            usable = True
-    if not usable:
-        raise CredentialError("neither can be used")
+            yield f"  usable    {'if need be' if used else 'and used'}, for {_span(own.expires - now)} yet"
+            used = used or what
+    if not used:
+        raise CredentialError(
+            "there is no usable token and no usable certificate; with the latter, 'gridproof token --renew' "
+            "gets the former"
+        )
 
 
 def renew(environ: Mapping[str, str], days: int | None = None) -> Credentials:
-    """Get a new token with the user's own certificate and put it where it is looked for.
+    """Get a new token with the user's own certificate, and put it where it is looked for.
 
-    ``days``: how long it shall be valid; the service allows 31 at most, which is also what None asks for.
+    ``days``: how long it shall be valid; the service allows 31 at most, which None asks for, too.
 
     Raises CredentialError if the certificate cannot be used or the token not be written, WireError and
     CommandError if the service gives none.
     """
     files = token_files(environ)
     if any(map(is_pem, files)):
-        raise CredentialError("JALIEN_TOKEN_CERT or JALIEN_TOKEN_KEY holds a token's text: unset it first")
+        raise CredentialError(
+            "JALIEN_TOKEN_CERT or JALIEN_TOKEN_KEY holds a token itself, not its path: unset both first"
+        )
     wire = Wire(*endpoint(environ), user_certificate(environ))
     try:
         answer = wire.command("token", "-nomsg", *(["-v", str(days)] if days else []))
@@ -58,19 +63,24 @@ def renew(environ: Mapping[str, str], days: int | None = None) -> Credentials:
         wire.close()
     given = answer.results[0] if answer.results else {}
     cert, key = given.get("tokencert", ""), given.get("tokenkey", "")
-    try:
-        if x509.load_pem_x509_certificate(cert.encode()).public_key() != _public(key):
-            raise ValueError
-    except (ValueError, TypeError):
-        raise WireError(f"{wire.host}:{wire.port} gave no token, though it did not refuse one") from None
+    if not _belong_together(cert, key):
+        raise WireError(f"{wire.host}:{wire.port} accepted the command 'token', but gave none")
     _write((Path(files[0]), cert), (Path(files[1]), key))
     renewed = token(environ)
     renewed.check(datetime.now(timezone.utc))
     return renewed
 
 
-def _public(key: str) -> object:
-    return load_pem_private_key(key.encode(), None).public_key()
+def _span(left: timedelta) -> str:
+    return f"{left.days} days" if left.days > 1 else f"{left.total_seconds() / 3600:.0f} h"
+
+
+def _belong_together(cert: str, key: str) -> bool:
+    try:
+        public = load_pem_private_key(key.encode(), None).public_key()
+        return x509.load_pem_x509_certificate(cert.encode()).public_key() == public
+    except (ValueError, TypeError):
+        return False
 
 
 def _write(*contents: tuple[Path, str]) -> None:
@@ -83,8 +93,8 @@ def _write(*contents: tuple[Path, str]) -> None:
         for part, (path, _) in zip(parts, contents, strict=True):
             part.replace(path)
     except OSError as error:
-        place = error.filename2 or error.filename
-        raise CredentialError(f"the token cannot be written to {place}: {error.strerror}") from None
+        directory = contents[0][0].parent
+        raise CredentialError(f"the token cannot be written to {directory}: {error.strerror}") from None
     finally:
         for part in parts:
             part.unlink(missing_ok=True)
