@@ -24,6 +24,7 @@ from gridproof.localgrid.catalogue import READ, CatalogueError
 from gridproof.localgrid.certificates import Identity, identify, write_private
 from gridproof.localgrid.core import USERS, Core, utc_now
 from gridproof.localgrid.sites import find_se
+from gridproof.localgrid.throttle import LOGIN, Throttle
 from gridproof.localgrid.transfer import CopyFailed, Source, fetch
 from gridproof.localgrid.verbs_access import ACCESS_VERBS
 from gridproof.localgrid.verbs_files import FILE_VERBS
@@ -33,6 +34,7 @@ from gridproof.localgrid.verbs_jobs import JOB_VERBS, submit_text
 PATH = "/websocket/json"
 MESSAGE_LIMIT = 130 * 1024
 IDLE_LIMIT = 900.0
+SESSION_LIMIT = 2 * 86_400.0
 CAT_LIMIT = 10 << 20
 TRY_AGAIN_LATER = 1013
 COMMANDS = sorted(
@@ -42,12 +44,23 @@ COMMANDS = sorted(
 
 
 class CentralService:
-    """Serves one :class:`Core` on the loopback interface."""
+    """Serves one :class:`Core` on the loopback interface.
 
-    def __init__(self, core: Core, private: Path, idle_limit: float = IDLE_LIMIT) -> None:
+    A connection is closed after ``idle_limit`` seconds without a command. With a ``throttle`` those who ask
+    much have to wait.
+    """
+
+    def __init__(
+        self,
+        core: Core,
+        private: Path,
+        idle_limit: float = IDLE_LIMIT,
+        throttle: Throttle | None = None,
+    ) -> None:
         self._core = core
         self._private = private
         self._idle_limit = idle_limit
+        self._throttle = throttle
         self._server: Server | None = None
 
     async def start(self) -> int:
@@ -99,21 +112,30 @@ class CentralService:
         assert identity
         job = self._core.queue.get(identity.job)
         caller = Caller(identity, USERS[identity.user], job.site if job else "", expires)
+        closes = min(expires, time.time() + SESSION_LIMIT)
+        self._count(identity, LOGIN)
         with contextlib.suppress(ConnectionClosed):
             while True:
-                patience = min(self._idle_limit, expires - time.time())
+                patience = min(self._idle_limit, closes - time.time())
                 try:
                     message = await asyncio.wait_for(connection.recv(), max(0.0, patience))
                 except asyncio.TimeoutError:
-                    await connection.close(TRY_AGAIN_LATER, "idle for too long, or certificate expired")
+                    await connection.close(TRY_AGAIN_LATER, "Session timed out")
                     return
+                await asyncio.sleep(self._count(identity, 1))
                 await connection.send(json.dumps(await self.answer(caller, message)))
+
+    def _count(self, identity: Identity, commands: int) -> float:
+        return self._throttle.delay(identity.subject, commands, time.monotonic()) if self._throttle else 0.0
 
     async def answer(self, caller: Caller, message: str | bytes) -> dict[str, Any]:
         """One request's answer, whatever the request is."""
         keys = messages = True
         try:
             request = json.loads(message)
+        except (ValueError, RecursionError):
+            return {"metadata": {"exitcode": "-1", "error": "Incoming JSON not ok"}, "results": []}
+        try:
             name, options = request["command"], [str(option) for option in request.get("options", [])]
             keys, messages = "-nokeys" not in options, "-nomsg" not in options
             self._core.served[caller.identity.subject, str(name)] += 1

@@ -25,12 +25,18 @@ class LocalGrid:
     """A Grid of real parts on this machine: ``sites`` sites of ``slots`` slots with ``cores`` cores each.
 
     Without ``root`` everything lies in a temporary directory that goes with it; with one, catalogue, jobs and
-    files stay there for the next start. Use it as a context manager, or call :meth:`start` and :meth:`stop`.
-    It never outlives the process that started it.
+    files stay there for the next start. With ``throttle`` it makes those wait who ask much, as JAliEn does.
+    Use it as a context manager, or call :meth:`start` and :meth:`stop`. It never outlives the process that
+    started it.
     """
 
     def __init__(
-        self, sites: int = 3, slots: int = 2, root: Path | str | None = None, cores: int = 1
+        self,
+        sites: int = 3,
+        slots: int = 2,
+        root: Path | str | None = None,
+        cores: int = 1,
+        throttle: bool = False,
     ) -> None:
         for name, value in (("sites", sites), ("slots", slots), ("cores", cores)):
             if value < 1:
@@ -40,6 +46,7 @@ class LocalGrid:
             "slots": slots,
             "cores": cores,
             "root": str(Path(root).absolute()) if root else "",
+            "throttle": throttle,
         }
         self._process: subprocess.Popen[bytes] | None = None
         self._root: Path | None = None

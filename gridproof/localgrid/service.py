@@ -31,6 +31,7 @@ from gridproof.localgrid.jobstore import JobStore
 from gridproof.localgrid.sites import Site, make_sites
 from gridproof.localgrid.storage import ServerUser, StorageElement, check_programs
 from gridproof.localgrid.taskqueue import TaskQueue
+from gridproof.localgrid.throttle import Throttle
 from gridproof.localgrid.vobox import VoBox
 
 HEARTBEAT = 60.0
@@ -42,7 +43,8 @@ Announce = Callable[[dict[str, Any]], None]
 class Settings:
     """What a Grid shall be; no ``root``: a temporary directory; ``owner``: the pid it lives for, 0 nobody.
 
-    One that lives for nobody has a VO-box, whose masters keep compiled selectors in ``cache``.
+    One that lives for nobody has a VO-box, whose masters keep compiled selectors in ``cache``. With
+    ``throttle`` those wait who ask much.
     """
 
     sites: int = 3
@@ -51,6 +53,7 @@ class Settings:
     root: str = ""
     owner: int = 0
     cache: str = ""
+    throttle: bool = False
 
     def to_json(self) -> str:
         """One line."""
@@ -156,7 +159,8 @@ class Grid:
         try:
             await asyncio.sleep(0)  # the servers start while we make the rest
             self._core = core = self._make_core(private, sites)
-            self._central = CentralService(core, private)
+            throttle = Throttle() if settings.throttle else None
+            self._central = CentralService(core, private, throttle=throttle)
             await self._central.start()
         finally:
             await starting

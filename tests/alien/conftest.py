@@ -93,6 +93,12 @@ class Authority:
         return builder.sign(self.key, hashes.SHA256())
 
 
+@pytest.fixture(scope="session")
+def make_authority() -> type[Authority]:
+    """Further authorities."""
+    return Authority
+
+
 @pytest.fixture
 def authority(tmp_path: Path) -> Authority:
     return Authority(tmp_path, "ca")

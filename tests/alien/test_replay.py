@@ -208,6 +208,18 @@ def test_a_job_whose_jdl_is_stored_late_is_found(alien: Alien, central: Any, gri
     assert len(looks) == 2
 
 
+def test_a_queue_that_can_be_asked_at_last_closes_the_question(
+    alien: Alien, central: Any, grid: Grid
+) -> None:
+    central.faults = ["drop", *["drop"] * 4]
+    with pytest.raises(WireError, match="so it was not accepted"):
+        alien.submit(JOB, "x")
+    assert central.names() == [
+        "submit",
+        *["ps"] * 7,
+    ]  # four tries; then two looks, and at the other job's JDL
+
+
 def test_a_submission_is_open_while_the_queue_cannot_be_asked(alien: Alien, central: Any, grid: Grid) -> None:
     central.faults = ["drop done", *["drop"] * 12]
     with pytest.raises(AnswerLost, match=r"whether the job was accepted is not known \(ps: .* broke off"):

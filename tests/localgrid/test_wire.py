@@ -234,37 +234,3 @@ def test_a_commit_needs_its_booking_and_the_file(raw, tmp_path):
     answer = raw.ask("commit", permit["envelope"], "3", lfn, "644", "0", permit["url"], permit["se"], "", "")
     assert "has nothing" in answer["metadata"]["error"]
     assert raw.ask("stat", lfn)["metadata"]["exitcode"] == "2"
-
-
-def test_an_idle_connection_is_closed_with_1013(tmp_path):
-    import asyncio
-
-    from websockets.asyncio.client import connect
-
-    from gridproof.localgrid.catalogue import Catalogue
-    from gridproof.localgrid.central import CentralService
-    from gridproof.localgrid.core import Core
-    from gridproof.localgrid.jobstore import JobStore
-    from gridproof.localgrid.taskqueue import TaskQueue
-
-    now = datetime.datetime.now(datetime.timezone.utc)
-    authority = Authority(tmp_path, now)
-    issued = authority.issue(user_subject("gridproof"), now, datetime.timedelta(hours=1))
-    write_private(tmp_path / "cert.pem", issued.cert)
-    write_private(tmp_path / "key.pem", issued.key)
-    context = ssl.create_default_context(cafile=authority.cert_path)
-    context.check_hostname = False
-    context.load_cert_chain(tmp_path / "cert.pem", tmp_path / "key.pem")
-
-    async def idle() -> int | None:
-        catalogue, store = Catalogue(tmp_path / "c.db"), JobStore(tmp_path / "j.db")
-        core = Core(tmp_path, (), {}, authority, catalogue, store, TaskQueue())
-        service = CentralService(core, tmp_path, idle_limit=0.1)
-        port = await service.start()
-        async with connect(f"wss://127.0.0.1:{port}/websocket/json", ssl=context, proxy=None) as connection:
-            await connection.wait_closed()
-        await service.stop()
-        core.close()
-        return connection.close_code
-
-    assert asyncio.run(idle()) == 1013

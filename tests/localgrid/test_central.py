@@ -1,0 +1,174 @@
+"""The central service by itself: when it closes, whom it makes wait, and that no request breaks it."""
+
+from __future__ import annotations
+
+import asyncio
+import datetime
+import json
+import ssl
+from collections.abc import Awaitable, Callable, Iterator
+from typing import Any
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from websockets.asyncio.client import ClientConnection, connect
+
+from gridproof.localgrid import central
+from gridproof.localgrid.caller import Caller
+from gridproof.localgrid.catalogue import Catalogue
+from gridproof.localgrid.central import COMMANDS, CentralService
+from gridproof.localgrid.certificates import Authority, Identity, user_subject, write_private
+from gridproof.localgrid.core import Core
+from gridproof.localgrid.jobstore import JobStore
+from gridproof.localgrid.sites import make_sites
+from gridproof.localgrid.taskqueue import TaskQueue
+from gridproof.localgrid.throttle import Throttle
+
+NOW = datetime.datetime.now(datetime.timezone.utc)
+ADA, BOB = "/C=ch/O=AliEn2/CN=ada", "/C=ch/O=AliEn2/CN=bob"
+HOME = "/local/user/g/gproof/"
+
+
+@pytest.fixture(scope="module")
+def core(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Core]:
+    """A Grid with a site that runs nothing."""
+    root = tmp_path_factory.mktemp("core")
+    catalogue, store = Catalogue(root / "c.db"), JobStore(root / "j.db")
+    catalogue.make_root([("gridproof", HOME), ("guest", "/local/user/g/guest/")], 0)
+    core = Core(root, make_sites(1, 1, 1), {}, Authority(root, NOW), catalogue, store, TaskQueue())
+    yield core
+    core.close()
+
+
+def converse(
+    core: Core, use: Callable[[ClientConnection], Awaitable[Any]], **arguments: Any
+) -> tuple[Any, int | None]:
+    """What came of it, and the code with which the connection was closed."""
+    root = core.root
+    issued = core.authority.issue(user_subject("gridproof"), NOW, datetime.timedelta(hours=1))
+    write_private(root / "cert.pem", issued.cert)
+    write_private(root / "key.pem", issued.key)
+    context = ssl.create_default_context(cafile=core.authority.cert_path)
+    context.check_hostname = False
+    context.load_cert_chain(root / "cert.pem", root / "key.pem")
+
+    async def run() -> tuple[Any, int | None]:
+        core.port = 0
+        service = CentralService(core, root, **arguments)
+        url = f"wss://127.0.0.1:{await service.start()}/websocket/json"
+        async with connect(url, ssl=context, proxy=None) as connection:
+            came = await use(connection)
+        await service.stop()
+        return came, connection.close_code
+
+    return asyncio.run(run())
+
+
+def test_an_idle_connection_is_closed_with_1013(core: Core) -> None:
+    assert converse(core, ClientConnection.wait_closed, idle_limit=0.1) == (None, 1013)
+
+
+def test_a_connection_is_closed_after_two_days_though_it_is_used(
+    core: Core, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def use(connection: ClientConnection) -> None:
+        await connection.send('{"command": "pwd", "options": []}')
+        await connection.recv()
+        await connection.wait_closed()
+
+    assert central.SESSION_LIMIT == 2 * 24 * 3600
+    monkeypatch.setattr(central, "SESSION_LIMIT", 0.2)
+    assert converse(core, use) == (None, 1013)
+
+
+def test_logins_and_commands_are_counted(core: Core) -> None:
+    class Noting(Throttle):
+        def delay(self, subject: str, commands: int, now: float) -> float:
+            noted.append((subject, commands))
+            return 0.0
+
+    async def use(connection: ClientConnection) -> None:
+        for _ in range(2):
+            await connection.send('{"command": "pwd", "options": []}')
+            await connection.recv()
+
+    noted: list[tuple[str, int]] = []
+    converse(core, use, throttle=Noting())
+    assert noted == [("/C=ch/O=AliEn2/CN=gridproof", count) for count in (10, 1, 1)]
+
+
+def test_who_asks_much_waits_a_millisecond_for_each_command_above_a_hundred() -> None:
+    throttle = Throttle()
+    assert throttle.delay(ADA, 10, 0.0) == 0.0
+    assert [throttle.delay(ADA, 1, 1.0) for _ in range(92)] == [0.0] * 90 + [0.001, 0.002]
+    assert throttle.delay(BOB, 1, 2.0) == 0.0
+    assert throttle.delay(ADA, 98, 299.0) == 0.1
+    assert throttle.delay(ADA, 1, 300.0) == 0.001  # half of 200, and this one
+    assert throttle.delay(ADA, 100, 3000.0) == 0.0
+
+
+def test_what_is_no_json_is_answered_as_by_jalien(core: Core) -> None:
+    async def use(connection: ClientConnection) -> Any:
+        await connection.send("{")
+        return json.loads(await connection.recv())
+
+    came, _ = converse(core, use)
+    assert came == {"metadata": {"exitcode": "-1", "error": "Incoming JSON not ok"}, "results": []}
+
+
+@pytest.fixture(scope="module")
+def ask(core: Core) -> Iterator[Callable[[str | bytes], Any]]:
+    """Ask the service directly, as one who is logged in."""
+    loop = asyncio.new_event_loop()
+    service = CentralService(core, core.root)
+    identity = Identity("gridproof", 0, ADA)
+    expires = (NOW + datetime.timedelta(hours=1)).timestamp()
+    yield lambda message: loop.run_until_complete(
+        service.answer(Caller(identity, HOME, "", expires), message)
+    )
+    loop.run_until_complete(loop.shutdown_default_executor())
+    loop.close()
+
+
+words = st.one_of(
+    st.sampled_from(
+        ["-l", "-la", "-j", "-m", "-Fl", "-f", "-a", "-trace", "-jdl", "-nomsg", "-nokeys", "-r", "-w"]
+    ),
+    st.sampled_from(
+        ["/", "~", "..", HOME, HOME + "x", "/local", "*", "-1", "0", "1", "²", "9" * 30, "a,b", "zip:x"]
+    ),
+    st.sampled_from(
+        ['Executable = "x";', "read", "write", "disk:1", "ALICE::X::Y", "-s", "5", "\x00", "\ud800"]
+    ),
+    st.text(max_size=20),
+)
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=10),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=10,
+)
+requests = st.one_of(
+    st.text(),
+    st.binary(),
+    json_values.map(json.dumps),
+    st.fixed_dictionaries({"command": json_values, "options": json_values}).map(json.dumps),
+    st.fixed_dictionaries({"command": st.sampled_from(COMMANDS), "options": st.lists(words, max_size=6)}).map(
+        json.dumps
+    ),
+)
+
+
+@given(requests)
+@settings(max_examples=400, deadline=None)
+@example("[" * 100_000)
+@example('{"command": "ps", "options": ["-l", "²"]}')
+@example('{"command": "ls", "options": ["\\ud800"]}')
+def test_every_request_gets_an_answer_that_a_person_can_read(
+    ask: Callable[[str | bytes], Any], message: str | bytes
+) -> None:
+    answer = json.loads(json.dumps(ask(message)))
+    assert isinstance(answer["results"], list)
+    metadata = answer["metadata"]
+    assert int(metadata["exitcode"]) == 0 or metadata["error"]
+    assert "Error: " not in metadata["error"], metadata["error"]  # the name of an exception
