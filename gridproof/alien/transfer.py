@@ -21,7 +21,7 @@ from tempfile import TemporaryDirectory
 from xml.sax.saxutils import escape
 
 from gridproof.alien.catalogue import Access, Catalogue
-from gridproof.errors import AlienError, TransferError
+from gridproof.errors import AlienError, CommandError, TransferError
 from gridproof.processes import spawn, stop
 
 # A dead or frozen server is given up within seconds: there are other replicas.
@@ -51,6 +51,7 @@ _REFUSED = re.compile(
     r"\[3010\]|permission denied|not authorized|auth failed", re.IGNORECASE
 )  # XRootD's words
 _UPLOAD_ROUNDS = 2
+_EEXIST = 17
 
 
 def file_md5(path: Path) -> str:
@@ -165,7 +166,7 @@ class Transfers(Catalogue):
         if not local.is_file():
             raise TransferError(f"{local} is no file that could be uploaded to {lfn}")
         path, size, md5 = self.absolute(lfn), local.stat().st_size, file_md5(local)
-        with self._directory(path.rpartition("/")[0]):
+        with self._new_name(path):
             dead: list[str] = []
             problems: list[str] = []
             for _ in range(1 if ses else _UPLOAD_ROUNDS):
@@ -182,19 +183,25 @@ class Transfers(Catalogue):
             raise TransferError("\n  ".join([f"{local} could not be uploaded to {path}", *problems]))
 
     @contextlib.contextmanager
-    def _directory(self, directory: str) -> Iterator[None]:
-        """Have a directory there; should what follows fail, what had to be made of it goes again."""
-        if directory in ("", self.home.rstrip("/")):
-            yield
-            return
-        parents = [directory, *map(str, PurePosixPath(directory).parents)][:-1]
-        there = self.locate(parents)
-        self.mkdir(directory)
+    def _new_name(self, path: str) -> Iterator[None]:
+        """A name that is free, in a directory that is there; what had to be made of that goes again should
+        what follows fail. Raises CommandError."""
+        parents = [str(parent) for parent in PurePosixPath(path).parents][:-1]
+        there = {row.get("lfn", "").rstrip("/") for row in self._stat([path, *parents])}
+        if path in there:
+            raise CommandError(
+                f"{path} exists already: choose another name, or remove it first",
+                command=f"access write {path}",
+                exitcode=_EEXIST,
+            )
+        missing = [parent for parent in parents if parent not in there]
+        if missing:
+            self.mkdir(missing[0])
         try:
             yield
         except BaseException:
             with contextlib.suppress(AlienError):  # somebody else has put something into it
-                for made in (parent for parent in parents if parent not in there):
+                for made in missing:
                     self.rmdir(made)
             raise
 

@@ -168,9 +168,10 @@ class Storage:
             if options[6] == self.refuse:
                 return {"metadata": {"exitcode": "53", "error": "Nothing was registered"}, "results": []}
             self.committed.append(options)
-        elif command == "stat" and "/h" in options:
+        elif command == "stat" and not self.committed:
             results = [{"lfn": lfn, "type": "d"} for lfn in ("/h", "/h/there")]
-        elif command == "stat" and self.committed:
+            results += [{"lfn": lfn, "type": "f"} for lfn in options if "taken" in lfn]
+        elif command == "stat":
             results = [{"lfn": "/h/f", "replicas": {options[6].upper(): "" for options in self.committed}}]
         elif command == "rm":
             self.committed.clear()
@@ -218,6 +219,13 @@ def test_a_named_se_that_is_dead_fails_the_upload_and_nothing_is_registered(
     assert not service.committed
 
 
+def test_a_name_that_is_taken_is_left_alone(storage: Any, content: Path, central: Any) -> None:
+    with pytest.raises(CommandError, match="/h/taken exists already: choose another name") as caught:
+        storage(["A::A::A"])[1].upload(content, "taken")
+    assert caught.value.exitcode == 17
+    assert set(central.names()) == {"whoami", "stat"}
+
+
 def test_directories_made_for_an_upload_that_fails_go_again(
     storage: Any, copier: Any, content: Path, central: Any
 ) -> None:
@@ -246,7 +254,7 @@ def test_a_lost_answer_to_a_commit_is_settled(
 ) -> None:
     copier(NO_DEAD)
     service, alien = storage([])
-    central.faults = ["", fault]  # access, commit
+    central.faults = ["", "", fault]  # stat, access, commit
     alien.upload(content, "f", ses=["A::A::A"])
     assert len(service.committed) == 1
     assert central.names().count("commit") == commits
