@@ -72,7 +72,9 @@ class Access:
 
     def _signed(self, url: str, options: list[str]) -> str:
         if self.envelope:
-            options = [*options, "xrd.wantprot=unix", f"authz={self.envelope}"]
+            signed = "&signature=" in self.envelope  # for SEs that read it as it is: options of its own
+            leave = self.envelope if signed else f"authz={self.envelope}"
+            options = [*options, "xrd.wantprot=unix", leave]
         return url + ("&" if "?" in url else "?") * bool(options) + "&".join(options)
 
 

@@ -19,7 +19,10 @@ ADMIN = "admin"
 
 @dataclass(frozen=True)
 class Entry:
-    """A file or directory; ``perm`` like "644", ``ctime`` in ms; directories have no ``guid``."""
+    """A file (``type`` f), directory (d) or collection (c); ``perm`` like "644", ``ctime`` in ms.
+
+    Directories have no ``guid``.
+    """
 
     lfn: str
     type: str
@@ -68,6 +71,9 @@ CREATE INDEX IF NOT EXISTS children ON lfns (parent, lfn);
 CREATE INDEX IF NOT EXISTS guids ON lfns (guid);
 CREATE TABLE IF NOT EXISTS replicas (
     guid TEXT, se TEXT, position INTEGER, PRIMARY KEY (guid, se)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS members (guid TEXT PRIMARY KEY, archive TEXT, name TEXT) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS collections (
+    guid TEXT, position INTEGER, lfn TEXT, PRIMARY KEY (guid, position)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS bookings (
     ticket TEXT PRIMARY KEY, lfn TEXT, guid TEXT, se TEXT, user TEXT, at INTEGER) WITHOUT ROWID;
 """
@@ -119,7 +125,7 @@ class Catalogue:
         query = f"SELECT {_COLUMNS} FROM lfns WHERE parent = ? ORDER BY lfn"  # noqa: S608
         return [Entry(*row) for row in self._database.rows(query, normal(directory))]  # type: ignore[arg-type]
 
-    def find(self, directory: str, pattern: str, types: str = "f") -> list[Entry]:
+    def find(self, directory: str, pattern: str, types: str = "fc") -> list[Entry]:
         """What lies below ``directory`` with ``pattern`` in its path from there (``*``, ``%``: anything)."""
         top = normal(directory)
         first = top.rstrip("/") + "/"
@@ -148,6 +154,16 @@ class Catalogue:
         """The SEs that hold a file, in the order in which they got it."""
         rows = self._database.rows("SELECT se FROM replicas WHERE guid = ? ORDER BY position", guid)
         return [str(se) for (se,) in rows]
+
+    def member(self, guid: str) -> tuple[str, str] | None:
+        """The GUID of the archive that a file is a member of, and its name there."""
+        rows = self._database.rows("SELECT archive, name FROM members WHERE guid = ?", guid)
+        return (str(rows[0][0]), str(rows[0][1])) if rows else None
+
+    def collected(self, guid: str) -> list[str]:
+        """The LFNs in a collection."""
+        rows = self._database.rows("SELECT lfn FROM collections WHERE guid = ? ORDER BY position", guid)
+        return [str(lfn) for (lfn,) in rows]
 
     def usage(self) -> dict[str, tuple[int, int]]:
         """For each SE that holds anything: files, bytes."""
@@ -226,6 +242,26 @@ class Catalogue:
             )
             connection.execute("DELETE FROM bookings WHERE ticket = ?", (booking.ticket,))
 
+    def enter_members(
+        self, archive: Entry, members: Iterable[tuple[str, int, str]], user: str, now_ms: int
+    ) -> None:
+        """Enter members of an archive (name, size, MD5) as files beside it. Raises CatalogueError."""
+        with self._database.change() as connection:
+            for name, size, md5 in members:
+                lfn, guid = posixpath.join(posixpath.dirname(archive.lfn), name), str(uuid.uuid1())
+                self.check_new(lfn, user)
+                _insert(connection, Entry(lfn, "f", user, user, "644", size, md5, guid, now_ms))
+                connection.execute("INSERT INTO members VALUES (?, ?, ?)", (guid, archive.guid, name))
+
+    def collect(self, lfn: str, files: Sequence[Entry], user: str, now_ms: int) -> None:
+        """Make a collection of these files. Raises CatalogueError."""
+        with self._database.change() as connection:
+            self.check_new(lfn, user)
+            guid, size = str(uuid.uuid1()), sum(file.size for file in files)
+            _insert(connection, Entry(normal(lfn), "c", user, user, "755", size, "n/a", guid, now_ms))
+            rows = [(guid, position, file.lfn) for position, file in enumerate(files)]
+            connection.executemany("INSERT INTO collections VALUES (?, ?, ?)", rows)
+
     def touch(self, lfn: str, user: str, now_ms: int) -> None:
         """Make an empty file without replicas. Raises CatalogueError."""
         with self._database.change() as connection:
@@ -245,13 +281,14 @@ class Catalogue:
         """Forget a file or a directory, empty or ``recursive``; (SE, GUID) of the replicas to be deleted."""
         with self._database.change() as connection:
             entry = self._owned(lfn, user)
-            below = self.find(entry.lfn, "*", "fd") if entry.is_dir else []
+            below = self.find(entry.lfn, "*", "fcd") if entry.is_dir else []
             if below and not recursive:
                 raise CatalogueError(EIO, f"{lfn} is not empty")
             gone = [e for e in [entry, *below] if not e.is_dir]
             replicas = [(se, e.guid) for e in gone for se in self.replicas(e.guid)]
             connection.executemany("DELETE FROM lfns WHERE lfn = ?", [(e.lfn,) for e in [entry, *below]])
-            connection.executemany("DELETE FROM replicas WHERE guid = ?", [(e.guid,) for e in gone])
+            for table in ("replicas", "members", "collections"):
+                connection.executemany(f"DELETE FROM {table} WHERE guid = ?", [(e.guid,) for e in gone])  # noqa: S608
             return replicas
 
     def move(self, source: str, target: str, user: str) -> None:
@@ -267,7 +304,7 @@ class Catalogue:
             self.check_new(new, user)
             if self.get(posixpath.dirname(new)) is None:
                 raise CatalogueError(ENOENT, f"No such directory for {target}")
-            moved = [entry, *(self.find(entry.lfn, "*", "fd") if entry.is_dir else [])]
+            moved = [entry, *(self.find(entry.lfn, "*", "fcd") if entry.is_dir else [])]
             for e in moved:
                 path = new + e.lfn[len(entry.lfn) :]
                 connection.execute(

@@ -177,9 +177,11 @@ class Core:
     # Files
 
     def replica_urls(self, entry: Entry, site: str) -> list[tuple[StorageElement, str]]:
-        """The replicas of a file, nearest to ``site`` first."""
-        ses = by_distance(site, self.catalogue.replicas(entry.guid))
-        return [(self.storage[se], self.storage[se].url(entry.guid)) for se in ses if se in self.storage]
+        """The replicas of a file (or of the archive it is a member of), nearest to ``site`` first."""
+        guid, name = self.catalogue.member(entry.guid) or (entry.guid, "")
+        ses = by_distance(site, self.catalogue.replicas(guid))
+        member = f"#{name}" if name else ""
+        return [(self.storage[se], self.storage[se].url(guid) + member) for se in ses if se in self.storage]
 
     def live_first(self, ses: Sequence[str]) -> list[str]:
         """SEs whose server runs before those whose does not."""

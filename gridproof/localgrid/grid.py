@@ -128,6 +128,14 @@ class LocalGrid:
         with GridAccess(self._reachable()) as access:
             access.put(Path(file), lfn, ses)
 
+    def enter_members(self, lfn: str) -> None:
+        """Enter the members of a zip archive of the Grid as files beside it."""
+        self._command("gridUnzip", lfn)
+
+    def collect(self, lfn: str, files: Sequence[str]) -> None:
+        """Make a collection of files of the Grid."""
+        self._command("gridCollect", lfn, *files)
+
     def get(self, lfn: str, file: Path | str) -> None:
         """Copy a file of the Grid to a local one."""
         from gridproof.localgrid.access import GridAccess
@@ -141,18 +149,18 @@ class LocalGrid:
 
     def commands(self) -> dict[tuple[str, str], int]:
         """How many commands the central service has had so far, by the certificate's subject and the name."""
-        from gridproof.localgrid.access import GridAccess
-
-        with GridAccess(self._reachable()) as access:
-            rows = access.command("gridCommands")
+        rows = self._command("gridCommands")
         return {(row["subject"], row["command"]): int(row["count"]) for row in rows}
 
     def restart_se(self, name: str) -> None:
         """Start the server of a storage element anew."""
+        self._command("gridRestartSE", name)
+
+    def _command(self, name: str, *options: str) -> list[dict[str, Any]]:
         from gridproof.localgrid.access import GridAccess
 
         with GridAccess(self._reachable()) as access:
-            access.command("gridRestartSE", name)
+            return access.command(name, *options)
 
     def _reachable(self) -> dict[str, str]:
         if not self._environment:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import secrets
 import uuid
+import zipfile
 from collections.abc import Sequence
 
 from gridproof.localgrid.answers import EACCES, EBADR, EINVAL, EIO, Answer, CommandFailed, Row, read_options
@@ -117,4 +119,21 @@ def commit(core: Core, caller: Caller, arguments: Sequence[str]) -> Answer:
     return Answer([{"path": lfn, "lfn": "1", "pfn": se.url(booking.guid), "message": f"{lfn} 1"}])
 
 
-ACCESS_VERBS: dict[str, Verb] = {"access": access, "commit": commit}
+def grid_unzip(core: Core, caller: Caller, arguments: Sequence[str]) -> Answer:
+    """The embedded Grid's own: enter the members of an archive beside it, as a job's OutputArchive does."""
+    lfn = required("gridUnzip", "<lfn>", arguments)[0]
+    entry = existing(core, caller.path(lfn), lfn)
+    stored = [core.storage[se].file(entry.guid) for se in core.catalogue.replicas(entry.guid)]
+    try:
+        with zipfile.ZipFile(next(path for path in stored if path.exists())) as archive:
+            members = [
+                (info.filename, info.file_size, hashlib.md5(archive.read(info)).hexdigest())  # noqa: S324
+                for info in archive.infolist()
+            ]
+    except (StopIteration, zipfile.BadZipFile) as error:
+        raise CommandFailed(EIO, f"{lfn} is no zip archive: {error}") from error
+    core.catalogue.enter_members(entry, members, caller.user, now_ms())
+    return Answer()
+
+
+ACCESS_VERBS: dict[str, Verb] = {"access": access, "commit": commit, "gridUnzip": grid_unzip}

@@ -13,6 +13,7 @@ from gridproof.localgrid.answers import (
     EIO,
     ENOENT,
     EPERM,
+    EREMOTEIO,
     Answer,
     CommandFailed,
     Row,
@@ -147,7 +148,11 @@ def _stat(entry: Entry) -> Row:
 
 
 def _with_replicas(core: Core, entry: Entry, row: Row) -> Row:
-    replicas = {se.name.upper(): url for se, url in core.replica_urls(entry, "")}
+    member = core.catalogue.member(entry.guid)
+    if member:
+        replicas = {"ZIP": _zip_pfn(*member)}
+    else:
+        replicas = {se.name.upper(): url for se, url in core.replica_urls(entry, "")}
     lines = ["Replicas:", *(f"\t SE => {se} pfn => {url}" for se, url in replicas.items())]
     row["message"] += "\n" + ("\n".join(lines) if replicas else "No physical replicas")
     return row | ({"replicas": replicas} if replicas else {})
@@ -191,26 +196,58 @@ def _found(entry: Entry, flags: frozenset[str]) -> Row:
     return row
 
 
+def _zip_pfn(archive: str, name: str) -> str:
+    """The physical name of a member of an archive."""
+    return f"guid:///{archive}?ZIP={name}"
+
+
 def whereis(core: Core, caller: Caller, arguments: Sequence[str]) -> Answer:
-    """The replicas of files."""
+    """The replicas of a file; with ``-r`` those of the archive that it is a member of."""
+    options = read_options(arguments, words=("lfn",))
+    path = required("whereis", "<lfn>", options.rest)[0]
+    entry = existing(core, caller.path(path), path)
+    if entry.type != "f":
+        raise CommandFailed(EINVAL, f"The path you indicated is not a file: {path}")
+    member = core.catalogue.member(entry.guid)
+    if member and "r" not in options.flags:
+        return Answer([{"seName": "ArchiveMember", "pfn": _zip_pfn(*member), "message": _zip_pfn(*member)}])
+    inside, zip_name = ("side a ZIP archive", f"?ZIP={member[1]}") if member else ("", "")
     rows: list[Row] = []
-    for path in required("whereis", "<lfn>", read_options(arguments, words=("lfn",)).rest):
-        entry = existing(core, caller.path(path), path)
-        if entry.is_dir:
-            raise CommandFailed(21, path)
-        for number, (se, url) in enumerate(core.replica_urls(entry, "")):
-            head = f"the file {posixpath.basename(entry.lfn)} is in\n\n" if number == 0 else ""
-            arrow = "  pfn" if number == 0 else "pfn"
-            name = se.name.upper()
-            rows.append(
-                {
-                    "message": f"{head}\t SE => {name} {arrow} => {url}",
-                    "seNumber": str(se.site.number),
-                    "seName": name,
-                    "pfn": url,
-                }
-            )
+    for number, (se, url) in enumerate(core.replica_urls(entry, "")):
+        head = f"the file {posixpath.basename(entry.lfn)} is in{inside}\n\n" if number == 0 else ""
+        arrow = "  pfn" if number == 0 else "pfn"
+        name, pfn = se.name.upper(), url.partition("#")[0] + zip_name
+        row = {"seNumber": str(se.site.number), "seName": name, "pfn": pfn}
+        rows.append({"message": f"{head}\t SE => {name} {arrow} => {pfn}", **row})
     return Answer(rows)
+
+
+def list_files_from_collection(core: Core, caller: Caller, arguments: Sequence[str]) -> Answer:
+    """The files in a collection; with ``-z`` their sizes and MD5s, each after a blank."""
+    options = read_options(arguments)
+    path = required("listFilesFromCollection", "[-options] collection", options.rest)[0]
+    entry = core.catalogue.get(caller.path(path))
+    if entry is None:
+        raise CommandFailed(EREMOTEIO, f'No such LFN "{path}"')
+    if entry.type != "c":
+        raise CommandFailed(EREMOTEIO, f'This entry is not an AliEn collection: "{path}"')
+    rows: list[Row] = []
+    for file in (core.catalogue.get(lfn) for lfn in core.catalogue.collected(entry.guid)):
+        if file is None:
+            raise CommandFailed(EREMOTEIO, f"A file of {path} was removed")
+        details = {"size": f" {file.size}", "md5": f" {file.md5}"} if "z" in options.flags else {}
+        rows.append(
+            {"guid": file.guid, "lfn": file.lfn, **details, "message": f"{file.guid} (from {file.lfn})"}
+        )
+    return Answer(rows)
+
+
+def grid_collect(core: Core, caller: Caller, arguments: Sequence[str]) -> Answer:
+    """The embedded Grid's own: make a collection, the first name, of the files that follow."""
+    lfn, *names = required("gridCollect", "<collection> <lfn> ...", arguments)
+    files = [existing(core, caller.path(name), name) for name in names]
+    core.catalogue.collect(caller.path(lfn), files, caller.user, now_ms())
+    return Answer()
 
 
 def mkdir(core: Core, caller: Caller, arguments: Sequence[str]) -> Answer:
@@ -324,6 +361,8 @@ FILE_VERBS: dict[str, Verb] = {
     "stat": stat,
     "find": find,
     "whereis": whereis,
+    "listFilesFromCollection": list_files_from_collection,
+    "gridCollect": grid_collect,
     "mkdir": mkdir,
     "rm": rm,
     "rmdir": rmdir,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import time
+import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -13,7 +14,7 @@ import pytest
 
 from gridproof.alien import Alien, PilotRequest, pilot_jdl
 from gridproof.dataset import resolve
-from gridproof.errors import CommandError, CredentialError, TransferError
+from gridproof.errors import CommandError, CredentialError, DatasetError, TransferError
 from gridproof.localgrid import LocalGrid
 
 
@@ -90,6 +91,29 @@ def test_a_dataset_is_found_with_sizes_and_places(grid: LocalGrid, alien: Alien,
     assert [entry.type for entry in located.values()] == ["d", "f", "f", "f"]
     guid = alien.stat(dataset.files[0].name).guid
     assert guid in str(alien._wire.command("stat", guid).results[0]["replicas"])
+
+
+def test_members_of_archives_and_collections_are_files_like_others(
+    grid: LocalGrid, alien: Alien, content: Path, tmp_path: Path
+) -> None:
+    with zipfile.ZipFile(tmp_path / "root_archive.zip", "w") as archive:
+        archive.write(content, "AliESDs.root")
+        archive.writestr("log.txt", "done")
+    for number in (1, 2):
+        lfn = f"/local/sim/00{number}/root_archive.zip"
+        grid.put(tmp_path / "root_archive.zip", lfn, grid.se_names[:number])
+        grid.enter_members(lfn)
+    members = resolve("/local/sim/*/AliESDs.root", "esd", alien)
+    assert [(file.size, len(file.ses)) for file in members.files] == [(100_000, 1), (100_000, 2)]
+    assert {replica.se for replica in alien.whereis(members.files[1].name)} == set(members.files[1].ses)
+    alien.download(members.files[1].name, tmp_path / "member.root")
+    assert (tmp_path / "member.root").read_bytes() == content.read_bytes()
+    names = [file.name for file in reversed(members.files)]
+    grid.collect("/local/sim/coll", names)
+    assert [file.name for file in resolve("/local/sim/coll", "esd", alien).files] == names
+    alien.rm(names[0])
+    with pytest.raises(DatasetError, match="/local/sim/coll cannot be listed; were files in it removed"):
+        resolve("/local/sim/coll", "esd", alien)
 
 
 def test_a_split_job_is_submitted_followed_and_killed(grid: LocalGrid, alien: Alien, tmp_path: Path) -> None:

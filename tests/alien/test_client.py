@@ -177,6 +177,8 @@ def test_a_member_of_an_archive_is_unzipped() -> None:
     assert access.root_url == "root://host//x.zip#hits.root"
     access = Access("A::B::C", "root://host//x.zip#hits.root", "secret", "", 1, "")
     assert access.root_url == "root://host//x.zip?xrd.wantprot=unix&authz=secret#hits.root"
+    signed = Access("A::B::C", "root://host//x", "turl=root://host//x&signature=ab", "", 1, "")
+    assert signed.root_url == "root://host//x?xrd.wantprot=unix&turl=root://host//x&signature=ab"
 
 
 def test_storage_and_computing_elements(alien: Alien) -> None:

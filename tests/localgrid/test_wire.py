@@ -114,6 +114,11 @@ def test_stat_of_several_names_tells_of_those_that_exist_and_fails_for_the_other
     assert (by_guid["replicas"], by_guid["size"]) == (blob["replicas"], "3000000")
 
 
+def test_whereis_looks_at_one_file_and_not_at_directories(raw, tree):
+    assert raw.rows("whereis", "t1/blob", "/nowhere") == raw.rows("whereis", "t1/blob")
+    assert raw.ask("whereis", "t1")["metadata"]["error"].endswith("not a file: t1")
+
+
 def test_commandlist_names_what_is_there(raw):
     names = {row["commandlist"] for row in raw.rows("commandlist")}
     wanted = (
