@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from ..alien import Alien, site_of
 from ..engine.replicas import Located, Replica, as_given
 from ..errors import AlienError, CommandError
-
-if TYPE_CHECKING:
-    from ..alien import Alien
 
 KEPT = 2_000  # files whose envelopes are kept
 
@@ -52,15 +50,11 @@ class GridResolver:
         return Located(tuple(replicas), located.problem)
 
     def _ask(self, lfn: str) -> Located:
-        from ..alien import site_of
-
         accesses = self._connected().access_read(lfn)
         accesses.sort(key=lambda access: self._distances.get(access.se.upper(), math.inf))
         return Located(tuple(Replica(a.root_url, a.se.upper(), site_of(a.se)) for a in accesses))
 
     def _connected(self) -> Alien:
-        from ..alien import Alien
-
         if self._alien is None:
             self._alien = Alien.connect(self._environ)
             try:
