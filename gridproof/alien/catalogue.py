@@ -8,7 +8,6 @@ import re
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from urllib.parse import urlsplit
 
 from gridproof.alien.wire import REQUEST_LIMIT, Wire
 from gridproof.errors import AnswerLost, CommandError
@@ -16,6 +15,7 @@ from gridproof.errors import AnswerLost, CommandError
 LOCATED_AT_ONCE = 500  # names in one command: the service looks up each by itself, and must answer in time
 _ENOENT = 2
 _MEMBER = re.compile(r"guid:/+([0-9a-fA-F-]{36})")  # the physical name of a file in an archive
+_HOST = re.compile(r"\w+://([\w.-]+)")
 _DISTANCE = re.compile(r"(\S+::\S+)\s+\(.*?distance:\s*([-+0-9.eE]+)\s*\)")
 
 
@@ -187,8 +187,8 @@ class Catalogue:
         }
         for row in rows:
             replicas = {**pfns[row["lfn"]], **held.get(archives.get(row["lfn"], "").lower(), {})}
-            ses = {se: urlsplit(pfn).hostname for se, pfn in replicas.items() if "::" in se}
-            hosts = tuple(dict.fromkeys(host for host in ses.values() if host))
+            ses = {se: _HOST.match(pfn) for se, pfn in replicas.items() if "::" in se}
+            hosts = tuple(dict.fromkeys(found[1].lower() for found in ses.values() if found))
             entry = replace(_entry(row), ses=tuple(ses), hosts=hosts)
             self._located[entry.lfn] = entry
         return {lfn: self._located[path] for lfn, path in paths.items() if path in self._located}

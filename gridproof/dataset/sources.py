@@ -88,6 +88,7 @@ class _Resolver:
         self._catalogue = catalogue
         self._entries: dict[str, Found] = {}  # by LFN
         self._found: dict[tuple[str, str], Sequence[Found]] = {}  # by what was searched
+        self._reading: list[str] = []  # lists, each named in the one before
 
     def files(self, names: Sequence[str]) -> list[File]:
         """The files that these names mean; the catalogue is asked for all at once. DatasetError if one is
@@ -162,10 +163,15 @@ class _Resolver:
         return [f"alien://{member.lfn}" for member in members]
 
     def _listed(self, name: str, names: Sequence[str]) -> list[File]:
+        if name in self._reading:
+            raise DatasetError(f"{name} lists itself")
+        self._reading.append(name)
         try:
             return self.files(names)
         except DatasetError as error:
             raise DatasetError(f"in {name}: {error}") from None
+        finally:
+            self._reading.pop()
 
     def _matching(self, catalogue: Catalogue, name: str) -> list[File]:
         pattern, _, member = name.partition("#")

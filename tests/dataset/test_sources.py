@@ -330,6 +330,13 @@ def test_a_list_that_does_not_give_files_is_named(shelf: Shelf, content: bytes, 
         resolve("/local/wn.xml", "esd", shelf)
 
 
+def test_a_list_that_lists_itself_is_named(shelf: Shelf, tmp_path: Path) -> None:
+    shelf.contents["/local/a.txt"] = b"/local/demo/a.root\n/local/b.txt"
+    shelf.contents["/local/b.txt"] = b"/local/a.txt"
+    with pytest.raises(DatasetError, match="in /local/a.txt: in /local/b.txt: /local/a.txt lists itself"):
+        resolve("/local/a.txt", "esd", shelf)
+
+
 def test_a_collection_that_cannot_be_listed_is_named(shelf: Shelf) -> None:
     def refuse(lfn: str) -> Sequence[Entry]:
         raise CommandError("Remote I/O error", command="listFilesFromCollection", exitcode=121)
