@@ -333,7 +333,7 @@ def test_a_list_that_does_not_give_files_is_named(shelf: Shelf, content: bytes, 
 def test_a_list_that_lists_itself_is_named(shelf: Shelf, tmp_path: Path) -> None:
     shelf.contents["/local/a.txt"] = b"/local/demo/a.root\n/local/b.txt"
     shelf.contents["/local/b.txt"] = b"/local/a.txt"
-    with pytest.raises(DatasetError, match="in /local/a.txt: in /local/b.txt: /local/a.txt lists itself"):
+    with pytest.raises(DatasetError, match=r"in /local/a\.txt: in /local/b\.txt: /local/a\.txt lists itself"):
         resolve("/local/a.txt", "esd", shelf)
 
 
