@@ -18,7 +18,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import psutil
 
@@ -160,6 +160,52 @@ for line in sys.stdin:
 """
 
 
+class Master:
+    """A session's master as a process of its own, with TLS; this process is its client."""
+
+    def __init__(self, directory: Path, cache: Path, log: IO[bytes] | None = None) -> None:
+        identities = make_identities("bench", datetime.now(timezone.utc))
+        self.for_workers = identities.worker
+        self._process = processes.spawn(
+            [sys.executable, "-m", "gridproof.proxy.master"], stdout=subprocess.PIPE, stderr=log
+        )
+        server, client = identities.scheduler, identities.client
+        where = {"cache_dir": str(cache), "scratch_dir": str(directory), "keep_results": 3600.0}
+        tell(self._process, session="bench", ca=server.ca, cert=server.cert, key=server.key, **where)
+        assert self._process.stdout is not None
+        self.address: str = json.loads(self._process.stdout.readline())["address"]
+        self._loop = LoopThread("bench")
+
+        async def connect() -> MasterClient:
+            return MasterClient(self.address, Tls(client.ca, client.cert, client.key))
+
+        self._client = self._loop.run(connect())
+
+    @property
+    def pid(self) -> int:
+        """Its process."""
+        return self._process.pid
+
+    def send(self, message: str, **arguments: Any) -> Any:
+        """A client's message."""
+        return self._loop.run(self._client.send(message, **arguments))
+
+    def close(self) -> None:
+        """End it, and with it the workers."""
+        self._loop.run(self._client.close())
+        self._loop.close()
+        processes.stop(self._process)
+        assert self._process.stdout is not None
+        self._process.stdout.close()
+
+
+def tell(process: subprocess.Popen[bytes], **message: Any) -> None:
+    """Write a JSON line to a process."""
+    assert process.stdin is not None
+    process.stdin.write(json.dumps(message).encode() + b"\n")
+    process.stdin.flush()
+
+
 class Cluster:
     """A master and workers as processes of their own, with TLS; this process is the client.
 
@@ -173,46 +219,25 @@ class Cluster:
         self.cache = cache or where / "cache"
         self.cache.mkdir(exist_ok=True)
         self._log = (where / "log").open("wb")
-        identities = make_identities("bench", datetime.now(timezone.utc))
-        self._worker = identities.worker
-        self.master = processes.spawn(
-            [sys.executable, "-m", "gridproof.proxy.master"], stdout=subprocess.PIPE, stderr=self._log
-        )
+        self.master = Master(where, self.cache, self._log)
+        self.send = self.master.send
         self._forker = processes.spawn(
             [sys.executable, "-c", f"import os\nWHERE = {str(where)!r}\n{prelude}{_FORKER}"],
             stderr=self._log,
             stdout=self._log,
         )
-        server, client = identities.scheduler, identities.client
-        self._write(
-            self.master,
-            session="bench",
-            ca=server.ca,
-            cert=server.cert,
-            key=server.key,
-            cache_dir=str(self.cache),
-            scratch_dir=str(where),
-            keep_results=3600.0,
-        )
-        assert self.master.stdout is not None
-        self._address = json.loads(self.master.stdout.readline())["address"]
-        self._loop = LoopThread("bench")
-
-        async def connect() -> MasterClient:
-            return MasterClient(self._address, Tls(client.ca, client.cert, client.key))
-
-        self._client = self._loop.run(connect())
         self.queries = Queries(self.send, self.cache, None)
+        tls = self.master.for_workers
         for number in range(workers):
-            self._write(
+            tell(
                 self._forker,
                 name=f"w{number + 1}",
-                scheduler=self._address,
+                scheduler=self.master.address,
                 site="",
                 host="here",
-                ca=self._worker.ca,
-                cert=self._worker.cert,
-                key=self._worker.key,
+                ca=tls.ca,
+                cert=tls.cert,
+                key=tls.key,
                 cache_dir=str(self.cache),
                 work_dir=str(where),
                 memory_limit=0,
@@ -224,18 +249,10 @@ class Cluster:
 
     def __exit__(self, *_: object) -> None:
         """End master and workers."""
-        self._loop.run(self._client.close())
-        self._loop.close()
-        processes.stop(self.master)
+        self.master.close()
         processes.stop(self._forker)
-        assert self.master.stdout is not None
-        self.master.stdout.close()
         self._log.close()
         self._directory.cleanup()
-
-    def send(self, message: str, **arguments: Any) -> Any:
-        """A client's message to the master."""
-        return self._loop.run(self._client.send(message, **arguments))
 
     def wait(self, workers: int) -> list[dict[str, Any]]:
         """The workers, once there are so many."""
@@ -257,12 +274,6 @@ class Cluster:
     def process(self, parts: Sequence[Mapping[str, Any]], **inputs: int) -> Result:
         """One query from beginning to end."""
         return self.queries.process(parts, SELECTOR, inputs=inputs, progress=False)
-
-    @staticmethod
-    def _write(process: subprocess.Popen[bytes], **message: Any) -> None:
-        assert process.stdin is not None
-        process.stdin.write(json.dumps(message).encode() + b"\n")
-        process.stdin.flush()
 
 
 # ---------------------------------------------------------------- independent processes
@@ -299,9 +310,7 @@ class Peer:
 
     def ask(self, **order: Any) -> None:
         """Give an order."""
-        assert self._process.stdin is not None
-        self._process.stdin.write(json.dumps(order).encode() + b"\n")
-        self._process.stdin.flush()
+        tell(self._process, **order)
 
     def answer(self) -> dict[str, Any]:
         """Wait for its answer."""

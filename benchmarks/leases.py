@@ -9,22 +9,21 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
+import harness
+from harness import Master, cpu_seconds, tell
+
 from gridproof import processes
-from gridproof.engine import dask
+from gridproof.engine import dask, runtime
 from gridproof.engine.memory import MemoryGuard
 from gridproof.engine.packets import Packet
 from gridproof.engine.runner import Delta
 from gridproof.engine.watch import Pace
-from gridproof.loopthread import LoopThread
-from gridproof.proxy.certificates import make_identities
 
 WORKERS = (2, 8, 16)
 RATE = 1000.0  # entries/s that a worker claims
@@ -70,56 +69,30 @@ class Idle:
 
 
 class Cluster:
-    """A master and idle workers."""
+    """A master and workers that run nothing; ``outputs``: what each of their commits holds."""
 
-    def __init__(self, directory: Path) -> None:
-        identities = make_identities("leases", datetime.now(timezone.utc))
-        self.master = processes.spawn(
-            [sys.executable, "-m", "gridproof.proxy.master"], stdout=subprocess.PIPE
-        )
+    def __init__(self, directory: Path, workers: int, outputs: bytes) -> None:
+        self._master = Master(directory, directory)
         self._forker = processes.spawn([sys.executable, __file__, "forker"])
-        server, client, self._worker = identities.scheduler, identities.client, identities.worker
-        self._directory = directory
-        where = {"cache_dir": str(directory), "scratch_dir": str(directory), "keep_results": 60.0}
-        _write(self.master, session="leases", ca=server.ca, cert=server.cert, key=server.key, **where)
-        assert self.master.stdout is not None
-        self.address = json.loads(self.master.stdout.readline())["address"]
-        self._loop = LoopThread("leases")
-
-        async def connect() -> dask.MasterClient:
-            return dask.MasterClient(self.address, dask.Tls(client.ca, client.cert, client.key))
-
-        self._client = self._loop.run(connect())
-        self._workers = 0
+        tls = self._master.for_workers
+        for number in range(workers):
+            tell(
+                self._forker,
+                name=f"w{number}",
+                scheduler=self._master.address,
+                tls=[tls.ca, tls.cert, tls.key],
+                directory=str(directory),
+                outputs=outputs.hex(),
+            )
+        while len(self._master.send("workers", at_least=workers, wait=10)) < workers:
+            pass
 
     def __enter__(self) -> Cluster:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._loop.run(self._client.close())
-        self._loop.close()
-        processes.stop(self.master)
+        self._master.close()
         processes.stop(self._forker)
-
-    def send(self, message: str, **arguments: Any) -> Any:
-        """A client's message."""
-        return self._loop.run(self._client.send(message, **arguments))
-
-    def grow(self, workers: int, outputs: bytes) -> None:
-        """Have so many workers."""
-        tls = self._worker
-        for number in range(self._workers, workers):
-            _write(
-                self._forker,
-                name=f"w{number}",
-                scheduler=self.address,
-                tls=[tls.ca, tls.cert, tls.key],
-                directory=str(self._directory),
-                outputs=outputs.hex(),
-            )
-        self._workers = workers
-        while len(self.send("workers", at_least=workers, wait=10)) < workers:
-            pass
 
     def run(self, files: int, entries: int, empty_input: bytes) -> dict[str, float]:
         """One query over so many files of so many entries."""
@@ -133,8 +106,9 @@ class Cluster:
             }
             for number in range(files)
         ]
-        cpu = _cpu(self.master.pid)
-        query = self.send(
+        send, pid = self._master.send, self._master.pid
+        cpu = cpu_seconds([pid])
+        query = send(
             "submit",
             spec={
                 "selector": None,
@@ -150,29 +124,16 @@ class Cluster:
         )
         status: dict[str, Any] = {"over": False, "version": 0}
         while not status["over"]:
-            status = self.send("follow", query=query, version=status["version"] + 1000, wait=5.0)
-        self.send("forget", query=query)
+            status = send("follow", query=query, version=status["version"] + 1000, wait=5.0)
+        send("forget", query=query)
         if status["error"] or status["events"] != files * entries:
             raise SystemExit(f"the query went wrong: {status}")
         return {
             "rate": status["packets"] / status["seconds"],
             "packets": status["packets"],
             "seconds": status["seconds"],
-            "master_cpu_ms": 1000 * (_cpu(self.master.pid) - cpu) / status["packets"],
+            "master_cpu_ms": 1000 * (cpu_seconds([pid]) - cpu) / status["packets"],
         }
-
-
-def _write(process: subprocess.Popen[bytes], **message: Any) -> None:
-    assert process.stdin is not None
-    process.stdin.write(json.dumps(message).encode() + b"\n")
-    process.stdin.flush()
-
-
-def _cpu(pid: int) -> float:
-    import psutil
-
-    times = psutil.Process(pid).cpu_times()
-    return float(times.user + times.system)
 
 
 def _work(spec: Mapping[str, Any]) -> int:
@@ -206,10 +167,6 @@ def forker() -> None:
 
 def main() -> None:
     """Measure and report."""
-    import harness
-
-    from gridproof.engine import runtime
-
     scale = harness.scale()
     root = runtime.load()
     empty = runtime.pack(root, root.TList())
@@ -218,8 +175,7 @@ def main() -> None:
     rates: dict[str, dict[int, list[dict[str, float]]]] = {way: {n: [] for n in WORKERS} for way in ways}
     with tempfile.TemporaryDirectory() as directory:
         for workers in WORKERS:
-            with Cluster(Path(directory)) as cluster:
-                cluster.grow(workers, empty)
+            with Cluster(Path(directory), workers, empty) as cluster:
                 for turn in range(scale.pairs + 1):
                     for way, (files, entries) in ways.items():
                         found = cluster.run(files, entries, empty)
