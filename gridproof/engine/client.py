@@ -55,6 +55,7 @@ class Queries:
         self.last_words = last_words
         self._code = CodeStore(self.root, cache, renames=True)
         self._known: dict[int, Query] = {}
+        self._warm_up()
 
     def load(self, spec: str) -> None:
         """Make ``macro.C``, ``lib.so`` or ``header.h`` known here and on every worker."""
@@ -212,6 +213,14 @@ class Queries:
         return {**self.taken(listed), **{file.name: file for file in files}}
 
     # ------------------------------------------------------------ inside
+
+    def _warm_up(self) -> None:
+        """Have ROOT compile what a first query would wait for, while pilots are still starting."""
+        inputs = self._input_list({"number": 1, "text": ""})
+        instance = self._instance("TSelector", "", inputs)
+        _check(str(instance.Begin()))
+        runtime.pack(self.root, inputs)
+        self.terminate(instance, self.unpack(runtime.sample(self.root)), ())
 
     def _untangle(self, outputs: Sequence[Any]) -> None:
         """Make collections safe whose elements are outputs of their own too, and may go before them."""

@@ -52,7 +52,7 @@ class CodeStore:
         if bundle.main in self._names and not self._renames:
             raise StaleCode(bundle.main)
         known = bundle
-        if bundle.is_selector and self._renames and self._root.TClass.GetClass(bundle.stem, True, True):
+        if bundle.is_selector and self._renames and self._is_taken(bundle):
             # Cling cannot forget the helpers of the first version; a library keeps to its own.
             known = replace(bundle, mode="compile", alias=f"{bundle.stem}_{bundle.key[:8]}")
         elif bundle.main in self._names:
@@ -62,6 +62,11 @@ class CodeStore:
         self._names.add(bundle.main)
         return known
 
+    def _is_taken(self, bundle: Bundle) -> bool:
+        """Whether this process has another class of the selector's name; an earlier session may be why."""
+        same = f"/{_library_name(bundle)} " in f"{self._root.gSystem.GetLibraries()} "
+        return not same and bool(self._root.TClass.GetClass(bundle.stem, True, True))
+
     def build(self, bundle: Bundle) -> Path:
         """The compiled library of a bundle, from the cache or by compiling now, in a process of its own.
 
@@ -69,8 +74,7 @@ class CodeStore:
             CompileError: with the compiler's own words.
         """
         place = self._place(bundle)
-        # ROOT takes libraries of one name for one library, wherever they lie.
-        library = place / "lib" / f"{bundle.class_name}_{bundle.key[:8]}.so"
+        library = place / "lib" / _library_name(bundle)
         if (place / "built").exists():
             return library
         with self._locked(place):
@@ -131,6 +135,11 @@ class CodeStore:
     def _forget(self, *macros: str) -> None:
         for macro in macros:
             self._root.gInterpreter.Declare(f"#undef {macro}\n")
+
+
+def _library_name(bundle: Bundle) -> str:
+    """Its own: ROOT takes libraries of one name for one library, wherever they lie."""
+    return f"{bundle.class_name}_{bundle.key[:8]}.so"
 
 
 def _run(source: Path, how: str, *arguments: str) -> None:

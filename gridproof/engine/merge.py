@@ -29,8 +29,9 @@ class MergeThread:
         self._code: CodeStore
 
     async def start(self) -> None:
-        """Load ROOT, in the thread."""
+        """Load ROOT, in the thread; what it compiles for a first query it does soon after."""
         await self.run(self._load)
+        self.soon(self._warm_up)
 
     async def run(self, call: Callable[..., Any], *arguments: Any) -> Any:
         """``call(*arguments)`` in the thread, after everything asked for before."""
@@ -52,6 +53,13 @@ class MergeThread:
         runtime.return_memory()
         self._root = runtime.load_threaded()
         self._code = CodeStore(self._root, self._cache, renames=False)
+
+    def _warm_up(self) -> None:
+        merger = self.merger(0, ())
+        outputs = runtime.sample(self._root)
+        for _ in range(2):
+            merger.merge(merger.decode(outputs, ["TH1D"]))
+        merger.snapshot()
 
 
 class Merger:

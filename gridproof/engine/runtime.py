@@ -81,6 +81,15 @@ def pack(root: Any, objects: Any) -> bytes:
     return to_bytes(root.gridproof.Pack(objects))
 
 
+def sample(root: Any) -> bytes:
+    """Outputs of a query that was none, for those who want to have handled some."""
+    objects = root.TList()
+    histogram = root.TH1D("sample", "", 1, 0.0, 1.0)
+    histogram.SetDirectory(root.nullptr)
+    objects.Add(histogram)
+    return pack(root, objects)
+
+
 def unpack(root: Any, data: bytes) -> Any:
     """The ``TList`` in ``data``, owner of its objects.
 

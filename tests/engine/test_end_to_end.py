@@ -299,6 +299,14 @@ def test_an_edited_selector_is_the_one_that_runs(queries, place, paths):
         assert result.summary.events == sum(FILES[:3])
 
 
+def test_another_session_of_the_process_takes_a_selector_as_it_is_loaded(
+    queries, root, cluster, place, paths
+):
+    process(queries, [part(paths[:1])], place / "Reader.C+")
+    again = CodeStore(root, cluster.cache, renames=True).load(collect(f"{place / 'Reader.C'}+"))
+    assert again.class_name == "Reader"
+
+
 def test_friends_whose_files_are_cut_differently(queries, root, place, paths):
     total, cuts = sum(FILES), (7, 40_000, 0, 30_000)
     sizes = [*cuts, total - sum(cuts)]
