@@ -152,7 +152,7 @@ def storage_killed(files: list[Path], events: int, truth: Any) -> dict[str, Any]
 
 def main() -> int:
     scale = harness.scale()
-    entries = scale(80_000, 20_000)
+    entries = scale(100_000, 20_000)
     files = harness.data(8, entries)
     events = entries * len(files)
     with Independent(1) as process:

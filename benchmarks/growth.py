@@ -24,7 +24,7 @@ CLAIM = (
 
 def main() -> int:
     scale = harness.scale()
-    entries = scale(40_000, 10_000)
+    entries = scale(100_000, 10_000)
     files = harness.data(max(GROWTH), entries)
     overheads: dict[int, list[float]] = {workers: [] for workers in GROWTH}
 

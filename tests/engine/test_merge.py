@@ -371,7 +371,7 @@ def test_after_a_failed_merge_nothing_is_given(root, merger):
     add(merger, root, root.histogram(10, 0, 10))
     with pytest.raises(MergeError):
         add(merger, root, root.histogram(7, 0.3, 11))
-    merger.finish(good=False)
-    for ask in (merger.snapshot, merger.sizes, lambda: merger.read("", 0, 10)):
+    reads = merger.snapshot, merger.sizes, lambda: merger.read("", 0, 10)
+    for ask in (lambda: merger.finish(good=False), *reads):
         with pytest.raises(MergeError, match="limits are inconsistent"):
             ask()
