@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ..alien import Alien, site_of
 from ..engine.replicas import Located, Replica, as_given
-from ..errors import AlienError, CommandError
+from ..errors import AlienError, CommandError, WireError
 
 KEPT = 2_000  # files whose envelopes are kept
+PATIENCE = 120.0  # s for which a service that cannot be reached is tried: it may be starting anew,
+PAUSE = 5.0  # and s between
 
 
 class GridResolver:
@@ -37,7 +40,7 @@ class GridResolver:
         lfn, mark, member = name.partition("#")
         if anew or lfn not in self._known:
             try:
-                located = self._ask(lfn)
+                located = self._ask_patiently(lfn)
             except AlienError as error:
                 return Located(problem=f"no leave to read it: {error}")
             while len(self._known) >= KEPT:
@@ -48,6 +51,16 @@ class GridResolver:
             return located
         replicas = (Replica(r.url + mark + member, r.storage_element, r.site) for r in located.replicas)
         return Located(tuple(replicas), located.problem)
+
+    def _ask_patiently(self, lfn: str) -> Located:
+        end = time.monotonic() + PATIENCE
+        while True:
+            try:
+                return self._ask(lfn)
+            except WireError:
+                if time.monotonic() >= end:
+                    raise
+                time.sleep(PAUSE)
 
     def _ask(self, lfn: str) -> Located:
         accesses = self._connected().access_read(lfn)

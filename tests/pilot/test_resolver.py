@@ -106,13 +106,30 @@ def test_members_share_the_leave_for_their_archive(resolve: GridResolver, servic
     "failure", [CommandError("no such file", command="access", exitcode=2), WireError("it is gone")]
 )
 def test_a_file_without_leave_says_why_and_is_asked_for_again(
-    resolve: GridResolver, service: Service, failure: Exception
+    resolve: GridResolver, service: Service, failure: Exception, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(resolver, "PATIENCE", 0.0)
     service.failure = failure
     (located,) = resolve(files("/a"))
     assert (located.replicas, located.problem) == ((), f"no leave to read it: {failure}")
     service.failure = None
     assert resolve(files("/a"))[0].replicas
+
+
+def test_a_service_that_starts_anew_is_waited_for(
+    resolve: GridResolver, service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pauses = []
+
+    def pause(seconds: float) -> None:
+        pauses.append(seconds)
+        if len(pauses) == 3:
+            service.failure = None
+
+    monkeypatch.setattr(resolver.time, "sleep", pause)
+    service.failure = WireError("connection refused")
+    assert resolve(files("/a"))[0].replicas
+    assert pauses == [resolver.PAUSE] * 3
 
 
 def test_urls_and_paths_need_no_leave(resolve: GridResolver, service: Service) -> None:
