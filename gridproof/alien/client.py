@@ -13,7 +13,7 @@ from gridproof.alien.wire import Wire
 from gridproof.errors import WireError
 
 _DEFAULT_HOST = "alice-jcentral.cern.ch"
-_DEFAULT_PORT = "8097"
+_DEFAULT_PORT = 8097
 
 
 def endpoint(environ: Mapping[str, str]) -> tuple[str, int]:
@@ -21,11 +21,12 @@ def endpoint(environ: Mapping[str, str]) -> tuple[str, int]:
 
     From ALIENPY_JCENTRAL and ALIENPY_JCENTRAL_PORT, else JALIEN_HOST and JALIEN_WSPORT, else ALICE's own.
     """
-    host = environ.get("ALIENPY_JCENTRAL") or environ.get("JALIEN_HOST") or _DEFAULT_HOST
-    port = environ.get("ALIENPY_JCENTRAL_PORT") or environ.get("JALIEN_WSPORT") or _DEFAULT_PORT
-    if not port.isdecimal() or not 0 < int(port) < 65536:
+    given = (environ.get("ALIENPY_JCENTRAL"), environ.get("ALIENPY_JCENTRAL_PORT"))
+    local = (environ.get("JALIEN_HOST"), environ.get("JALIEN_WSPORT"))
+    host, port = local if local[0] and not given[0] else given
+    if port and not (port.isdecimal() and 0 < int(port) < 65536):
         raise WireError(f"the port of the central service must be a number up to 65535, not {port!r}")
-    return host, int(port)
+    return host or _DEFAULT_HOST, int(port or _DEFAULT_PORT)
 
 
 class Alien(Transfers, Jobs):

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from gridproof.alien import credentials as module
-from gridproof.alien.client import Alien
+from gridproof.alien.client import Alien, endpoint
 from gridproof.alien.credentials import Credentials, find, ssl_context, token_files
 from gridproof.alien.wire import Wire
 from gridproof.errors import CredentialError, WireError
@@ -295,6 +295,20 @@ def test_authorities_that_do_not_exist_are_named(tmp_path: Path) -> None:
         find(environment(tmp_path, X509_CERT_DIR="/no/where"))
 
 
-def test_a_port_must_be_a_number(tmp_path: Path) -> None:
-    with pytest.raises(WireError, match="must be a number up to 65535, not 'https'"):
-        Alien.connect(environment(tmp_path, JALIEN_WSPORT="https"))
+@pytest.mark.parametrize("port", ["https", "0", "65536", "²"])
+def test_a_port_must_be_a_number(port: str) -> None:
+    with pytest.raises(WireError, match=f"must be a number up to 65535, not '{port}'"):
+        endpoint({"JALIEN_HOST": "node", "JALIEN_WSPORT": port})
+
+
+@pytest.mark.parametrize(
+    ("environ", "expected"),
+    [
+        ({}, ("alice-jcentral.cern.ch", 8097)),
+        ({"JALIEN_HOST": "node", "JALIEN_WSPORT": "9"}, ("node", 9)),
+        ({"ALIENPY_JCENTRAL": "own", "JALIEN_HOST": "node", "JALIEN_WSPORT": "9"}, ("own", 8097)),
+        ({"ALIENPY_JCENTRAL": "own", "ALIENPY_JCENTRAL_PORT": "7"}, ("own", 7)),
+    ],
+)
+def test_host_and_port_come_from_the_same_place(environ: dict[str, str], expected: tuple[str, int]) -> None:
+    assert endpoint(environ) == expected

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from gridproof.alien import wire as wire_module
+from gridproof.alien.websocket import WebSocket
 from gridproof.alien.wire import Wire, decode
 from gridproof.errors import AnswerLost, CommandError, CredentialError, WireError
 
@@ -99,7 +100,13 @@ def test_a_late_answer_is_not_taken_for_the_next_ones(central: Any, authority: A
     wire.close()
 
 
-def test_threads_share_a_connection(central: Any, wire: Wire) -> None:
+def test_threads_share_a_connection_with_one_command_in_flight(
+    central: Any, wire: Wire, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps: list[str] = []
+    send, receive = WebSocket.send, WebSocket.receive
+    monkeypatch.setattr(WebSocket, "send", lambda *args: (steps.append("send"), send(*args))[1])
+    monkeypatch.setattr(WebSocket, "receive", lambda *args: (receive(*args), steps.append("receive"))[0])
     answers: list[str] = []
     threads = [
         threading.Thread(target=lambda: answers.append(wire.command("whoami").results[0]["username"]))
@@ -110,6 +117,7 @@ def test_threads_share_a_connection(central: Any, wire: Wire) -> None:
     for thread in threads:
         thread.join()
     assert answers == ["jalien"] * 8
+    assert steps == ["send", "receive"] * 8
     assert central.connections == 1
 
 

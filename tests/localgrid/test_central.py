@@ -14,6 +14,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from websockets.asyncio.client import ClientConnection, connect
 
+from gridproof.alien.jdl import parse
 from gridproof.localgrid import central
 from gridproof.localgrid.caller import Caller
 from gridproof.localgrid.catalogue import Catalogue
@@ -129,6 +130,21 @@ def ask(core: Core) -> Iterator[Callable[[str | bytes], Any]]:
     )
     loop.run_until_complete(loop.shutdown_default_executor())
     loop.close()
+
+
+def test_ps_shows_no_subjobs_when_asked_for_masters(core: Core, ask: Callable[[str | bytes], Any]) -> None:
+    single = core.queue.submit(parse('Executable = "x";'), "gridproof", 0.0).id
+    master = core.queue.submit(parse('Executable = "x"; Split = "production:1-3";'), "gridproof", 0.0).id
+    core.queue.optimise(master, core.locate, 0.0)
+    shown = {
+        flag: [
+            int(row["id"])
+            for row in ask(json.dumps({"command": "ps", "options": [flag, "-l", "2"]}))["results"]
+        ]
+        for flag in ("-M", "-A")
+    }
+    assert shown["-M"] == [single, master]
+    assert [core.queue.get(id).master for id in shown["-A"]] == [master, master]  # type: ignore[union-attr]
 
 
 words = st.one_of(
