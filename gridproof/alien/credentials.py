@@ -77,11 +77,16 @@ class Credentials:
         """When the certificate ends (UTC)."""
         return self._certificate().not_valid_after_utc
 
+    @property
+    def remedy(self) -> str:
+        """How to get a new one."""
+        return "gridproof token --renew" if self.role else "get a new one from your certification authority"
+
     def check(self, now: datetime) -> None:
         """Raise CredentialError, naming path and date, if the pair cannot be used at ``now``."""
         if now >= self.expires:
             raise CredentialError(
-                f"the certificate {self.cert} expired on {date(self.expires)}: get a new one, or a new token"
+                f"the certificate {self.cert} expired on {date(self.expires)}: {self.remedy}"
             )
         if now < self.begins:
             raise CredentialError(

@@ -189,8 +189,7 @@ class Wire:
     def _warn_of_expiry(self) -> None:
         own, left = self._credentials, self._credentials.expires - datetime.now(timezone.utc)
         if left < _EXPIRES_SOON and not own.of_job:
-            remedy = "gridproof token --renew" if own.role else "your certification authority"
-            warnings.warn(f"{own.cert} expires on {date(own.expires)}; for a new one: {remedy}", stacklevel=2)
+            warnings.warn(f"{own.cert} expires on {date(own.expires)}: {own.remedy}", stacklevel=2)
 
     def _disconnect(self) -> None:
         if self._connection is not None:

@@ -12,7 +12,9 @@ from pathlib import Path
 import psutil
 import pytest
 
-from gridproof.alien import Alien, PilotRequest, pilot_jdl
+from gridproof.alien import Alien, Jdl, PilotRequest, pilot_jdl
+from gridproof.alien.token import renew
+from gridproof.alien.websocket import WebSocket
 from gridproof.dataset import resolve
 from gridproof.errors import CommandError, CredentialError, DatasetError, TransferError
 from gridproof.localgrid import LocalGrid
@@ -116,6 +118,15 @@ def test_members_of_archives_and_collections_are_files_like_others(
         resolve("/local/sim/coll", "esd", alien)
 
 
+@pytest.fixture
+def script(alien: Alien, tmp_path: Path) -> str:
+    """The LFN of a script that sleeps."""
+    path = tmp_path / "sleep.sh"
+    path.write_text("#!/bin/sh\nexec sleep 600\n")
+    alien.upload(path, f"bin/{tmp_path.name}.sh", mode="755")
+    return f"{alien.home}bin/{tmp_path.name}.sh"
+
+
 def test_a_split_job_is_submitted_followed_and_killed(grid: LocalGrid, alien: Alien, tmp_path: Path) -> None:
     script = tmp_path / "job.sh"
     script.write_text("#!/bin/sh\necho started at $ALIEN_SITE\nexec sleep 600\n")
@@ -133,6 +144,36 @@ def test_a_split_job_is_submitted_followed_and_killed(grid: LocalGrid, alien: Al
     alien.kill([master])
     assert eventually(lambda: all(job.is_final for job in alien.ps([master], masters=True)))
     alien.kill([master])  # dead already: fine
+
+
+def test_a_submission_whose_answer_got_lost_is_found_in_the_queue(
+    alien: Alien, script: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    receive = WebSocket.receive
+
+    def lose(self: WebSocket, timeout: float) -> bytes:
+        receive(self, timeout)
+        monkeypatch.setattr(WebSocket, "receive", receive)
+        raise ConnectionResetError("the answer got lost")
+
+    job = Jdl({"Executable": script, "Arguments": "lost"})
+    first = alien.submit(job, "x")
+    monkeypatch.setattr(WebSocket, "receive", lose)
+    second = alien.submit(job, "x")
+    assert second == first + 1
+    assert alien.jdl(second).text("Arguments") == "lost"
+    assert alien.ps([second + 1]) == []
+    alien.kill([first, second])
+
+
+def test_a_token_is_renewed_and_used(grid: LocalGrid, tmp_path: Path) -> None:
+    environ = grid.environment | {"TMPDIR": str(tmp_path), "HOME": str(tmp_path)}
+    renewed = renew(environ, 2)
+    assert (renewed.role, renewed.cert.parent) == ("gridproof", tmp_path)
+    for name in ("X509_USER_CERT", "X509_USER_KEY"):
+        del environ[name]
+    with Alien.connect(environ) as alien:
+        assert alien.user == "gridproof"
 
 
 def test_jobs_that_are_not_there(alien: Alien) -> None:
