@@ -139,6 +139,7 @@ class Central:
         context.load_verify_locations(self.authority.file)
         context.verify_mode = ssl.CERT_REQUIRED
         self._release = threading.Event()
+        self._live: list[ServerConnection] = []
         self._server: Server = serve(
             self._serve, "127.0.0.1", 0, ssl=context, process_request=self._greet, close_timeout=0.2
         )
@@ -156,8 +157,8 @@ class Central:
 
     def close_idle(self) -> None:
         """Close all connections, as the service does that has not heard a command for 15 minutes."""
-        for connection in self._server.connections:
-            connection.close(1013, "Session timed out")
+        while self._live:
+            self._live.pop().close(1013, "Session timed out")
 
     def _greet(self, connection: ServerConnection, request: Any) -> Response | None:
         assert request.path == "/websocket/json"
@@ -167,6 +168,7 @@ class Central:
 
     def _serve(self, connection: ServerConnection) -> None:
         self.connections += 1
+        self._live.append(connection)
         self.serials.append(connection.socket.getpeercert()["serialNumber"])
         for message in connection:
             request = json.loads(message)
