@@ -160,6 +160,16 @@ def test_a_key_open_to_others_is_refused(authority: Any, mode: int) -> None:
         ssl_context(own)
 
 
+def test_certificate_and_key_may_be_in_one_file(authority: Any, tmp_path: Path) -> None:
+    own, issuer = authority.issue("me"), authority.file
+    both = tmp_path / "both.pem"
+    both.touch(0o600)
+    both.write_bytes(own.cert.read_bytes() + own.key.read_bytes() + issuer.read_bytes())
+    found = find(environment(tmp_path, X509_USER_CERT=both, X509_USER_KEY=both))
+    assert found.subject == own.subject
+    ssl_context(found)
+
+
 def test_a_missing_key_is_named(authority: Any) -> None:
     own = authority.issue("me")
     own.key.unlink()

@@ -215,6 +215,20 @@ def test_an_unknown_subject_is_named(central: Any, wire: Wire) -> None:
         wire.command("whoami")
 
 
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+def test_both_versions_of_tls_are_spoken_and_host_names_do_not_matter(
+    authority: Any, recorded: Any, central: Any, version: ssl.TLSVersion
+) -> None:
+    service = type(central)(authority, recorded, max_tls=version)  # it calls itself localhost.localdomain
+    service.start()
+    wire = Wire("127.0.0.1", service.port, authority.issue("jalien"))
+    wire.command("whoami")
+    assert wire._connection is not None
+    assert wire._connection._socket.version() == version.name.replace("v1_", "v1.")
+    wire.close()
+    service.stop()
+
+
 def test_a_service_of_another_authority_is_not_trusted(central: Any, authority: Any, tmp_path: Path) -> None:
     other = type(authority)(tmp_path, "other-ca")
     with pytest.raises(CredentialError, match=r"signed by none of the CAs in .*other-ca.pem"):
