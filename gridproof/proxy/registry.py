@@ -169,7 +169,8 @@ class Registry:
     def register(self, submission: str, about: Register, now: float) -> PilotKey:
         """A pilot's payload joins, or comes back after its connection was lost.
 
-        Of two payloads with the same job id the one that came first is told to exit.
+        Of two payloads with the same job id the one that began first is told to exit: where a job was killed
+        and resubmitted it may live on for minutes. Both have the same time to live, so that its end tells.
 
         Raises:
             ProxyError: it must not join: its submission is void, it was superseded, or it sent nonsense.
@@ -183,9 +184,12 @@ class Registry:
         if not 1 <= about.cores <= 1024:
             raise ProxyError(f"a pilot must have 1 to 1024 cores, not {about.cores}")
         key = (submission, about.job_id, about.nonce)
+        older = self._newest.get(key[:2])
+        there = self._pilots.get(older) if older is not None else None
+        if there is not None and there.key != key and about.ttl_end < there.about.ttl_end:
+            self._superseded.add(key)
         if key in self._superseded:
             raise ProxyError(f"a newer payload of job {about.job_id} has taken this one's place")
-        older = self._newest.get(key[:2])
         if older is not None and older != key:
             self._supersede(older, now)
         self._newest[key[:2]] = key

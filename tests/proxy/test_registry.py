@@ -157,6 +157,18 @@ def test_a_superseded_payload_stays_out_even_if_it_was_away_at_that_time():
         world.join(job_id="7", nonce="a")
 
 
+def test_a_killed_payload_that_registers_late_does_not_drive_out_the_one_that_began_after_it():
+    world = World(workers=1)
+    newer = world.join(job_id="7", nonce="b", ttl_end=5000.0)
+    world.started()
+    for _ in range(2):
+        with pytest.raises(ProxyError, match="newer payload"):
+            world.join(job_id="7", nonce="a", ttl_end=4400.0)
+    assert world.decide() == []
+    assert [pilot.id for pilot in world.registry.records("s")[0]] == ["7/b"]
+    assert newer == ("sub", "7", "b")
+
+
 def test_a_pilot_that_comes_back_gets_workers_under_new_names():
     world = World(workers=1)
     key = world.join(job_id="7", nonce="a")
