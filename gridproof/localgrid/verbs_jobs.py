@@ -48,7 +48,8 @@ def ps(core: Core, caller: Caller, arguments: Sequence[str]) -> Answer:
             return _show(core, what, options.values[what])
     jobs = _filtered(core, caller, options.values, options.flags)
     detailed = bool(options.flags & {"X", "L", "Fl"})
-    return Answer([_row(job, detailed=detailed) for job in jobs])
+    anywhere = core.sites[0].ce  # what JAliEn too shows of a job that has not been anywhere
+    return Answer([_row(job, ce=(job.ce or anywhere) if detailed else "") for job in jobs])
 
 
 def _filtered(core: Core, caller: Caller, values: dict[str, str], flags: frozenset[str]) -> list[Job]:
@@ -95,7 +96,7 @@ def _states(value: str) -> set[str]:
     return states
 
 
-def _row(job: Job, *, detailed: bool = False) -> Row:
+def _row(job: Job, *, ce: str = "") -> Row:
     row: Row = {
         "owner": job.owner,
         "id": str(job.id),
@@ -106,9 +107,9 @@ def _row(job: Job, *, detailed: bool = False) -> Row:
     }
     priority = "___" if job.final else str(job.priority)
     letters = state.LETTERS[job.status]
-    if detailed:
-        row |= {"site": job.ce, "node": job.node}
-        message = f"{job.owner:>10} {job.id:>13} {priority:>4} {job.ce:>39} {job.node:>41}"
+    if ce:
+        row |= {"site": ce, "node": job.node}
+        message = f"{job.owner:>10} {job.id:>13} {priority:>4} {ce:>39} {job.node:>41}"
         return {**row, "message": f"{message} {letters:>4} {job.name:>31}"}
     return {**row, "message": f"{job.owner:>10} {job.id:>10} {priority:>4} {letters:>4} {job.name:>33}"}
 
