@@ -99,6 +99,20 @@ def run(
 
 
 @cli.command()
+@click.argument("dataset", nargs=-1)
+@click.option("--workers", type=click.IntRange(min=1), required=True)
+@click.option("--grid", default="local", show_default=True, help="local or alien")
+@click.option("--se", "ses", multiple=True, help="Plan for this SE (may be repeated), and ask no Grid.")
+def jdl(dataset: tuple[str, ...], workers: int, grid: str, ses: tuple[str, ...]) -> None:
+    """Print the JDLs of the pilots that a session over DATASET would submit, and submit nothing."""
+    from . import config, pilotjobs, planning
+
+    pilots = config.load().pilots
+    requests = planning.plan(list(dataset), workers, pilots, grid, ses)
+    click.echo(pilotjobs.preview(requests, pilots), nl=False)
+
+
+@cli.command()
 @click.option("--grid", default="local", show_default=True, help="local or alien")
 def queries(grid: str) -> None:
     """List the sessions that live on the Grid's ProxyServer, and their queries."""

@@ -41,7 +41,8 @@ class ProxyConfig:
 class PilotConfig:
     """The pilots' JDLs. ``ttl`` in seconds; ``cores`` is also the number of workers of a pilot.
 
-    ``strategy``: ``production`` (so many pilots per set of SEs) or ``se`` (split over the input data).
+    ``strategy``: ``production`` (so many pilots per set of SEs) or ``se`` (AliEn splits: each pilot goes to
+    where one file of the dataset is).
     ``python``: the interpreter on the worker node that has gridproof.
     ``memory`` is the job's, ``worker_memory`` what one worker may use ("": an equal share of the job's).
     """

@@ -109,7 +109,7 @@ class SessionError(GridproofError):
 
 
 class NotEnoughWorkers(SessionError):
-    """Too few workers registered in time; ``pilots`` has one line per pilot: state, site, last trace line."""
+    """Too few workers registered; ``pilots`` has a line for those at each site in the same state, and why."""
 
     def __init__(self, message: str, pilots: Sequence[str] = ()) -> None:
         super().__init__("\n".join([message, *(f"  {line}" for line in pilots)]))

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from . import processes
 from .config import Config
-from .errors import ConfigError, ProxyError, SessionError
+from .errors import ConfigError, LocalGridError, ProxyError, SessionError
 from .loopthread import LoopThread
 
 if TYPE_CHECKING:
@@ -115,6 +115,24 @@ def standing(grid: str, config: Config) -> Place:
             "and what is opened there can be attached to"
         )
     return _embedded(running.environment, _endpoint(running.proxy), config, standing=True)
+
+
+def environment(grid: str) -> Mapping[str, str]:
+    """The variables by which a client finds a Grid's central service; nothing is started.
+
+    Raises:
+        ConfigError: no such kind of Grid.
+        LocalGridError: no embedded Grid is running.
+    """
+    from .localgrid import discovery
+
+    if grid == "alien":
+        return os.environ
+    _check_name(grid)
+    running = discovery.find_running()
+    if running is None:
+        raise LocalGridError("no embedded Grid is running; 'gridproof grid start' starts one")
+    return {**os.environ, **running}
 
 
 def _check_name(grid: object) -> None:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack, closing
 from typing import TYPE_CHECKING, Any
 
 from . import _root, config, grids, progress
-from .dataset import Dataset, resolve
+from .dataset import resolve
 from .errors import ConfigError, NotEnoughWorkers, SessionError, VersionMismatch
 from .link import Link
 from .loopthread import LoopThread
@@ -17,10 +16,10 @@ from .records import Table
 from .session import Session
 
 if TYPE_CHECKING:
-    from .alien import Alien
     from .localgrid import LocalGrid
     from .pilotjobs import PilotJobs
-    from .proxy.records import SessionRecord
+    from .planning import Planner
+    from .proxy.records import SessionRecord, Status
 
 ENGINES = ("auto", "dask", "proof")
 
@@ -48,10 +47,12 @@ def open(
         engine: ``"dask"``, ``"proof"`` (where ROOT has TProof) or ``"auto"``.
 
     Raises:
-        NotEnoughWorkers: too few workers in time, or the Grid has not so many slots at all.
+        NotEnoughWorkers: too few workers in time, no pilot is left that could bring them, or the Grid has
+            not so many slots at all.
         VersionMismatch: pilots run other versions than this process.
         ConfigError, DatasetError, AlienError, LocalGridError, ProxyError: what their names say.
     """
+    from .planning import Planner, pilots_for
     from .proxy.client import new_session_name
     from .proxy.versions import here
 
@@ -75,23 +76,22 @@ def open(
         link = Link(place, loop, stack)
         link.name = new_session_name()
         known = resolve(dataset, tree, link.alien) if dataset is not None else None
-        requests, capacity = _plan(link.alien, workers, known, place.config.pilots.cores)
-        if capacity < enough:
+        planner = Planner.ask(link.alien, known, place.config.pilots)
+        if planner.capacity < enough:
             raise NotEnoughWorkers(
-                f"{enough} workers were asked for, but the Grid's sites run {capacity} at most"
+                f"{enough} workers were asked for, but the Grid's sites run {planner.capacity} at most"
             )
+        requests = planner.requests(pilots_for(workers, place.config.pilots))
         ending = stack.enter_context(ExitStack())
         starting = loop.start(link.proxy.open_session(here(), workers, session=link.name))
         ending.callback(link.end_session)
         pilots = _pilots(link)
         ending.callback(pilots.end)
-        pilots.submit(
-            requests, _join(link), [f.name for f in known.files if f.kind == "lfn"] if known else []
-        )
+        pilots.submit(requests, _join(link))
         link.meet_master(starting.result())
         session = Session(link, pilots)
         deadline = began + (place.timeout if timeout is None else timeout)
-        _wait(link, pilots, workers, enough, deadline)
+        _wait(link, pilots, planner, workers, enough, deadline)
         session._hold(stack, ending)
     return session
 
@@ -185,23 +185,29 @@ def _join(link: Link) -> dict[str, Any]:
     }
 
 
-def _wait(link: Link, pilots: PilotJobs, workers: int, enough: int, deadline: float) -> None:
+def _wait(
+    link: Link, pilots: PilotJobs, planner: Planner, workers: int, enough: int, deadline: float
+) -> None:
+    """Until the workers have registered; fewer are enough at the deadline, or when no more can come."""
     with progress.opening(progress.wanted(None), workers) as show:
         while True:
             ready = len(link.send("workers", at_least=workers, wait=0.5))
-            show(ready)
+            status = link.status()
+            pilots.poll(status.pilots.values())
+            show(ready, pilots.summary())
             if ready >= workers:
                 return
             if not ready:
-                _check_versions(link)
-            if time.monotonic() >= deadline:
+                _check_versions(status)
+            late = time.monotonic() >= deadline
+            if late or pilots.over:
                 break
-            pilots.poll()
+            pilots.replace_failed(planner)
     if ready < enough:
+        when = " in time" if late else ", and no pilot is left that could bring more"
         raise NotEnoughWorkers(
-            f"{ready} of {workers} workers have registered in time, at least {enough} are needed"
-            f"{_others(link)}",
-            pilots.describe(_at_the_proxy(link)),
+            f"{ready} of {workers} workers have registered{when}; {enough} are needed{_others(link)}",
+            pilots.describe(status.pilots.values()),
         )
 
 
@@ -212,32 +218,7 @@ def _others(link: Link) -> str:
     return f"; of your other sessions {', '.join(others)} (gridproof.attach(name).close())" if others else ""
 
 
-def _check_versions(link: Link) -> None:
-    refused = [p for p in link.status().pilots.values() if p.state == "refused"]
+def _check_versions(status: Status) -> None:
+    refused = [p for p in status.pilots.values() if p.state == "refused"]
     if refused:
         raise VersionMismatch(f"pilot {refused[0].job_id} at {refused[0].site}: {refused[0].reason}")
-
-
-def _at_the_proxy(link: Link) -> Callable[[Any], str]:
-    pilots = list(link.status().pilots.values())
-
-    def describe(job: Any) -> str:
-        states = [p for p in pilots if p.job_id == str(job.id)]
-        return f", {states[-1].state} at the ProxyServer {states[-1].reason}".rstrip() if states else ""
-
-    return describe
-
-
-def _plan(alien: Alien, workers: int, dataset: Dataset | None, cores: int) -> tuple[Sequence[Any], int]:
-    """Pilots for each set of SEs, and how many workers the Grid's sites can run at all."""
-    from .alien import PilotRequest, plan_pilots, site_of
-
-    capacity: dict[str, int] = {}
-    for ce in alien.list_ces():
-        if ce.status == "open":
-            capacity[ce.site] = capacity.get(ce.site, 0) + ce.max_running
-    files = [(file.size, file.ses) for file in dataset.files] if dataset else []
-    sites = {se.name: site_of(se.name) for se in alien.list_ses()}
-    if not files:  # to any site: the broker knows where slots are free
-        return [PilotRequest((), math.ceil(workers / cores))], sum(capacity.values()) * cores
-    return plan_pilots(workers, files, sites, capacity, cores), sum(capacity.values()) * cores

@@ -4,38 +4,52 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from .alien import Alien, Job, PilotRequest, pilot_jdl, pilot_requests
+from .alien import Alien, Jdl, PilotRequest, pilot_jdl
+from .alien.jdl import render
 from .config import PilotConfig
-from .errors import AlienError
+from .errors import AlienError, CredentialError
+from .pilotwatch import PilotWatch
+from .proxy.records import PilotRecord
+
+if TYPE_CHECKING:
+    from .planning import Planner
 
 POLL_SECONDS = (1.0, 30.0)  # from, up to
-TRACES = 12  # failed pilots whose traces are fetched for a message
 
 
 class PilotJobs:
     """The pilots of one submission; their sandbox is ``<home>/.gridproof/<tag>/`` in the catalogue."""
 
-    def __init__(self, alien: Alien, config: PilotConfig, tag: str) -> None:
+    def __init__(
+        self, alien: Alien, config: PilotConfig, tag: str, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self._alien = alien
         self._config = config
         self._tag = tag
-        self._directory = f"{alien.home}.gridproof/{tag}"
-        self._masters: list[int] = []
-        self._jobs: Sequence[Job] = ()
+        self._clock = clock
+        self._directory = sandbox_of(alien.home, tag)
+        self._input_files: Sequence[str] = ()
+        self._watch = PilotWatch()
         self._next_poll = 0.0
         self._interval = POLL_SECONDS[0]
+        self._trouble = ""
 
-    def submit(self, requests: Sequence[PilotRequest], join: Mapping[str, Any], lfns: Sequence[str]) -> None:
+    def submit(self, requests: Sequence[PilotRequest], join: Mapping[str, Any]) -> None:
         """Upload the pilots' sandbox and submit one JDL per request.
 
         ``join`` is the pilot's configuration with its join key; it is stored readable by the owner alone.
-        ``lfns``: the dataset, for the strategy that splits over it.
         """
+        self._input_files = self._upload_sandbox(join)
+        self._submit(requests, instead=False)
+
+    def _upload_sandbox(self, join: Mapping[str, Any]) -> Sequence[str]:
+        """Put what every pilot starts from into the catalogue; returns the LFNs beside its executable."""
         self._alien.mkdir(self._directory)
         with TemporaryDirectory(prefix="gridproof-") as directory:
             script, settings = Path(directory) / "pilot.sh", Path(directory) / "pilot.json"
@@ -44,74 +58,143 @@ class PilotJobs:
             settings.write_text(json.dumps(dict(join)))
             self._alien.upload(script, f"{self._directory}/pilot.sh", mode="755")
             self._alien.upload(settings, f"{self._directory}/pilot.json", mode="600")
-        for request, some_lfns in pilot_requests(requests, self._config.strategy, lfns):
-            jdl = pilot_jdl(
-                request,
-                executable=f"{self._directory}/pilot.sh",
-                input_files=(f"{self._directory}/pilot.json",),
-                tag=self._tag,
-                strategy=self._config.strategy,
-                lfns=some_lfns,
-                cores=self._config.cores,
-                ttl=self._config.ttl,
-                memory=self._config.memory,
-                price=self._config.price,
-                packages=self._config.packages,
-            )
-            self._masters.append(self._alien.submit(jdl, self._tag))
+        return (f"{self._directory}/pilot.json",)
+
+    def _submit(self, requests: Sequence[PilotRequest], *, instead: bool) -> None:
+        for request in requests:
+            jdl = make_jdl(request, self._config, self._tag, self._directory, self._input_files)
+            master = self._alien.submit(jdl, self._tag)
+            self._watch.sent(master, request.count, self._clock(), instead=instead)
 
     def adopt(self, masters: Iterable[int]) -> None:
         """Take over jobs that another process has submitted, by the ids of their masters."""
-        self._masters = sorted(set(masters))
+        self._watch.adopted(masters)
 
-    def poll(self) -> Sequence[Job]:
-        """The pilots' states, by at most one call; less and less often while nothing changes."""
-        now = time.monotonic()
-        if self._masters and now >= self._next_poll:
-            jobs = self._alien.ps(self._masters, masters=True)
-            changed = [(j.id, j.status) for j in jobs] != [(j.id, j.status) for j in self._jobs]
-            self._jobs = jobs
-            self._interval = POLL_SECONDS[0] if changed else min(2 * self._interval, POLL_SECONDS[1])
-            self._next_poll = now + self._interval
-        return self._jobs
+    def poll(self, records: Iterable[PilotRecord]) -> None:
+        """Learn how the pilots are: ``records`` are those at the ProxyServer, the Grid is asked for the rest.
+
+        One call when it is due: every second, and while nothing changes less and less often, up to every
+        30 s. Then a trace for each new way to fail at a site. A Grid that does not answer is asked later.
+
+        Raises:
+            CredentialError: the certificate cannot be used any more.
+        """
+        self._watch.registered(records)
+        if self._clock() < self._next_poll:
+            return
+        changed = False
+        with self._noting_trouble():
+            changed = self._ask()
+        self._interval = POLL_SECONDS[0] if changed else min(2 * self._interval, POLL_SECONDS[1])
+        self._next_poll = self._clock() + self._interval
+        self._fetch_traces()
+
+    def replace_failed(self, planner: Planner) -> None:
+        """Submit pilots instead of failed ones, elsewhere if that is due.
+
+        Raises:
+            CredentialError: the certificate cannot be used any more.
+        """
+        now = self._clock()
+        if count := self._watch.take_replacements(now):
+            with self._noting_trouble():
+                self._submit(planner.requests(count, self._watch.left_out(now)), instead=True)
+            self._next_poll = 0.0
 
     @property
-    def pilots(self) -> list[Job]:
-        """The jobs that are pilots, not split masters."""
-        masters = {job.master for job in self._jobs if job.master}
-        return [job for job in self._jobs if job.id not in masters and job.status != "SPLIT"]
+    def over(self) -> bool:
+        """Whether no pilot is left that serves or may yet come, by what was heard last."""
+        return self._watch.over()
 
-    def alive(self) -> bool:
-        """Whether a pilot runs or may yet run, by what the Grid says now."""
-        self._next_poll = 0.0
-        self.poll()
-        return any(not job.is_final for job in self.pilots)
+    def coming(self, records: Iterable[PilotRecord]) -> bool:
+        """Whether a pilot is on its way that has not registered yet, by what the Grid says now.
 
-    def describe(self, progress: Callable[[Job], str] = lambda _: "") -> list[str]:
-        """One line per pilot: job, state, site and the last line of its trace."""
-        self._next_poll = 0.0
-        try:
-            self.poll()
-        except AlienError as error:
-            return [f"the pilots' states could not be asked: {error}"]
+        Raises:
+            AlienError: it does not say.
+        """
+        self._watch.registered(records)
+        self._ask()
+        return self._watch.coming()
+
+    def summary(self) -> str:
+        """How many wait, run, have registered or failed at which sites, in one line."""
+        return f"{self._watch.summary()}{f'; {self._trouble}' if self._trouble else ''}"
+
+    def describe(self, records: Iterable[PilotRecord]) -> list[str]:
+        """A line for the pilots at each site that are equally far, with why those that failed did."""
+        self._watch.registered(records)
         lines = []
-        for place, job in enumerate(self.pilots):
-            trace = self._last_words(job) if place < TRACES else ""
-            lines.append(f"pilot {job.id}: {job.status} at {job.site or 'no site yet'}{progress(job)}{trace}")
-        return lines or ["no pilot is known to the Grid"]
+        try:
+            self._ask()
+        except AlienError as error:
+            lines = [f"the pilots' states could not be asked: {error}"]
+        self._fetch_traces()
+        return lines + [str(group) for group in self._watch.groups()] or ["no pilot is known to the Grid"]
 
     def end(self) -> None:
         """Kill what is left of the pilots and remove their sandbox from the catalogue."""
         try:
-            if self._masters:
-                self._alien.kill(self._masters)
+            if self._watch.masters:
+                self._alien.kill(self._watch.masters)
         finally:
             self._alien.rm(self._directory, recursive=True)
 
-    def _last_words(self, job: Job) -> str:
+    def _ask(self) -> bool:
+        """One call; returns whether anything is new."""
+        what, ids = self._watch.next_question()
+        if not ids:
+            return False
+        return self._watch.saw(
+            self._alien.ps(ids) if what == "masters" else self._alien.subjobs(ids), self._clock()
+        )
+
+    @contextmanager
+    def _noting_trouble(self) -> Iterator[None]:
+        """What the Grid refuses now it may do later; only without a certificate there is no later."""
+        self._trouble = ""
         try:
-            trace = self._alien.trace(job.id)
-        except AlienError:
-            return ""
-        telling = [line for line in trace if "[state" not in line] or trace
-        return f": {telling[-1]}" if telling else ""
+            yield
+        except CredentialError:
+            raise
+        except AlienError as error:
+            self._trouble = str(error)
+
+    def _fetch_traces(self) -> None:
+        for job in self._watch.samples():
+            with suppress(AlienError):
+                self._watch.told(job, self._alien.trace(job))
+
+
+def sandbox_of(home: str, tag: str) -> str:
+    """The directory in the catalogue from which pilots start; ``home`` ends in ``/``."""
+    return f"{home}.gridproof/{tag}"
+
+
+def make_jdl(
+    request: PilotRequest, config: PilotConfig, tag: str, sandbox: str, input_files: Sequence[str]
+) -> Jdl:
+    """The JDL of a request as the configuration wants it.
+
+    Raises:
+        JdlError: the broker would not read a name in it.
+    """
+    return pilot_jdl(
+        request,
+        executable=f"{sandbox}/pilot.sh",
+        input_files=input_files,
+        tag=tag,
+        cores=config.cores,
+        ttl=config.ttl,
+        memory=config.memory,
+        price=config.price,
+        packages=config.packages,
+    )
+
+
+def preview(requests: Sequence[PilotRequest], config: PilotConfig) -> str:
+    """The JDLs of requests as one text; what is known only at submission stands in angle brackets."""
+    tag, sandbox = "gridproof-<session>", sandbox_of("<home>/", "gridproof-<session>")
+    input_files = [f"{sandbox}/pilot.json"]
+    return "\n".join(
+        f"# {request}\n{render(make_jdl(request, config, tag, sandbox, input_files))}" for request in requests
+    )

@@ -122,12 +122,15 @@ def query_bar(show: bool, title: str) -> Iterator[Callable[[Progress], None]]:
 
 
 @contextmanager
-def opening(show: bool, workers: int) -> Iterator[Callable[[int], None]]:
-    """Gives a callable that draws how many workers have registered."""
+def opening(show: bool, workers: int) -> Iterator[Callable[[int, str], None]]:
+    """Gives a callable that draws how many workers have registered, and how the pilots are."""
     if not show:
-        yield lambda _: None
+        yield lambda _ready, _pilots: None
         return
     from rich.console import Console
+    from rich.markup import escape
 
     with Console(stderr=True).status(f"waiting for {workers} workers") as line:
-        yield lambda ready: line.update(f"{ready} of {workers} workers have registered")
+        yield lambda ready, pilots: line.update(
+            escape(f"{ready} of {workers} workers have registered{f'; {pilots}' if pilots else ''}")
+        )

@@ -236,17 +236,15 @@ class Session:
     def _look_for_workers(self, seconds: float) -> None:
         """There has been no worker for so long: give up unless one can be on its way."""
         status = self._link.status()
-        coming = any(w.state != "ended" for w in status.workers.values())
-        registered = {p.job_id for p in status.pilots.values()}
-        if self._pilots.alive():
-            coming = coming or any(str(j.id) not in registered for j in self._pilots.pilots if not j.is_final)
+        pilots = status.pilots.values()
+        coming = any(w.state != "ended" for w in status.workers.values()) or self._pilots.coming(pilots)
         if coming and seconds < LONGEST_WORKERLESS:
             return
         raise SessionError(
             "\n  ".join(
                 [
                     f"no worker is left and no pilot brings one; open a new session{self._last_words()}",
-                    *self._pilots.describe(),
+                    *self._pilots.describe(pilots),
                 ]
             )
         )

@@ -6,11 +6,11 @@ from gridproof.alien.catalogue import Access, Entry, Replica, StorageElement, si
 from gridproof.alien.client import Alien
 from gridproof.alien.credentials import Credentials
 from gridproof.alien.jdl import Expression, Jdl
-from gridproof.alien.jobs import FINAL_STATES, ComputingElement, Job
-from gridproof.alien.pilots import PilotRequest, pilot_jdl, pilot_requests, plan_pilots
+from gridproof.alien.jobs import ComputingElement, Job
+from gridproof.alien.phases import Phase
+from gridproof.alien.pilots import PilotRequest, pilot_jdl, plan_by_files, plan_pilots
 
 __all__ = [
-    "FINAL_STATES",
     "Access",
     "Alien",
     "ComputingElement",
@@ -19,11 +19,12 @@ __all__ = [
     "Expression",
     "Jdl",
     "Job",
+    "Phase",
     "PilotRequest",
     "Replica",
     "StorageElement",
     "pilot_jdl",
-    "pilot_requests",
+    "plan_by_files",
     "plan_pilots",
     "site_of",
 ]

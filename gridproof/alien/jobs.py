@@ -11,14 +11,10 @@ from dataclasses import dataclass
 from gridproof.alien import jdl as jdl_module
 from gridproof.alien.catalogue import chunks, number, site_of
 from gridproof.alien.jdl import Jdl
+from gridproof.alien.phases import Phase, phase_of
 from gridproof.alien.wire import Wire
 from gridproof.errors import AlienError, AnswerLost, CommandError, WireError
 
-#: States that a job does not leave by itself.
-FINAL_STATES = frozenset(
-    {"DONE", "DONE_WARN", "ERROR_E", "ERROR_I", "ERROR_S", "ERROR_SPLT", "ERROR_SV", "ERROR_V", "ERROR_VN"}
-    | {"ERROR_VT", "ERROR_EW", "ERROR_W", "EXPIRED", "KILLED", "FAILED"}
-)
 _ENOENT, _EPERM, _EIO, _ENODATA = 2, 1, 5, 61
 _SETTLE_DELAYS = (0.0, 1.0, 4.0, 15.0)  # s; the service may still be inserting what we ask for
 _SETTLE_JOBS = 50
@@ -26,7 +22,10 @@ _SETTLE_JOBS = 50
 
 @dataclass(frozen=True)
 class Job:
-    """A job as the queue shows it; ``master`` is 0 for one that is no subjob, ``ce`` where it runs."""
+    """A job as the queue shows it; ``master`` is 0 for one that is no subjob.
+
+    ``ce`` means nothing while it waits: a real AliEn then shows any computing element.
+    """
 
     id: int
     master: int
@@ -36,14 +35,20 @@ class Job:
     name: str = ""
 
     @property
+    def phase(self) -> Phase:
+        """What its state means."""
+        return phase_of(self.status)
+
+    @property
     def site(self) -> str:
-        """The site where it runs or must run ("" while open), in upper case."""
-        return site_of(self.ce) if self.ce else ""
+        """Where it holds or held a slot, in upper case; "" before that, whatever ``ce`` says."""
+        nowhere = self.phase is Phase.WAITING or not (self.node or self.phase is Phase.RUNNING)
+        return "" if nowhere or not self.ce else site_of(self.ce)
 
     @property
     def is_final(self) -> bool:
         """Whether it has ended, well or badly."""
-        return self.status in FINAL_STATES
+        return self.phase.final
 
 
 @dataclass(frozen=True)
@@ -90,19 +95,13 @@ class Jobs:
         self._newest = max(self._newest, id)
         return id
 
-    def ps(self, ids: Sequence[int], masters: bool = False) -> list[Job]:
-        """The jobs with these ids, in one call; ids that the queue does not know are left out.
+    def ps(self, ids: Sequence[int]) -> list[Job]:
+        """The jobs with these ids, in one call; ids that the queue does not know are left out."""
+        return self._ps("-j", ids)
 
-        With ``masters`` the ids are those of split jobs and their subjobs come back; a master that has none
-        (yet) comes itself, at the price of a second call.
-        """
-        if not ids:
-            return []
-        if not masters:
-            return self._ps("-j", ids)
-        subjobs = self._ps("-m", ids)
-        bare = sorted(set(ids) - {job.master for job in subjobs})
-        return subjobs + (self._ps("-j", bare) if bare else [])
+    def subjobs(self, masters: Sequence[int]) -> list[Job]:
+        """All subjobs of these jobs, in one call; AliEn tells of masters or of subjobs, never of both."""
+        return self._ps("-m", masters)
 
     def trace(self, id: int) -> list[str]:
         """The lines of a job's trace, oldest first; none yet: []. Raises CommandError for an unknown job."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -12,32 +13,44 @@ from gridproof.errors import JdlError
 
 _ROUNDS = 60  # of balancing replicated bytes; each brings an overfull site nearer to its capacity
 _INPUT_BYTES = REQUEST_LIMIT - 10_000
+_READABLE_SE = re.compile(r"\w+::[\w-]+::[\w+-]+", re.ASCII)  # what the broker's regular expression takes
+_READABLE_CE = re.compile(r'[^"\s]+')
 
 
 @dataclass(frozen=True)
 class PilotRequest:
-    """So many pilots at sites that are close to one of these SEs (none: anywhere)."""
+    """So many pilots at sites that are close to one of ``ses``, in one of ``ces`` (none: anywhere).
+
+    With ``lfns``, as many as pilots, each goes to where one of these files is.
+    """
 
     ses: tuple[str, ...]
     count: int
+    ces: tuple[str, ...] = ()
+    lfns: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        pilots = f"{self.count} pilot{'s' if self.count > 1 else ''}"
+        if self.lfns:
+            return f"{pilots}, each close to one of {self.lfns[0]} … {self.lfns[-1]}"
+        return f"{pilots} close to {', '.join(self.ses)}" if self.ses else f"{pilots} anywhere"
 
 
 def plan_pilots(
-    workers: int,
+    pilots: int,
     files: Sequence[tuple[int, tuple[str, ...]]],
     sites: Mapping[str, str],
     capacity: Mapping[str, int],
-    cores: int = 1,
 ) -> list[PilotRequest]:
-    """Share out ``workers`` over sites, in pilots of ``cores``, in proportion to the bytes there.
+    """Share out so many pilots over sites, in proportion to the bytes there.
 
     ``files``: size in bytes (-1: unknown) and the SEs of each; ``sites``: the site of each SE, ``capacity``:
     how many pilots each site can run. Case does not matter in names. A replicated file counts for its sites
     in equal parts, less for one that is full. No site gets more than its capacity while another has room;
-    without files, or with files on none of these SEs, all sites are alike. The counts add up to all workers.
+    without files, or with files on none of these SEs, all sites are alike. The counts add up to all pilots.
+    An SE whose name AliEn's broker would not read is as good as none.
     """
-    pilots = math.ceil(workers / cores)
-    site_of_se = {se.casefold(): site.upper() for se, site in sites.items()}
+    site_of_se = {se.casefold(): site.upper() for se, site in sites.items() if _READABLE_SE.fullmatch(se)}
     room: dict[str, int] = {}
     for site, count in capacity.items():
         room[site.upper()] = room.get(site.upper(), 0) + max(count, 0)
@@ -48,11 +61,42 @@ def plan_pilots(
     holding = {se.casefold() for _, ses in files for se in ses}
     requests = []
     for site in sorted(counts):
-        here = sorted((se for se in sites if site_of_se[se.casefold()] == site), key=str.casefold)
+        here = sorted((se for se in sites if site_of_se.get(se.casefold()) == site), key=str.casefold)
         with_data = tuple(se for se in here if se.casefold() in holding)
         requests.append(PilotRequest(with_data or tuple(here), counts[site]))
     anywhere = sum(request.count for request in requests if not request.ses)
     return [r for r in requests if r.ses] + ([PilotRequest((), anywhere)] if anywhere else [])
+
+
+def plan_by_files(pilots: int, files: Sequence[tuple[str, tuple[str, ...]]]) -> list[PilotRequest]:
+    """A file for each pilot, chosen evenly from all by where they are; AliEn sends it to one of its SEs.
+
+    ``files``: LFN and SEs of each. One JDL serves for many pilots, but names no file twice, and must not be
+    longer than a command. Raises JdlError without files.
+    """
+    places = {lfn: sorted(se.casefold() for se in ses) for lfn, ses in files}
+    ordered = sorted(places, key=lambda lfn: (places[lfn], lfn))
+    if not ordered:
+        raise JdlError('strategy "se" goes by the LFNs of a dataset, and there are none: use "production"')
+    requests = []
+    while pilots:
+        count = min(pilots, len(ordered))
+        chosen = [ordered[(2 * number + 1) * len(ordered) // (2 * count)] for number in range(count)]
+        requests += [PilotRequest((), len(some), lfns=tuple(some)) for some in _runs(chosen)]
+        pilots -= count
+    return requests
+
+
+def _runs(lfns: Sequence[str]) -> Iterator[Sequence[str]]:
+    """The LFNs in runs that each fit into one command."""
+    start = size = 0
+    for place, lfn in enumerate(lfns):
+        length = len(lfn.encode()) + len('"LF:,nodownload",') + 2
+        if place > start and size + length > _INPUT_BYTES:
+            yield lfns[start:place]
+            start, size = place, 0
+        size += length
+    yield lfns[start:]
 
 
 def _bytes_by_sites(
@@ -119,9 +163,23 @@ def _largest_remainder(count: int, weights: Mapping[str, float]) -> dict[str, in
     return shares
 
 
-def close_to(ses: Sequence[str]) -> Expression:
-    """The requirement to be close to one of these SEs, as the broker's regular expressions read it."""
-    return Expression("( " + " || ".join(f'member(other.CloseSE,"{se}")' for se in ses) + " )")
+def requirements(ses: Sequence[str], ces: Sequence[str] = ()) -> Expression | None:
+    """To be close to one of these SEs and in one of these CEs, as the broker's regular expressions read it.
+
+    They ignore ``&&``, ``||`` and brackets, take the SEs for alternatives and the CEs likewise, and drop
+    without a word what they do not know. So nothing is negated here: ``!member(…)`` means nothing where no
+    SE is wanted, and a site is left out by naming the others. Raises JdlError for a name they do not read.
+    """
+    terms = []
+    for names, readable, term in (
+        (ses, _READABLE_SE, 'member(other.CloseSE,"{}")'),
+        (ces, _READABLE_CE, 'other.CE == "{}"'),
+    ):
+        if unreadable := [name for name in names if not readable.fullmatch(name)]:
+            raise JdlError(f"Requirements: AliEn's broker does not read the name {unreadable[0]!r}")
+        if names:
+            terms.append(f"( {' || '.join(term.format(name) for name in names)} )")
+    return Expression(" && ".join(terms)) if terms else None
 
 
 def pilot_jdl(
@@ -129,62 +187,29 @@ def pilot_jdl(
     *,
     executable: str,
     tag: str,
-    arguments: str = "",
     input_files: Sequence[str] = (),
-    strategy: str = "production",
-    lfns: Sequence[str] = (),
     cores: int = 1,
     ttl: int = 6 * 3600,
     memory: str = "4GB",
     price: float = 1.0,
     packages: Sequence[str] = (),
 ) -> Jdl:
-    """The JDL of one request. ``executable`` and ``input_files`` are LFNs, ``ttl`` is in s.
+    """The JDL of one request: a master that AliEn splits into ``request.count`` pilots.
 
-    Strategy ``production`` asks for ``request.count`` pilots close to ``request.ses``; ``se`` splits over
-    ``lfns`` by where they are, into about that many. Nothing is saved as output. Raises JdlError.
+    ``executable`` and ``input_files`` are LFNs, ``ttl`` is in s. Nothing is saved as output. Raises JdlError.
     """
     jdl = Jdl({"Executable": executable, "JobTag": (f"comment:{tag}",)})
-    if arguments:
-        jdl["Arguments"] = arguments
     if input_files:
         jdl["InputFile"] = tuple(f"LF:{lfn.removeprefix('LF:')}" for lfn in input_files)
     if packages:
         jdl["Packages"] = tuple(packages)
     jdl.update({"TTL": ttl, "CPUCores": str(cores), "MemorySize": memory, "Price": float(price)})
-    if strategy == "production":
-        jdl["Split"] = f"production:1-{request.count}"
-        if request.ses:
-            jdl["Requirements"] = close_to(request.ses)
-    elif strategy == "se":
-        if not lfns:
-            raise JdlError(
-                'strategy "se" splits over the LFNs of a dataset, and there are none: use "production"'
-            )
-        jdl["Split"] = "se"
-        jdl["SplitMaxInputFileNumber"] = math.ceil(len(lfns) / max(request.count, 1))
-        jdl["InputData"] = tuple(f"LF:{lfn.removeprefix('LF:')},nodownload" for lfn in lfns)
+    if request.lfns:
+        jdl.update({"Split": "se", "SplitMaxInputFileNumber": 1})
+        jdl["InputData"] = tuple(f"LF:{lfn.removeprefix('LF:')},nodownload" for lfn in request.lfns)
     else:
-        raise JdlError(f'strategy is "production" or "se", not {strategy!r}')
+        jdl["Split"] = f"production:1-{request.count}"
+    required = requirements(request.ses, request.ces)
+    if required:
+        jdl["Requirements"] = required
     return jdl
-
-
-def pilot_requests(
-    requests: Sequence[PilotRequest], strategy: str, lfns: Sequence[str]
-) -> Iterator[tuple[PilotRequest, Sequence[str]]]:
-    """What to make a JDL of each, with its LFNs: a request as it is, or for ``se`` a run of all the LFNs.
-
-    One JDL of strategy ``se`` serves all requests together; it is cut only where a command would be too long.
-    """
-    if strategy != "se" or not lfns:
-        yield from ((request, lfns) for request in requests)
-        return
-    pilots = sum(request.count for request in requests)
-    start = size = 0
-    for place, lfn in enumerate([*lfns, ""]):
-        length = len(lfn.encode()) + len('"LF:,nodownload",') + 2
-        if place == len(lfns) or (place > start and size + length > _INPUT_BYTES):
-            some = lfns[start:place]
-            yield PilotRequest((), max(1, round(pilots * len(some) / len(lfns)))), some
-            start, size = place, 0
-        size += length

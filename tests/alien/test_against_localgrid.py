@@ -133,8 +133,8 @@ def test_a_split_job_is_submitted_followed_and_killed(grid: LocalGrid, alien: Al
     alien.upload(script, "bin/job.sh", mode="755")
     request = PilotRequest((grid.se_names[1],), 2)
     master = alien.submit(pilot_jdl(request, executable=f"{alien.home}bin/job.sh", tag="t"), "t")
-    assert eventually(lambda: [job.status for job in alien.ps([master], masters=True)] == ["RUNNING"] * 2)
-    jobs = alien.ps([master], masters=True)
+    assert eventually(lambda: [job.status for job in alien.subjobs([master])] == ["RUNNING"] * 2)
+    jobs = alien.subjobs([master])
     assert {job.site for job in jobs} == {"SITE2"}
     assert {job.master for job in jobs} == {master}
     assert [job.status for job in alien.ps([master])] == ["SPLIT"]
@@ -142,7 +142,7 @@ def test_a_split_job_is_submitted_followed_and_killed(grid: LocalGrid, alien: Al
     assert "RUNNING" in alien.masterjob(master)
     assert alien.jdl(jobs[0].id).text("JobTag").startswith("comment:t ")
     alien.kill([master])
-    assert eventually(lambda: all(job.is_final for job in alien.ps([master], masters=True)))
+    assert eventually(lambda: all(job.is_final for job in alien.subjobs([master])))
     alien.kill([master])  # dead already: fine
 
 

@@ -212,18 +212,18 @@ def test_ps_is_one_call_for_many_jobs(alien: Alien, central: Any, recorded: Any)
     assert jobs[2].master == 1888757066
 
 
-def test_ps_of_masters_brings_subjobs_and_masters_that_have_none(alien: Alien, central: Any) -> None:
-    rows = {
-        "-m": reply({"id": "11", "split": "1", "status": "RUNNING", "site ": "A::B::C"}),
-        "-j": reply({"id": "2", "split": "0", "status": "SPLITTING"}),
-    }
-    central.play = lambda command, options: rows[options[1]]
-    assert [(j.id, j.master, j.status) for j in alien.ps([1, 2], masters=True)] == [
-        (11, 1, "RUNNING"),
-        (2, 0, "SPLITTING"),
+def test_the_subjobs_of_many_masters_are_one_call(alien: Alien, central: Any) -> None:
+    central.play = lambda command, options: reply(
+        {"id ": "11", "split": "1", "status": "RUNNING", "site ": "A::B::C"},
+        {"id ": "21", "split": "2", "status": "QUANTUM", "site ": "A::B::C", "node": "wn"},
+    )
+    assert [(j.id, j.master, j.status, j.site, j.is_final) for j in alien.subjobs([1, 2])] == [
+        (11, 1, "RUNNING", "B", False),
+        (21, 2, "QUANTUM", "B", False),
     ]
-    assert [options[1:] for _, options in central.requests] == [["-m", "1,2"], ["-j", "2"]]
-    assert alien.ps([]) == []
+    assert central.requests == [("ps", ["-Fl", "-m", "1,2"])]
+    assert alien.ps([]) == alien.subjobs([]) == []
+    assert len(central.requests) == 1
 
 
 def test_trace_and_jdl(alien: Alien) -> None:

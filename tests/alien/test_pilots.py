@@ -8,10 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gridproof.alien.jdl import Expression, parse, production_range, render, validate
-from gridproof.alien.pilots import PilotRequest, pilot_jdl, pilot_requests, plan_pilots
+from gridproof.alien.jdl import Expression, Jdl, parse, production_range, render, validate
+from gridproof.alien.pilots import PilotRequest, pilot_jdl, plan_by_files, plan_pilots, requirements
 from gridproof.alien.wire import REQUEST_LIMIT
 from gridproof.errors import JdlError
+from gridproof.localgrid.requirements import read_requirements
 
 SITES = {f"Local::Site{n}::SE": f"Site{n}" for n in range(1, 6)}
 GB = 10**9
@@ -30,17 +31,16 @@ def by_site(requests: list[PilotRequest]) -> dict[str, int]:
     return {request.ses[0].split("::")[1] if request.ses else "": request.count for request in requests}
 
 
-@given(st.integers(1, 60), files_of, capacities, st.integers(1, 4))
-def test_all_workers_are_placed_and_no_site_is_overfilled_while_another_has_room(
-    workers: int, files: list[tuple[int, tuple[str, ...]]], capacity: dict[str, int], cores: int
+@given(st.integers(1, 60), files_of, capacities)
+def test_all_pilots_are_placed_and_no_site_is_overfilled_while_another_has_room(
+    pilots: int, files: list[tuple[int, tuple[str, ...]]], capacity: dict[str, int]
 ) -> None:
-    requests = plan_pilots(workers, files, SITES, capacity, cores)
-    pilots = -(-workers // cores)
+    requests = plan_pilots(pilots, files, SITES, capacity)
     assert sum(request.count for request in requests) == pilots
     assert all(request.count > 0 for request in requests)
     if 0 < pilots <= sum(capacity.values()):
         assert all(count <= capacity[site] for site, count in by_site(requests).items())
-    assert requests == plan_pilots(workers, files, SITES, capacity, cores)
+    assert requests == plan_pilots(pilots, files, SITES, capacity)
 
 
 @given(st.lists(st.integers(1, 10**6), min_size=1, max_size=5), st.integers(1, 200))
@@ -89,7 +89,7 @@ def test_more_than_the_grid_can_run_is_asked_for_all_the_same() -> None:
 
 def test_without_any_knowledge_pilots_go_anywhere() -> None:
     assert plan_pilots(5, [], {}, {}) == [PilotRequest((), 5)]
-    assert plan_pilots(5, [], {}, {"SiteX": 10}, cores=2) == [PilotRequest((), 3)]
+    assert plan_pilots(3, [], {}, {"SiteX": 10}) == [PilotRequest((), 3)]
 
 
 def test_all_ses_of_a_site_that_hold_data_are_named() -> None:
@@ -104,7 +104,6 @@ def test_a_production_jdl_asks_for_so_many_pilots_near_these_ses() -> None:
         request,
         executable="/x/pilot.sh",
         tag="session-1",
-        arguments="--join join.json",
         input_files=["/x/pilot.json"],
         cores=2,
         ttl=3600,
@@ -118,9 +117,6 @@ def test_a_production_jdl_asks_for_so_many_pilots_near_these_ses() -> None:
     assert jdl["Requirements"] == Expression(
         '( member(other.CloseSE,"A::B::C") || member(other.CloseSE,"A::B-T2::D") )'
     )
-    # as the broker reads it
-    pattern = r'member\(other.CloseSE,"([^:]*::[^:]*::[^:]*)"\)'
-    assert re.findall(pattern, jdl.text("Requirements")) == list(request.ses)
     assert (jdl["InputFile"], jdl["CPUCores"], jdl["TTL"]) == (("LF:/x/pilot.json",), "2", 3600)
     assert (jdl["JobTag"], jdl["Price"]) == (("comment:session-1",), 2.0)
     assert not any(key.lower().startswith("output") for key in jdl)
@@ -130,31 +126,77 @@ def test_pilots_for_anywhere_require_nothing() -> None:
     assert "Requirements" not in pilot_jdl(PilotRequest((), 1), executable="/x", tag="t")
 
 
-def test_the_split_over_storage_elements_lists_the_data_without_downloading_it() -> None:
-    lfns = [f"/d/{n}.root" for n in range(10)]
-    jdl = pilot_jdl(PilotRequest((), 4), executable="/x", tag="t", strategy="se", lfns=lfns)
+def broker(text: str, sites_of: dict[str, set[str]]) -> tuple[set[str], set[str]]:
+    """Sites and CEs ("" for none: any) as JAliEn's broker takes them from Requirements.
+
+    Written after ``TaskQueueUtils.extractJAParametersFromJDL``, independently of the embedded Grid's.
+    ``sites_of``: the sites that are close to an SE.
+    """
+    name = r"(\w+::[\w-]+::[\w+-]+)"
+    wanted = re.findall(rf'(?:^|[^!])member\(other.CloseSE,"{name}"\)', text)
+    unwanted = re.findall(rf'!member\(other.CloseSE,"{name}"\)', text)
+    sites = {site for se in wanted for site in sites_of[se]}
+    sites -= {site for se in unwanted for site in sites_of[se]}
+    return sites, set(re.findall(r'other.CE\s*==\s*"([^"]+)"', text))
+
+
+se_names = st.from_regex(r"\A[A-Za-z]{1,8}::[A-Za-z0-9_-]{1,8}::[A-Za-z0-9_-]{1,8}\Z")
+
+
+@given(st.lists(se_names, max_size=5, unique=True), st.lists(se_names, max_size=5, unique=True))
+def test_the_broker_reads_requirements_as_they_are_meant(ses: list[str], ces: list[str]) -> None:
+    request = PilotRequest(tuple(ses), 3, tuple(ces))
+    text = parse(render(pilot_jdl(request, executable="/x", tag="t"))).text("Requirements")
+    closeness = {se: {se, f"neighbour of {se}"} for se in ses}
+    assert broker(text, closeness) == (set().union(*closeness.values()), set(ces))
+    embedded = read_requirements(Jdl({"Requirements": Expression(text)} if text else {}))
+    assert embedded.close_ses == {se.upper() for se in ses}
+    assert embedded.ces == {ce.upper() for ce in ces}
+    assert not embedded.no_ses | embedded.no_ces
+
+
+def test_the_broker_still_reads_requirements_when_alien_has_added_its_own() -> None:
+    ours = requirements(["ALICE::CERN::EOS", "ALICE::FZK::SE"], ["ALICE::CERN::CE"])
+    text = f"{ours} && ( other.TTL > 600 ) && ( other.Price <= 1 ) && ( other.LocalDiskSpace > 0 )"
+    sites = {"ALICE::CERN::EOS": {"CERN"}, "ALICE::FZK::SE": {"FZK"}}
+    assert broker(text, sites) == ({"CERN", "FZK"}, {"ALICE::CERN::CE"})
+
+
+def test_a_name_that_the_broker_would_not_read_is_refused_and_no_plan_has_it() -> None:
+    for names in ((["A::B.C::D"],), (["no_se"],), ([], ['x"'])):
+        with pytest.raises(JdlError, match="does not read the name"):
+            requirements(*names)
+    assert plan_pilots(2, [(GB, ("A::B.C::D",))], {"A::B.C::D": "B.C"}, {"B.C": 2}) == [PilotRequest((), 2)]
+
+
+def test_the_split_by_storage_elements_names_a_file_for_each_pilot() -> None:
+    requests = plan_by_files(4, [(f"/d/{n}.root", (f"A::S{n % 2}::SE",)) for n in range(10)])
+    assert [(r.count, len(r.lfns)) for r in requests] == [(4, 4)]
+    assert sorted(int(lfn[3]) % 2 for lfn in requests[0].lfns) == [0, 0, 1, 1]  # both sites alike
+    jdl = pilot_jdl(requests[0], executable="/x", tag="t")
     validate(jdl)
-    assert jdl["Split"] == "se"
-    assert jdl["SplitMaxInputFileNumber"] == 3
-    assert jdl.strings("InputData")[0] == "LF:/d/0.root,nodownload"
+    assert (jdl["Split"], jdl["SplitMaxInputFileNumber"]) == ("se", 1)
+    assert jdl.strings("InputData") == tuple(f"LF:{lfn},nodownload" for lfn in requests[0].lfns)
 
 
-def test_a_strategy_must_be_known_and_possible() -> None:
+@given(st.integers(1, 40), st.lists(st.sampled_from("abcdefgh"), min_size=1, max_size=30))
+def test_every_pilot_has_a_file_and_no_jdl_names_one_twice(pilots: int, names: list[str]) -> None:
+    requests = plan_by_files(pilots, [(f"/d/{name}", ()) for name in names])
+    assert sum(request.count for request in requests) == pilots
+    assert all(len(set(request.lfns)) == request.count for request in requests)
+    assert len(requests) == -(-pilots // len(set(names)))
+
+
+def test_a_split_is_cut_at_the_limit_of_a_command() -> None:
+    many = [(f"/alice/data/2026/run/{n:06}/AliESDs.root", ()) for n in range(20_000)]
+    requests = plan_by_files(10_000, many)
+    assert sum(request.count for request in requests) == 10_000
+    assert len({lfn for request in requests for lfn in request.lfns}) == 10_000
+    assert 2 < len(requests) < 10
+    for request in requests:
+        assert len(render(pilot_jdl(request, executable="/x", tag="t"))) * 1.1 < REQUEST_LIMIT
+
+
+def test_a_split_by_storage_elements_needs_files() -> None:
     with pytest.raises(JdlError, match="there are none"):
-        pilot_jdl(PilotRequest((), 4), executable="/x", tag="t", strategy="se")
-    with pytest.raises(JdlError, match="not 'best'"):
-        pilot_jdl(PilotRequest((), 4), executable="/x", tag="t", strategy="best")
-
-
-def test_one_split_serves_all_requests_and_is_cut_only_at_the_commands_limit() -> None:
-    requests = [PilotRequest(("A::B::C",), 4), PilotRequest(("A::D::E",), 6)]
-    assert list(pilot_requests(requests, "production", ["/a"])) == [(r, ["/a"]) for r in requests]
-    few = [f"/d/{n}.root" for n in range(10)]
-    assert list(pilot_requests(requests, "se", few)) == [(PilotRequest((), 10), few)]
-    many = [f"/alice/data/2026/run/{n:06}/AliESDs.root" for n in range(20_000)]
-    cut = list(pilot_requests(requests, "se", many))
-    assert [lfn for _, lfns in cut for lfn in lfns] == many
-    assert len(cut) > 5
-    for request, lfns in cut:
-        text = render(pilot_jdl(request, executable="/x", tag="t", strategy="se", lfns=lfns))
-        assert len(text) * 1.1 < REQUEST_LIMIT
+        plan_by_files(4, [])

@@ -5,10 +5,12 @@ import subprocess
 import sys
 import time
 
+import asyncssh
 import psutil
 import pytest
 
 import gridproof
+from gridproof import opening
 from gridproof.errors import ConfigError, NotEnoughWorkers, SessionError
 
 GONE_WITHIN = 30.0
@@ -100,8 +102,21 @@ def half_of_the_grid(world):
 
 
 def test_pilots_that_do_not_register_in_time_are_named(world, half_of_the_grid):
-    with pytest.raises(NotEnoughWorkers, match=r"(?s)of 6 workers.*pilot \d+: WAITING"):
+    with pytest.raises(NotEnoughWorkers, match=r"(?s)of 6 workers.*pilots? WAITING \(jobs? \d+"):
         gridproof.open(world.grid, workers=6, timeout=3)
+
+
+def test_an_opening_ends_at_once_when_all_pilots_fail_and_says_why(world, monkeypatch):
+    join = opening._join
+
+    def with_a_void_key(link):
+        key = asyncssh.generate_private_key("ssh-ed25519").export_private_key().decode()
+        return {**join(link), "join_key": key}
+
+    monkeypatch.setattr(opening, "_join", with_a_void_key)
+    with pytest.raises(NotEnoughWorkers, match=r"(?s)no pilot is left.*pilots? at SITE\d ended") as caught:
+        gridproof.open(world.grid, workers=3, timeout=300)
+    assert caught.value.pilots
 
 
 def test_late_workers_join_a_running_query(world, half_of_the_grid):
