@@ -100,7 +100,7 @@ class Jdl(MutableMapping[str, Value]):
         if key not in self:
             return default
         text = self.text(key).strip()
-        if not _FLOAT.fullmatch(text):
+        if not _FLOAT.fullmatch(text) or not math.isfinite(float(text)):
             raise JdlError(f"{key} must be a number, not {text!r}")
         return float(text)
 
@@ -319,7 +319,7 @@ class _Parser:
         return _ARGUMENT.sub(argument, text)
 
 
-_PRODUCTION = re.compile(r"production:([0-9]+)-([0-9]+)", re.IGNORECASE)
+_PRODUCTION = re.compile(r"production:([0-9]{1,9})-([0-9]{1,9})", re.IGNORECASE)
 _MEMORY = re.compile(r"[0-9]+(\.[0-9]+)?\s*([KMGT]i?)?B?", re.IGNORECASE)
 _SPLITS = ("se", "file", "directory", "parentdirectory", "production:1-N")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 
 from gridproof.alien.jdl import Expression, Jdl, parse, production_range, render, validate
 from gridproof.errors import JdlError
+from gridproof.localgrid.requirements import read_requirements
 
 PILOT = """
 # a pilot
@@ -165,6 +167,25 @@ def test_numbers_beyond_what_jalien_can_hold() -> None:
     assert (jdl["C"], jdl["D"], jdl["E"]) == (-(2**63), 12, Expression("1e999"))
     with pytest.raises(JdlError, match="64 bits"):
         jdl["A"] = 2**63
+
+
+keyed = st.tuples(
+    st.sampled_from(
+        ["TTL", "Price", "Split", "CPUCores", "MemorySize", "InputData", "Requirements", "Priority"]
+    ),
+    st.sampled_from(
+        ["1e999", "-5", "0.5", "9" * 5000, '"x"', '"production:1-3"', f'"production:1-{"9" * 5000}"']
+        + ['"se"', "{}", '{"LF:/a"}', '"8GB"', "other.TTL > 5", '"-1e400"', "(other.CE)"]
+    ),
+)
+
+
+@given(st.lists(keyed, max_size=4, unique_by=lambda one: one[0]))
+def test_whatever_is_in_a_jdl_it_is_valid_or_refused(content: list[tuple[str, str]]) -> None:
+    jdl = parse('Executable = "x";' + "".join(f"{key} = {value};" for key, value in content))
+    for check in (validate, production_range, read_requirements):
+        with contextlib.suppress(JdlError):
+            check(jdl)
 
 
 def test_a_template_keeps_its_arguments() -> None:
