@@ -152,7 +152,8 @@ class PilotWatch:
     def _perhaps_end(self, pilot: _Pilot, now: float) -> None:
         phase = pilot.job.phase
         given_up = phase is Phase.RETRIED and now - pilot.since >= RETRY_PATIENCE
-        if pilot.ended or not (phase.final or given_up):
+        to_split = pilot.job.id in self._masters and _is_split(pilot.job)
+        if pilot.ended or to_split or not (phase.final or given_up):
             return
         came = bool(self._own_payloads(pilot))
         pilot.ended = True
@@ -281,17 +282,22 @@ class PilotWatch:
 
 
 def last_words(trace: Sequence[str]) -> str:
-    """What a job's trace says of its end: the pilot's own last words, else errors, else its last lines."""
+    """What a job's trace says of its end: the pilot's own last words, else errors, else its last lines.
+
+    Of a payload that was started these are the lines since then.
+    """
     lines = [(found[1], found[2]) if (found := _TRACE_LINE.fullmatch(line)) else ("", line) for line in trace]
     told = [(tag, text) for tag, text in lines if tag not in _BOOKKEEPING and text.strip()]
     ours = [text.partition(_OURS)[2] for _, text in told if _OURS in text]
     errors = [text for tag, text in told if tag == "error"]
-    others = [text for _, text in told if not text.startswith(_ROUTINE)]
+    started = [place for place, (_, text) in enumerate(told) if text.startswith("Starting execution")]
+    since = told[started[-1] + 1 :] if started else told
+    others = [text for _, text in since if not text.startswith(_ROUTINE)]
     return " | ".join(text.strip() for text in (ours[-2:] or errors[-3:] or others[-3:]))
 
 
 def _is_split(job: Job) -> bool:
-    return job.phase in (Phase.SPLIT, Phase.DONE, Phase.KILLED)
+    return job.phase in (Phase.SPLIT, Phase.DONE)
 
 
 def _pilots(count: int) -> str:

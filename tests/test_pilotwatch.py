@@ -129,6 +129,26 @@ def test_a_master_that_could_not_be_split_stands_for_its_pilots() -> None:
     assert watch.over()
 
 
+def test_a_master_that_is_done_before_it_is_asked_for_says_nothing_of_its_pilots() -> None:
+    watch = PilotWatch()
+    watch.sent(MASTER, 2, 0.0)
+    watch.saw([Job(MASTER, 0, "DONE")], 1.0)
+    assert not watch.over()
+    assert watch.samples() == []
+    assert watch.next_question() == ("subjobs", [MASTER])
+    watch.saw([job(1, "ERROR_E"), job(2, "ERROR_E")], 2.0)
+    assert watch.over()
+    assert lines(watch) == ["2 pilots at CERN ended in ERROR_E (jobs 1, 2)"]
+
+
+def test_a_master_that_was_killed_before_it_was_split_is_over() -> None:
+    watch = PilotWatch()
+    watch.sent(MASTER, 2, 0.0)
+    watch.saw([Job(MASTER, 0, "KILLED")], 1.0)
+    assert watch.over()
+    assert lines(watch) == ["2 pilots ended in KILLED (job 100)"]
+
+
 def test_jobs_of_another_process_are_taken_over() -> None:
     watch = PilotWatch()
     watch.adopted([MASTER, MASTER])
@@ -197,6 +217,7 @@ def test_the_last_words_are_the_pilots_own_else_errors_else_what_came_last() -> 
     assert last_words([error, other, state]) == "disk full"
     assert last_words([exit_code, other, state]) == "Warning: executable exit code was 83"
     assert last_words(["no stamp", ""]) == "no stamp"
+    assert last_words([other, "[trace     ]: Starting execution, pid 5", state]) == ""
     assert last_words([]) == ""
 
 

@@ -32,7 +32,7 @@ class PilotRequest:
     def __str__(self) -> str:
         pilots = f"{self.count} pilot{'s' if self.count > 1 else ''}"
         if self.lfns:
-            return f"{pilots}, each close to one of {self.lfns[0]} … {self.lfns[-1]}"
+            return f"{pilots}, one close to each file of InputData"
         return f"{pilots} close to {', '.join(self.ses)}" if self.ses else f"{pilots} anywhere"
 
 
