@@ -33,11 +33,12 @@ _PING_TIMEOUT = 5.0
 _RETRY_DELAYS = (0.0, 1.0, 4.0)  # s before a repeatable command goes over a new connection
 _EXPIRES_SOON = timedelta(hours=12)
 
-# Commands that change nothing, or that come to the same when they come twice.
+# Commands that change nothing, or that come to the same when they come twice (leave to write that is not used
+# expires by itself).
 _REPEATABLE = {
-    *("cat", "cd", "commandlist", "find", "kill", "listCEs", "listFilesFromCollection", "listSEDistance"),
-    *("listSEs", "ls", "masterjob", "mkdir", "packages", "ping", "ps", "pwd", "stat", "toXml", "token"),
-    *("type", "version", "whereis", "whoami"),
+    *("access", "cat", "cd", "commandlist", "find", "kill", "listCEs", "listFilesFromCollection"),
+    *("listSEDistance", "listSEs", "ls", "masterjob", "mkdir", "packages", "ping", "ps", "pwd", "stat"),
+    *("toXml", "token", "type", "version", "whereis", "whoami"),
 }
 
 # s, the last in ms. The kernel finds out within a minute that the other side is no longer there, and what it
@@ -107,9 +108,8 @@ class Wire:
         WireError if it cannot be reached.
         """
         request = _request(name, options)
-        repeatable = name in _REPEATABLE or (name == "access" and "read" in options)
         with self._lock:
-            answer = self._ask(name, request) if repeatable else self._ask_once(name, request)
+            answer = self._ask(name, request) if name in _REPEATABLE else self._ask_once(name, request)
             _check(name, options, answer)
             if name == "cd":
                 self._directory = answer.metadata.get("currentdir", "")
