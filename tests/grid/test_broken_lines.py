@@ -67,10 +67,10 @@ def test_a_session_opens_and_ends_though_the_connection_breaks_all_the_time(worl
     with contextlib.closing(line), monkeypatch.context() as detour:
         detour.setitem(grid._environment, "ALIENPY_JCENTRAL_PORT", str(line.port))
         with gridproof.open(grid, workers=2) as session:
-            masters = session._pilots._masters
+            masters = list(session._pilots._watch.masters)
     assert line.cuts >= 5
     assert submissions(grid) - before == len(masters) == 1
     with Alien.connect(environment) as alien:
-        jobs = alien.ps(masters, masters=True)
+        jobs = alien.subjobs(masters)
     assert len(jobs) == 2
     assert all(job.is_final for job in jobs)
