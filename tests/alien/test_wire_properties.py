@@ -15,7 +15,6 @@ from websockets.exceptions import ConnectionClosedError, WebSocketException
 
 from gridproof.alien.client import Alien
 from gridproof.alien.jdl import Jdl, parse
-from gridproof.alien.jobs import FINAL_STATES
 from gridproof.alien.websocket import WebSocket
 from gridproof.alien.wire import Wire, decode
 from gridproof.errors import AlienError, AnswerLost, CommandError, WireError
@@ -76,7 +75,7 @@ class Service:
         ], 0
 
     def is_final(self, id: int) -> bool:
-        return self.jobs[id][1] in FINAL_STATES
+        return self.jobs[id][1] == "KILLED"
 
     def kill(self, options: list[str]) -> Any:
         rows = []
