@@ -35,10 +35,16 @@ class Planner:
         """A planner for a dataset (None: no matter where), by two calls.
 
         Raises:
-            ConfigError: there is no such strategy.
+            ConfigError: there is no such strategy, or no computing element takes jobs that last so long.
             AlienError: the Grid does not answer.
         """
-        ces = tuple(ce for ce in alien.list_ces() if ce.status == "open" and ce.max_running > 0)
+        running = [ce for ce in alien.list_ces() if ce.status == "open" and ce.max_running > 0]
+        ces = tuple(ce for ce in running if not ce.ttl or ce.ttl > config.ttl)
+        if running and not ces:
+            raise ConfigError(
+                f"pilots, ttl: no computing element has slots of more than {config.ttl} s, "
+                f"the longest are of {max(ce.ttl for ce in running)} s; pilots must ask for less"
+            )
         ses = tuple(se.name for se in alien.list_ses())
         return cls(config, ces, ses, tuple(dataset.files) if dataset else ())
 

@@ -55,6 +55,28 @@ def test_a_strategy_must_be_known() -> None:
         planner("best")
 
 
+class Sites:
+    """A Grid that knows its computing elements."""
+
+    def __init__(self, *ttls: int) -> None:
+        self.ttls = ttls
+
+    def list_ces(self) -> list[ComputingElement]:
+        numbered = list(zip(CES, self.ttls, strict=False))
+        ces = [ComputingElement(ce, "open", 100, 10, ttl, site_of(ce)) for ce, ttl in numbered]
+        return [*ces, ComputingElement("UNASSIGNED::SITE", "open", 0, 0, 86_400, "SITE")]
+
+    def list_ses(self) -> list[object]:
+        return []
+
+
+def test_elements_whose_slots_are_too_short_do_not_count() -> None:
+    config = PilotConfig(ttl=21_600)
+    assert Planner.ask(Sites(3600, 0, 87_000), None, config).capacity == 200  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="more than 21600 s, the longest are of 7200 s"):
+        Planner.ask(Sites(3600, 7200), None, config)  # type: ignore[arg-type]
+
+
 def test_the_command_prints_jdls_that_can_be_read_and_asks_no_grid_for_given_ses(monkeypatch) -> None:
     monkeypatch.setenv("X509_USER_CERT", "/nowhere")
     run = CliRunner().invoke(cli, ["jdl", "--workers", "20", "--se", SES[0], "--se", SES[1]])
