@@ -22,7 +22,7 @@ def describe(environ: Mapping[str, str], now: datetime) -> Iterator[str]:
 
     Raises CredentialError, after these lines, if neither can be used.
     """
-    used = ""
+    usable = False
     for what, own in (("token", token(environ)), ("user certificate", user_certificate(environ))):
         yield f"{what}: {own.cert}"
         try:
@@ -34,12 +34,12 @@ def describe(environ: Mapping[str, str], now: datetime) -> Iterator[str]:
         except CredentialError as error:
             yield f"  unusable  {error}"
         else:
-            yield f"  usable    {'if need be' if used else 'and used'}, for {_span(own.expires - now)} yet"
-            used = used or what
-    if not used:
+            order = ", but the token goes first" if usable else ""
+            yield f"  usable    for {_span(own.expires - now)}{order}"
+            usable = True
+    if not usable:
         raise CredentialError(
-            "there is no usable token and no usable certificate; with the latter, 'gridproof token --renew' "
-            "gets the former"
+            "neither can be used; with a certificate in its place 'gridproof token --renew' gets a token"
         )
 
 

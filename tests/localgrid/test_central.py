@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import datetime
 import json
+import select
 import ssl
 from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
@@ -14,7 +15,9 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from websockets.asyncio.client import ClientConnection, connect
 
+from gridproof.alien.credentials import Credentials
 from gridproof.alien.jdl import parse
+from gridproof.alien.wire import Wire
 from gridproof.localgrid import central
 from gridproof.localgrid.caller import Caller
 from gridproof.localgrid.catalogue import Catalogue
@@ -42,17 +45,21 @@ def core(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Core]:
     core.close()
 
 
+def credentials(core: Core) -> Credentials:
+    issued = core.authority.issue(user_subject("gridproof"), NOW, datetime.timedelta(days=1))
+    write_private(core.root / "cert.pem", issued.cert)
+    write_private(core.root / "key.pem", issued.key)
+    return Credentials(core.root / "cert.pem", core.root / "key.pem", core.authority.cert_path)
+
+
 def converse(
     core: Core, use: Callable[[ClientConnection], Awaitable[Any]], **arguments: Any
 ) -> tuple[Any, int | None]:
     """What came of it, and the code with which the connection was closed."""
-    root = core.root
-    issued = core.authority.issue(user_subject("gridproof"), NOW, datetime.timedelta(hours=1))
-    write_private(root / "cert.pem", issued.cert)
-    write_private(root / "key.pem", issued.key)
-    context = ssl.create_default_context(cafile=core.authority.cert_path)
+    root, own = core.root, credentials(core)
+    context = ssl.create_default_context(cafile=own.ca)
     context.check_hostname = False
-    context.load_cert_chain(root / "cert.pem", root / "key.pem")
+    context.load_cert_chain(own.cert, own.key)
 
     async def run() -> tuple[Any, int | None]:
         core.port = 0
@@ -68,6 +75,27 @@ def converse(
 
 def test_an_idle_connection_is_closed_with_1013(core: Core) -> None:
     assert converse(core, ClientConnection.wait_closed, idle_limit=0.1) == (None, 1013)
+
+
+def test_the_client_outlives_the_closing_of_idle_connections(core: Core) -> None:
+    def use(port: int) -> list[str]:
+        wire = Wire("127.0.0.1", port, credentials(core))
+        answers = []
+        for command, *options in (("mkdir", HOME + "a"), ("touch", HOME + "b"), ("ls", HOME)):
+            answers = [row["name"] for row in wire.command(command, *options).results]
+            assert wire._connection is not None
+            assert select.select([wire._connection._socket], [], [], 10)[0]  # the service says goodbye
+        wire.close()
+        return answers
+
+    async def run() -> list[str]:
+        core.port = 0
+        service = CentralService(core, core.root, idle_limit=0.1)
+        names = await asyncio.to_thread(use, await service.start())
+        await service.stop()
+        return names
+
+    assert asyncio.run(run()) == ["a", "b"]
 
 
 def test_a_connection_is_closed_after_two_days_though_it_is_used(
