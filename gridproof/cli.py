@@ -14,6 +14,7 @@ from .errors import GridproofError
 
 _ELSEWHERE = {
     "grid": ("gridproof.localgrid.commands", "grid"),
+    "pilot": ("gridproof.pilot.command", "pilot"),
     "simulate": ("gridproof.simulate.command", "simulate"),
 }
 

@@ -43,7 +43,8 @@ class PilotConfig:
 
     ``strategy``: ``production`` (so many pilots per set of SEs) or ``se`` (AliEn splits: each pilot goes to
     where one file of the dataset is).
-    ``python``: the interpreter on the worker node that has gridproof.
+    ``python``: the interpreter on the worker node that is tried first; ``bundle``: what 'gridproof pilot
+    bundle' made, for pilots to bring along ("": the node has gridproof).
     ``memory`` is the job's, ``worker_memory`` what one worker may use ("": an equal share of the job's).
     """
 
@@ -54,6 +55,7 @@ class PilotConfig:
     price: float = 1.0
     packages: tuple[str, ...] = ()
     python: str = "python3"
+    bundle: str = ""
     orphan_limit: float = 300.0
     worker_memory: str = ""
 

@@ -143,7 +143,9 @@ def _check_name(grid: object) -> None:
 def _embedded(
     environ: Mapping[str, str], proxy: Endpoint, config: Config, *, standing: bool = False
 ) -> Place:
-    pilots = replace(config.pilots, python=sys.executable, orphan_limit=LOCAL_ORPHAN_LIMIT)
+    pilots = replace(config.pilots, orphan_limit=LOCAL_ORPHAN_LIMIT)
+    if not pilots.bundle:
+        pilots = replace(pilots, python=sys.executable)
     return Place(
         {**os.environ, **environ},
         proxy,

@@ -14,7 +14,10 @@ from .alien import Alien, Jdl, PilotRequest, pilot_jdl
 from .alien.jdl import render
 from .config import PilotConfig
 from .errors import AlienError, CredentialError
+from .pilot.bundle import Bundle
+from .pilot.start import script as start_script
 from .pilotwatch import PilotWatch
+from .proxy.protocol import Versions
 from .proxy.records import PilotRecord
 
 if TYPE_CHECKING:
@@ -40,25 +43,32 @@ class PilotJobs:
         self._interval = POLL_SECONDS[0]
         self._trouble = ""
 
-    def submit(self, requests: Sequence[PilotRequest], join: Mapping[str, Any]) -> None:
+    def submit(self, requests: Sequence[PilotRequest], join: Mapping[str, Any], versions: Versions) -> None:
         """Upload the pilots' sandbox and submit one JDL per request.
 
         ``join`` is the pilot's configuration with its join key; it is stored readable by the owner alone.
+        ``versions`` are the session's, which pilots must have too.
         """
-        self._input_files = self._upload_sandbox(join)
+        self._input_files = self._upload_sandbox(join, versions)
         self._submit(requests, instead=False)
 
-    def _upload_sandbox(self, join: Mapping[str, Any]) -> Sequence[str]:
+    def _upload_sandbox(self, join: Mapping[str, Any], versions: Versions) -> Sequence[str]:
         """Put what every pilot starts from into the catalogue; returns the LFNs beside its executable."""
+        inputs = [f"{self._directory}/pilot.json"]
+        bundle = None
+        if self._config.bundle:
+            bundle = Bundle.open(Path(self._config.bundle).expanduser())
+            bundle.manifest.check(versions)
+            inputs.append(bundle.upload(self._alien))
         self._alien.mkdir(self._directory)
         with TemporaryDirectory(prefix="gridproof-") as directory:
             script, settings = Path(directory) / "pilot.sh", Path(directory) / "pilot.json"
-            script.write_text(f'#!/bin/sh\nexec "{self._config.python}" -m gridproof.pilot pilot.json\n')
+            script.write_text(start_script(self._config.python, versions, bundle))
             settings.touch(0o600)
             settings.write_text(json.dumps(dict(join)))
             self._alien.upload(script, f"{self._directory}/pilot.sh", mode="755")
             self._alien.upload(settings, f"{self._directory}/pilot.json", mode="600")
-        return (f"{self._directory}/pilot.json",)
+        return inputs
 
     def _submit(self, requests: Sequence[PilotRequest], *, instead: bool) -> None:
         for request in requests:

@@ -18,6 +18,7 @@ from typing import Any
 from gridproof.localgrid import jobstates as state
 from gridproof.localgrid.catalogue import Booking, CatalogueError
 from gridproof.localgrid.core import USERS, Core
+from gridproof.localgrid.packages import PackageMissing
 from gridproof.localgrid.sandbox import Output, Sandbox, outputs
 from gridproof.localgrid.sites import Site, by_distance
 from gridproof.localgrid.taskqueue import IllegalTransition, Job
@@ -84,7 +85,9 @@ class SlotAgent:
             f" real {report['real']:.2f}, user {report['user']:.2f}, sys {report['sys']:.2f}",
             "proc",
         )
-        self._judge(sandbox, report)
+        if said := sandbox.own_trace():
+            core.trace(job.id, said)
+        self._judge(report)
         core.move(job, state.SAVING)
         await self._save_outputs(sandbox)
         core.move(job, state.DONE)
@@ -101,6 +104,10 @@ class SlotAgent:
 
     async def _run_payload(self, sandbox: Sandbox) -> dict[str, Any]:
         core, job = self._core, sandbox.job
+        try:
+            environment = sandbox.environment(core)
+        except PackageMissing as missing:
+            raise Failed(state.ERROR_IB, f"Error setting the environment for {missing}") from None
         process = await asyncio.create_subprocess_exec(
             sys.executable,
             *("-I", "-S", str(_WRAPPER), str(sandbox.executable), *sandbox.arguments),
@@ -108,7 +115,7 @@ class SlotAgent:
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.DEVNULL,
             cwd=sandbox.path,
-            env=sandbox.environment(core),
+            env=environment,
             start_new_session=True,
         )
         assert process.stdin
@@ -139,17 +146,17 @@ class SlotAgent:
         report: dict[str, Any] = json.loads(said)
         return report
 
-    def _judge(self, sandbox: Sandbox, report: dict[str, Any]) -> None:
+    def _judge(self, report: dict[str, Any]) -> None:
         if not (report["code"] or report["signal"]):
             return
         if report["error"]:
-            how = f"could not be run: {report['error']}"
+            how = f"Failed to start execution of payload: {report['error']}"
         elif report["signal"]:
-            how = f"was ended by signal {report['signal']} ({signal.Signals(report['signal']).name})"
+            number = report["signal"]
+            how = f"Warning: executable exit code was {128 + number} ({signal.Signals(number).name})"
         else:
-            how = f"exited with code {report['code']}"
-        tails = [sandbox.tail("stdout"), sandbox.tail("stderr")]
-        raise Failed(state.ERROR_E, "\n".join([*(t for t in tails if t), f"The payload {how}"]))
+            how = f"Warning: executable exit code was {report['code']}"
+        raise Failed(state.ERROR_E, how)
 
     async def _save_outputs(self, sandbox: Sandbox) -> None:
         wanted, missing = outputs(sandbox, USERS[sandbox.job.owner])

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gridproof.alien.jdl import Jdl
+from gridproof.localgrid import packages
 from gridproof.localgrid.catalogue import READ
 from gridproof.localgrid.certificates import job_subject, write_private
 from gridproof.localgrid.core import Core, utc_now
@@ -17,7 +18,7 @@ from gridproof.localgrid.splitting import input_lfn
 from gridproof.localgrid.taskqueue import TTL_GRACE, Job
 from gridproof.localgrid.transfer import CopyFailed, Source
 
-_TAIL_LINES, _TAIL_BYTES = 20, 8192
+_TRACE_BYTES = 1 << 16
 DEFAULT_REPLICAS = 2
 
 
@@ -52,7 +53,7 @@ class Sandbox:
         write_private(token / "tokenkey.pem", issued.key)
 
     def environment(self, core: Core) -> dict[str, str]:
-        """What JAliEn gives a payload."""
+        """What JAliEn gives a payload. Raises PackageMissing."""
         job = self.job
         variables = {
             f"ALIEN_JDL_{key.upper()}": self.jdl.text(key) for key in self.jdl.strings("JDLVariables")
@@ -72,6 +73,7 @@ class Sandbox:
             "HOME": str(self.path),
             "TMPDIR": str(self.path),
             "PATH": "/usr/local/bin:/usr/bin:/bin",
+            **packages.environment(self.jdl.strings("Packages"), core.root / "packages"),
         }
 
     def sources(self, core: Core) -> list[Source]:
@@ -90,15 +92,13 @@ class Sandbox:
         urls = tuple(url for _, url in replicas)
         return Source(entry.lfn, urls, entry.size, entry.md5, self.path / posixpath.basename(entry.lfn))
 
-    def tail(self, name: str) -> str:
-        """The last lines of a file of the payload."""
-        path = self.path / name
+    def own_trace(self) -> str:
+        """What the payload wants to have in the job's trace; its standard output never comes there."""
+        path = self.path / ".alienValidation.trace"
         if not path.is_file():
             return ""
         with path.open("rb") as file:
-            file.seek(max(0, path.stat().st_size - _TAIL_BYTES))
-            lines = file.read().decode(errors="replace").splitlines()
-        return "\n".join(f"{name}: {line}" for line in lines[-_TAIL_LINES:])
+            return file.read(_TRACE_BYTES).decode(errors="replace").strip()
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ from gridproof.localgrid.caller import Caller, Verb
 from gridproof.localgrid.certificates import token_subject
 from gridproof.localgrid.core import Core, utc_now
 from gridproof.localgrid.jobstates import ON_NODE
+from gridproof.localgrid.packages import available
 from gridproof.localgrid.sites import JOB_TTL_LIMIT, distance, find_site
 
 TOKEN_DAYS = 31
@@ -200,8 +201,8 @@ def uptime(core: Core, caller: Caller, arguments: Sequence[str]) -> Answer:  # n
 
 
 def packages(core: Core, caller: Caller, arguments: Sequence[str]) -> Answer:  # noqa: ARG001
-    """There are none."""
-    return Answer()
+    """All that a JDL may name."""
+    return Answer([{"packages": name} for name in sorted(available())])
 
 
 def set_site(core: Core, caller: Caller, arguments: Sequence[str]) -> Answer:

@@ -14,16 +14,19 @@ import setproctitle
 
 from gridproof.errors import GridproofError
 from gridproof.pilot.config import Job, PilotConfig, job_of, read_config
+from gridproof.pilot.trace import trace
 from gridproof.proxy.children import Child
 
 
-async def pilot(config: PilotConfig, job: Job) -> str:
-    """Be a pilot until its end; returns why it ended."""
+async def pilot(config: PilotConfig, job: Job) -> int:
+    """Be a pilot until its end; returns the exit code."""
     # Its imports take longest: it starts before this process does its own.
     forkserver = await _start_forkserver()
     from gridproof.pilot.agent import Agent
 
-    return await Agent(config, job, forkserver, _start_forkserver).run()
+    agent = Agent(config, job, forkserver, _start_forkserver)
+    await agent.run()
+    return agent.exit_code
 
 
 async def _start_forkserver() -> Child:
@@ -38,15 +41,14 @@ def main() -> int:
     try:
         config = read_config(Path(sys.argv[1]))
     except GridproofError as error:
-        print(f"gridproof pilot: {error}", file=sys.stderr)
+        trace(str(error))
         return 2
     job = job_of(os.environ)
     setproctitle.setproctitle(f"gridproof pilot {job.site}")
     os.environ.setdefault("LOGNAME", "gridproof")  # asyncssh asks for it, and a job may have no name
     # XRootD asks the name server for every address of the machine when it starts, which can take long.
     os.environ.setdefault("RES_OPTIONS", "use-vc timeout:1 attempts:1")
-    asyncio.run(pilot(config, job))
-    return 0
+    return asyncio.run(pilot(config, job))
 
 
 if __name__ == "__main__":

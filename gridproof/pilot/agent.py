@@ -11,7 +11,6 @@ import random
 import secrets
 import shutil
 import signal
-import sys
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
@@ -21,9 +20,10 @@ from typing import Any
 
 import asyncssh
 
-from gridproof.errors import ProxyError
+from gridproof.errors import GridproofError, ProxyError
 from gridproof.pilot import nodexrootd
 from gridproof.pilot.config import Job, PilotConfig
+from gridproof.pilot.trace import trace
 from gridproof.pilot.workers import Workers
 from gridproof.proxy.channel import ControlChannel
 from gridproof.proxy.children import Child
@@ -44,6 +44,11 @@ from gridproof.proxy.protocol import (
     message,
     pilot_order,
 )
+
+#: Exit code of a pilot that cannot run workers on its node, or has failed in another way of its own.
+BROKEN = 85
+#: Exit code of a pilot that has not once reached the ProxyServer.
+UNREACHED = 86
 
 
 @dataclass(frozen=True)
@@ -73,7 +78,7 @@ class _Control(ControlChannel, asyncssh.SSHClientSession[bytes]):
 
 
 class Agent:
-    """One pilot; `run` returns when it has ended, with nothing left behind."""
+    """One pilot; `run` returns when it has ended, with nothing left behind; ``exit_code`` then says how."""
 
     def __init__(
         self,
@@ -83,6 +88,7 @@ class Agent:
         start_forkserver: Callable[[], Awaitable[Child]],
         timing: Timing | None = None,
     ) -> None:
+        self.exit_code = 0
         work = Path.cwd()
         self._config = config
         self._job = job
@@ -109,9 +115,10 @@ class Agent:
         self._control: _Control | None = None
         self._tasks: set[asyncio.Task[None]] = set()
 
-    def end(self, reason: str) -> None:
+    def end(self, reason: str, exit_code: int = 0) -> None:
         """Begin to end; the first reason counts."""
         if not self._ending.done():
+            self.exit_code = exit_code
             self._ending.set_result(reason)
 
     async def run(self) -> str:
@@ -138,7 +145,8 @@ class Agent:
     def _done(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()):
-            self.end(f"{type(error).__name__}: {error}")
+            named = "" if isinstance(error, GridproofError) else f"{type(error).__name__}: "
+            self.end(f"{named}{error}", BROKEN)
 
     async def _finish(self, reason: str) -> None:
         trace(f"ends: {reason}")
@@ -172,7 +180,7 @@ class Agent:
             trace(f"the forkserver has {threads} threads; forking it is not safe")
         self._ready = Ready(versions, self._xrootd.port if self._xrootd else 0)
         self._tell(self._ready)
-        self.end(await self._workers.follow())
+        self.end(await self._workers.follow(), BROKEN)
 
     async def _start_xrootd(self) -> None:
         try:
@@ -195,6 +203,7 @@ class Agent:
         """Dial, serve, and dial again, until the ProxyServer has stayed away for too long."""
         orphaned = time.monotonic() + self._config.orphan_limit
         delay = self._timing.backoff
+        reached = False
         while True:
             try:
                 await asyncio.wait_for(self._connect(), self._timing.dial)
@@ -204,12 +213,15 @@ class Agent:
             except (OSError, asyncssh.Error, asyncio.TimeoutError, ProxyError) as error:
                 trace(f"cannot reach the ProxyServer: {str(error) or type(error).__name__}")
             else:
-                delay = self._timing.backoff
+                reached, delay = True, self._timing.backoff
                 await self._serve()
                 orphaned = time.monotonic() + self._config.orphan_limit
             left = orphaned - time.monotonic()
             if left <= 0:
-                self.end(f"the ProxyServer stayed away for {self._config.orphan_limit:.0f} s")
+                config = self._config
+                away = f"the ProxyServer stayed away for {config.orphan_limit:.0f} s"
+                never = f"{away}: this node cannot reach {config.host}:{config.port}"
+                self.end(*((away,) if reached else (never, UNREACHED)))
                 return
             await asyncio.sleep(min(left, delay * random.uniform(0.5, 1.5)))  # noqa: S311
             delay = min(2 * delay, self._timing.backoff_max)
@@ -276,8 +288,3 @@ class Agent:
             self._workers.stop(order.name)
         elif isinstance(order, StartWorker) and self._conn is not None and not self._draining:
             self._background(self._workers.start(self._conn, order))
-
-
-def trace(line: str) -> None:
-    """One line into the job's own output, where its trace is read."""
-    print(f"gridproof pilot: {line}", file=sys.stderr, flush=True)

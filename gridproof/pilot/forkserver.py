@@ -4,8 +4,8 @@ JSON lines come in on standard input and go out on standard output; secrets trav
 
 - in: ``{"do": "start", "spec": {"name", "work_dir", "environment", …}}``,
   ``{"do": "stop", "name", "grace"}``
-- out: ``{"event": "ready", "versions": {…}, "threads": n}`` once, then ``{"event": "started", "name",
-  "pid"}`` and ``{"event": "exited", "name", "code", "signal", "log"}``
+- out: ``{"event": "ready", "versions": {…}, "threads": n}`` or ``{"event": "failed", "reason"}``, once; then
+  ``{"event": "started", "name", "pid"}`` and ``{"event": "exited", "name", "code", "signal", "log"}``
 
 A process forks safely only while it has one thread. Importing ROOT and distributed leaves none behind,
 if BLAS is told to make none; ``threads`` counts the kernel's, so that a library that starts to make some
@@ -226,7 +226,11 @@ def main() -> int:
     os.dup2(null, 0)
     os.close(null)
     os.dup2(2, 1)
-    versions, worker_main = preload()
+    try:
+        versions, worker_main = preload()
+    except ImportError as error:
+        os.write(reports, encode({"event": "failed", "reason": str(error)}))
+        return 1
     server = Forkserver(commands, reports, worker_main)
     threads = sum(1 for _ in Path("/proc/self/task").iterdir()) if sys.platform == "linux" else 1
     gc.collect()

@@ -78,9 +78,11 @@ class Workers:
         """Wait for the forkserver; returns the versions it runs and its number of threads.
 
         Raises:
-            ProxyError: it did not come up.
+            ProxyError: it did not come up, or what workers need cannot be imported on this node.
         """
         hello = await self._forkserver.first("the pilot's forkserver", _FORKSERVER_UP_WITHIN)
+        if hello.get("event") == "failed":
+            raise ProxyError(f"this node cannot run workers: {hello.get('reason')}")
         self._up.set()
         return build(Versions, hello.get("versions")), int(hello.get("threads", 0))
 

@@ -79,18 +79,38 @@ def test_a_job_token_knows_its_user_and_its_site(grid, raw, dial, script, tmp_pa
     raw.rows("kill", job)
 
 
-def test_a_failing_payload_ends_in_error_e_with_its_last_words(raw, script):
-    job = raw.submit(f'Executable = "{script("echo out; echo alas >&2; exit 3")}";')
+def test_a_failing_payload_ends_in_error_e_with_the_trace_it_wrote(raw, script):
+    body = "echo out; echo alas >&2; echo because >.alienValidation.trace; exit 3"
+    job = raw.submit(f'Executable = "{script(body)}";')
     raw.wait(job, "ERROR_E")
     trace = raw.trace(job)
-    assert "stdout: out" in trace
-    assert "stderr: alas" in trace
-    assert "exited with code 3" in trace
+    assert "because" in trace
+    assert "executable exit code was 3" in trace
+    assert not {"out", "alas"} & {line.split()[-1] for line in trace.splitlines()}
+
+
+def test_packages_are_set_up_for_a_payload(raw, script, tmp_path):
+    (package,) = raw.rows("packages")
+    out = f"{HOME}/{tmp_path.name}/out"
+    job = raw.submit(
+        f'Executable = "{script("ls $PYTHONPATH >ls.txt")}"; Packages = {{"{package["packages"]}"}}; '
+        f'OutputFile = {{"ls.txt"}}; OutputDir = "{out}";'
+    )
+    raw.wait(job, "DONE")
+    found = raw.rows("cat", f"{out}/ls.txt")[0]["message"].split()
+    assert "ROOT" in found
+    assert "gridproof" not in found
+
+
+def test_a_package_that_is_not_there_ends_in_error_ib(raw, script):
+    job = raw.submit(f'Executable = "{script("true")}"; Packages = {{"VO_LOCAL@ROOT::v5-34"}};')
+    raw.wait(job, "ERROR_IB")
+    assert "Error setting the environment for VO_LOCAL@ROOT::v5-34" in raw.trace(job)
 
 
 @pytest.mark.parametrize(
     ("body", "words"),
-    [("kill -SEGV $$", "signal 11 (SIGSEGV)"), ("exit 127", "code 127")],
+    [("kill -SEGV $$", "code was 139 (SIGSEGV)"), ("exit 127", "code was 127")],
 )
 def test_how_a_payload_ended_is_told(raw, script, body, words):
     job = raw.submit(f'Executable = "{script(body)}";')
@@ -104,7 +124,7 @@ def test_an_executable_that_cannot_be_run_is_told(grid, raw, tmp_path):
     grid.put(path, f"{HOME}/{tmp_path.name}/broken")
     job = raw.submit(f'Executable = "{HOME}/{tmp_path.name}/broken";')
     raw.wait(job, "ERROR_E")
-    assert "could not be run" in raw.trace(job)
+    assert "Failed to start execution of payload" in raw.trace(job)
 
 
 def test_a_missing_output_or_one_that_exists_already_ends_in_error_sv(raw, script, tmp_path):
