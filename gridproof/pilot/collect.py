@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+import re
 import subprocess
 import sys
 from collections.abc import Iterable, Iterator, Sequence
@@ -22,6 +23,7 @@ OWN = "gridproof"
 ROOT = "root"
 #: The oldest glibc that fetched wheels shall load with, where nothing else is asked for: that of EL 8.
 USUAL_GLIBC = "2.28"
+_OLDEST_GLIBC = 17
 _LEGACY_TAGS = {17: "manylinux2014", 12: "manylinux2010", 5: "manylinux1"}
 _LEFT_OUT = {"__pycache__", "RECORD", "REQUESTED", "INSTALLER", "direct_url.json"}
 
@@ -129,9 +131,11 @@ def _own_files() -> Iterator[tuple[str, Path | bytes]]:
 
 def _fetch(target: Path, wanted: Sequence[Requirement], python: str, glibc: str, machine: str) -> None:
     """Have pip install wheels for another Python or an older glibc into a directory."""
-    major, _, minor = glibc.partition(".")
-    if major != "2" or not minor.isdigit():
-        raise ConfigError(f"a glibc is called 2.28, 2.34 or so, not {glibc!r}")
+    minor = glibc.removeprefix("2.")
+    if not minor.isdigit() or not int(minor) >= _OLDEST_GLIBC:
+        raise ConfigError(f"--glibc is a version from 2.{_OLDEST_GLIBC} on, such as 2.28, not {glibc!r}")
+    if not re.fullmatch(r"3\.\d+", python):
+        raise ConfigError(f"--python is a version such as 3.12, not {python!r}")
     platforms: list[str] = []
     for number in range(int(minor), 4, -1):
         platforms += [f"manylinux_2_{number}_{machine}"]
@@ -144,6 +148,6 @@ def _fetch(target: Path, wanted: Sequence[Requirement], python: str, glibc: str,
     if run.returncode:
         words = [line for line in run.stderr.splitlines() if line.strip()] or ["no reason given"]
         raise ConfigError(
-            f"pip has no wheels for Python {python} and glibc {glibc}: {' '.join(words[-2:])}\n"
-            "  another --python, or a newer --glibc, may have them"
+            f"pip has no wheels for Python {python} and glibc {glibc}: {words[-1].removeprefix('ERROR: ')}\n"
+            "  there may be some for another --python or a newer --glibc"
         )
