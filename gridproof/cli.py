@@ -13,6 +13,7 @@ import click
 from .errors import GridproofError
 
 _ELSEWHERE = {
+    "doctor": ("gridproof.doctor.command", "doctor"),
     "grid": ("gridproof.localgrid.commands", "grid"),
     "pilot": ("gridproof.pilot.command", "pilot"),
     "simulate": ("gridproof.simulate.command", "simulate"),

@@ -79,3 +79,10 @@ def test_the_users_key_is_for_its_owner_alone(standing):
 def test_a_session_of_a_process_of_ones_own_cannot_be_left(world):
     with gridproof.open(world.grid, workers=1) as session, pytest.raises(SessionError, match="grid start"):
         session.detach()
+
+
+def test_the_doctor_finds_a_standing_grid_well(standing):
+    done = CliRunner().invoke(cli, ["doctor", "--grid", "local"])
+    assert done.exit_code == 0, done.output
+    assert "sessions there: " in done.output
+    assert not {"warning", "failed", "skipped"} & set(done.output.split())
