@@ -11,8 +11,9 @@ from pathlib import Path
 
 from gridproof.config import PilotConfig
 from gridproof.doctor.verdict import Verdict, failed, ok, warning
+from gridproof.pilot import probe
 from gridproof.pilot.bundle import Bundle
-from gridproof.proxy import versions
+from gridproof.proxy.protocol import Versions
 
 PROGRAM_SECONDS = 60.0  # a cold CVMFS may take long
 _ROOT = "from gridproof import _root; print(_root.version())"
@@ -58,14 +59,14 @@ def xrootd(server: bool) -> Verdict:
 
 
 def bundle(pilots: PilotConfig) -> Verdict:
-    """Whether pilots from the bundle that is configured can join a session of this process; imports ROOT."""
+    """Whether pilots from the bundle that is configured can join a session of this process."""
     if not pilots.bundle:
         return warning(
             f"pilots bring nothing along: {pilots.python} on the worker nodes must have gridproof itself",
             "gridproof pilot bundle, and name the file in pilots.bundle",
         )
     found = Bundle.open(Path(pilots.bundle).expanduser())
-    found.manifest.check(versions.here())
+    found.manifest.check(_versions())
     manifest = found.manifest
     text = f"{found.path}: Python {manifest.python}, glibc {manifest.glibc} or newer"
     if manifest.root:
@@ -76,6 +77,17 @@ def bundle(pilots: PilotConfig) -> Verdict:
             "name one, or make the bundle with --with-root, unless all nodes have that ROOT anyway",
         )
     return ok(f"{text}; ROOT from {', '.join(pilots.packages)}")
+
+
+def _versions() -> Versions:
+    """Those that `gridproof.proxy.versions` gives, told without importing ROOT, which may be broken."""
+    installed = probe.distribution_version
+    return Versions(
+        platform.python_version(),
+        probe.root_version() or "none",
+        installed("gridproof") or "source",
+        installed("distributed") or "none",
+    )
 
 
 def _install(package: str) -> str:

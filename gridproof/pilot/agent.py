@@ -203,7 +203,7 @@ class Agent:
         """Dial, serve, and dial again, until the ProxyServer has stayed away for too long."""
         orphaned = time.monotonic() + self._config.orphan_limit
         delay = self._timing.backoff
-        reached = False
+        exit_code, trouble = UNREACHED, ""
         while True:
             try:
                 await asyncio.wait_for(self._connect(), self._timing.dial)
@@ -211,17 +211,17 @@ class Agent:
                 self.end("the ProxyServer refused its join key: expired, revoked, or the session is closed")
                 return
             except (OSError, asyncssh.Error, asyncio.TimeoutError, ProxyError) as error:
-                trace(f"cannot reach the ProxyServer: {str(error) or type(error).__name__}")
+                trouble = f"cannot reach the ProxyServer: {str(error) or type(error).__name__}"
+                trace(trouble)
             else:
-                reached, delay = True, self._timing.backoff
+                exit_code, delay = 0, self._timing.backoff
                 await self._serve()
                 orphaned = time.monotonic() + self._config.orphan_limit
             left = orphaned - time.monotonic()
             if left <= 0:
                 config = self._config
-                away = f"the ProxyServer stayed away for {config.orphan_limit:.0f} s"
-                never = f"{away}: this node cannot reach {config.host}:{config.port}"
-                self.end(*((away,) if reached else (never, UNREACHED)))
+                away = f"the ProxyServer at {config.host}:{config.port} stayed away"
+                self.end(f"{away} for {config.orphan_limit:.0f} s; {trouble}", exit_code)
                 return
             await asyncio.sleep(min(left, delay * random.uniform(0.5, 1.5)))  # noqa: S311
             delay = min(2 * delay, self._timing.backoff_max)

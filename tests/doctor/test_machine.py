@@ -87,7 +87,7 @@ def test_only_the_embedded_grid_needs_an_xrootd_server(program):
 
 @pytest.fixture
 def bundle(tmp_path, monkeypatch):
-    monkeypatch.setattr(versions, "here", lambda: SESSION)
+    monkeypatch.setattr(machine, "_versions", lambda: SESSION)
 
     def make(manifest=FITTING):
         return str(write(tmp_path / "bundle", manifest, {}).path)
@@ -146,3 +146,7 @@ def test_a_check_keeps_what_it_found():
 def test_what_a_bundle_lacks_is_an_error_of_the_configuration(bundle, tmp_path):
     with pytest.raises(ConfigError, match="bundle names it"):
         machine.bundle(PilotConfig(bundle=str(tmp_path / "nowhere")))
+
+
+def test_versions_are_told_without_importing_root():
+    assert machine._versions() == versions.here()

@@ -64,9 +64,9 @@ class Cluster:
         )
         return replace(config, **changes)
 
-    async def pilot(self, job_id="1", timing=None, **changes):
+    async def pilot(self, job_id="1", timing=None, start=start_forkserver, **changes):
         job = job_of({"ALIEN_PROC_ID": job_id, "ALIEN_SITE": "Site1", "ALIEN_USER": "alice"})
-        agent = Agent(self.config(**changes), job, await start_forkserver(), start_forkserver, timing)
+        agent = Agent(self.config(**changes), job, await start(), start, timing)
         task = asyncio.create_task(agent.run())
         self.pilots.append(task)
         return agent, task

@@ -1,9 +1,11 @@
 """Pilots at a real ProxyServer, over real SSH, with real worker processes that only echo."""
 
 import asyncio
+import json
 import os
 import signal
 import socket
+import sys
 import time
 from dataclasses import replace
 
@@ -11,8 +13,9 @@ import asyncssh
 import psutil
 import pytest
 
-from gridproof.pilot.agent import Timing
+from gridproof.pilot.agent import BROKEN, UNREACHED, Timing
 from gridproof.pilot.workers import reserve_port
+from gridproof.proxy.children import Child
 from gridproof.proxy.state import Limits
 
 # Tunnels that are being torn down when a test's loop ends have not told their sockets yet.
@@ -165,6 +168,7 @@ def test_a_pilot_whose_server_stays_away_ends(cluster, quick):
             it.server._acceptor.close()
             agent._conn.abort()
             assert "stayed away" in await asyncio.wait_for(task, 10)
+            assert agent.exit_code == 0
 
     asyncio.run(main())
 
@@ -187,9 +191,47 @@ def test_a_pilot_trusts_only_the_host_key_it_was_given(cluster, quick):
         async with cluster() as it:
             await it.open()
             other = asyncssh.generate_private_key("ssh-ed25519").export_public_key().decode()
-            _, task = await it.pilot(timing=quick, host_key=other, orphan_limit=1.0)
-            assert "stayed away" in await asyncio.wait_for(task, 10)
+            agent, task = await it.pilot(timing=quick, host_key=other, orphan_limit=1.0)
+            reason = await asyncio.wait_for(task, 10)
+            assert f"127.0.0.1:{it.server.port} stayed away for 1 s; cannot reach" in reason
+            assert agent.exit_code == UNREACHED
             assert it.status is None
+
+
+def test_a_pilot_that_never_reaches_its_server_says_so_in_the_trace_of_its_job(
+    cluster, quick, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("GRIDPROOF_TRACE", str(tmp_path / "trace"))
+
+    async def main():
+        async with cluster() as it:
+            await it.open()
+            with socket.socket() as nobody:
+                nobody.bind(("127.0.0.1", 0))
+                port = nobody.getsockname()[1]
+                _, task = await it.pilot(timing=quick, port=port, orphan_limit=0.5)
+                await asyncio.wait_for(task, 10)
+            lines = (tmp_path / "trace").read_text().splitlines()
+            assert all(line.startswith("gridproof pilot: ") for line in lines)
+            assert f"ends: the ProxyServer at 127.0.0.1:{port} stayed away" in lines[-1]
+
+    asyncio.run(main())
+
+
+def test_a_node_on_which_workers_cannot_run_ends_its_pilot_with_the_reason(cluster):
+    report = {"event": "failed", "reason": "libCore.so is missing"}
+
+    async def start():
+        return await Child.start([sys.executable, "-c", f"print({json.dumps(json.dumps(report))})"])
+
+    async def main():
+        async with cluster() as it:
+            await it.open()
+            agent, task = await it.pilot(start=start)
+            assert await asyncio.wait_for(task, 10) == "this node cannot run workers: libCore.so is missing"
+            assert agent.exit_code == BROKEN
+
+    asyncio.run(main())
 
     asyncio.run(main())
 

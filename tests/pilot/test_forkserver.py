@@ -188,3 +188,17 @@ def test_the_real_forkserver_is_single_threaded_with_all_imported():
             await child.stop(5.0)
 
     asyncio.run(main())
+
+
+def test_what_does_not_import_is_reported(tmp_path):
+    (tmp_path / "ROOT.py").write_text("raise ImportError('libCore.so: cannot open shared object file')")
+
+    async def main():
+        environment = {**os.environ, "PYTHONPATH": f"{tmp_path}:{os.environ.get('PYTHONPATH', '')}"}
+        child = await Child.start([sys.executable, "-m", "gridproof.pilot.forkserver"], env=environment)
+        hello = await child.first("the forkserver", 20)
+        assert hello == {"event": "failed", "reason": "libCore.so: cannot open shared object file"}
+        assert await child.exited == 1
+        await child.stop(1.0)
+
+    asyncio.run(main())
