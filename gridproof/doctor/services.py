@@ -111,8 +111,7 @@ def storage(alien: Alien) -> Verdict:
         except AlienError as error:
             return failed(
                 f"a file could not be written: {error}",
-                "check quota ('quota' in alien.py) and that SEs are reachable (port 1094); "
-                "for SEs that ask for envelopes: pip install xrootd",
+                "check your quota ('quota' in alien.py), and that SEs are reachable from here (port 1094)",
             )
         try:
             read, where = alien.cat(lfn), alien.whereis(lfn)

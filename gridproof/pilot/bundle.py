@@ -36,7 +36,7 @@ class Manifest:
     """What a bundle holds.
 
     ``python`` is the minor version it is for, such as ``3.11``; ``glibc`` the oldest that its binaries load
-    with; ``root`` is "" where the node brings ROOT.
+    with. ``root`` and ``interpreter`` are the versions of ROOT and Python in it; "": the node brings them.
     """
 
     python: str
@@ -45,6 +45,7 @@ class Manifest:
     gridproof: str
     root: str
     distributions: Mapping[str, str] = field(default_factory=dict)
+    interpreter: str = ""
 
     def check(self, session: Versions) -> None:
         """Raise ConfigError if pilots from this bundle could not join a session with these versions."""

@@ -1,4 +1,4 @@
-"""What goes into a bundle: gridproof itself, and the distributions it requires."""
+"""What goes into a bundle: gridproof itself, the distributions it requires, and Python if that is wanted."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from packaging.utils import canonicalize_name
 
 import gridproof
 from gridproof.errors import ConfigError
-from gridproof.pilot import probe
+from gridproof.pilot import interpreter, probe
 from gridproof.pilot.bundle import Bundle, Manifest, write
 
 OWN = "gridproof"
@@ -28,7 +28,9 @@ _LEGACY_TAGS = {17: "manylinux2014", 12: "manylinux2010", 5: "manylinux1"}
 _LEFT_OUT = {"__pycache__", "RECORD", "REQUESTED", "INSTALLER", "direct_url.json"}
 
 
-def make(path: Path, *, python: str = "", glibc: str = "", with_root: bool = False) -> Bundle:
+def make(
+    path: Path, *, python: str = "", glibc: str = "", with_root: bool = False, with_python: bool = False
+) -> Bundle:
     """Make a bundle for this or another Python (``"3.12"``) on Linux.
 
     Without ``glibc`` and for this Python on Linux the distributions that are installed here are copied. Else
@@ -39,6 +41,8 @@ def make(path: Path, *, python: str = "", glibc: str = "", with_root: bool = Fal
     """
     here = f"{sys.version_info[0]}.{sys.version_info[1]}"
     python = python or here
+    if with_python and (python != here or sys.platform != "linux"):
+        raise ConfigError(f"--with-python brings the Python that runs this, {here} on {sys.platform}")
     machine = platform.machine() if sys.platform == "linux" else "x86_64"
     wanted = _wanted(with_root)
     with TemporaryDirectory(prefix="gridproof-bundle-") as directory:
@@ -50,9 +54,19 @@ def make(path: Path, *, python: str = "", glibc: str = "", with_root: bool = Fal
         files: dict[str, Path | bytes] = dict(_own_files())
         for distribution in distributions:
             files.update(_files(distribution))
+        if with_python:
+            files.update(interpreter.files())
         root = (probe.root_version() or "") if with_root else ""
         names = {canonicalize_name(d.metadata["Name"]): d.version for d in distributions}
-        manifest = Manifest(python, machine, "", _own_version(), root, dict(sorted(names.items())))
+        manifest = Manifest(
+            python=python,
+            machine=machine,
+            glibc="",
+            gridproof=_own_version(),
+            root=root,
+            interpreter=platform.python_version() if with_python else "",
+            distributions=dict(sorted(names.items())),
+        )
         return write(path, manifest, files)
 
 

@@ -24,18 +24,18 @@ def pilot() -> None:
 @click.option("--python", default="", help="For this Python, such as 3.12 (default: the running one).")
 @click.option("--glibc", default="", help="For nodes with this glibc or a newer one, such as 2.28.")
 @click.option("--with-root", is_flag=True, help="Bring ROOT along too, instead of taking the node's.")
-def bundle(output: Path, python: str, glibc: str, with_root: bool) -> None:
-    """Make the archive that pilots bring along: gridproof and all it needs but Python.
+@click.option("--with-python", is_flag=True, help="Bring the running Python along, for nodes without it.")
+def bundle(output: Path, python: str, glibc: str, with_root: bool, with_python: bool) -> None:
+    """Make the archive that pilots bring along: gridproof and all it needs.
 
     Without --python and --glibc it is copied from this environment, else fetched as wheels by pip.
     """
     from .collect import make
 
-    made = make(output, python=python, glibc=glibc, with_root=with_root)
+    made = make(output, python=python, glibc=glibc, with_root=with_root, with_python=with_python)
     manifest = made.manifest
     click.echo(f"{output}: {made.size / 1e6:.0f} MB, {len(manifest.distributions) + 1} distributions")
-    root = f"ROOT {manifest.root} in it" if manifest.root else "ROOT is taken from the node"
-    click.echo(
-        f"for Python {manifest.python} on {manifest.machine} with glibc {manifest.glibc} or newer; {root}"
-    )
+    click.echo(f"for Python {manifest.python} on {manifest.machine} with glibc {manifest.glibc} or newer")
+    for name, version in (("Python", manifest.interpreter), ("ROOT", manifest.root)):
+        click.echo(f"{name} {version} is in it" if version else f"{name} is taken from the node")
     click.echo(f"in ~/.config/gridproof.yaml:  pilots: {{bundle: {output.absolute()}}}")

@@ -56,7 +56,8 @@ unpack() {
 others=
 newline='
 '
-for candidate in "$python" "python${wanted_python%.*}"; do
+own=$PWD/gridproof-bundle/python/bin/python${wanted_python%.*}
+for candidate in "$python" "python${wanted_python%.*}" "$own"; do
     command -v "$candidate" >/dev/null || continue
     found=$("$candidate" -c "$probe" "$wanted_python" "$wanted_gridproof" "$wanted_distributed" "$wanted_root" 2>&1)
     code=$?
@@ -72,4 +73,5 @@ for candidate in "$python" "python${wanted_python%.*}"; do
     esac
 done
 fail 81 "Python ${wanted_python%.*} is wanted, found ${others:-neither $python nor python${wanted_python%.*}} (PATH $PATH): \
-name packages of the Grid with it in pilots.packages, or its path in pilots.python"
+name packages of the Grid with it in pilots.packages, its path in pilots.python, or bring it along with \
+'gridproof pilot bundle --with-python'"

@@ -2,6 +2,8 @@
 
 import io
 import os
+import re
+import subprocess
 import sys
 import tarfile
 import zipfile
@@ -14,7 +16,7 @@ from packaging.requirements import Requirement
 
 from gridproof.cli import cli
 from gridproof.errors import CommandError, ConfigError
-from gridproof.pilot import collect
+from gridproof.pilot import collect, interpreter
 from gridproof.pilot.bundle import MANIFEST, REPLICAS, TOP, Bundle, Manifest, write
 from gridproof.proxy.protocol import Versions
 
@@ -50,6 +52,56 @@ def test_a_manifest_tells_what_is_inside(pilot_bundle):
     assert {"numpy", "distributed", "asyncssh"} <= set(manifest.distributions)
     assert not {"root", "pytest", "pip"} & set(manifest.distributions)
     assert 2 <= int(manifest.glibc.removeprefix("2.")) <= 60
+
+
+# ---- with Python in it
+
+ALONE = """
+import bz2, ctypes, hashlib, lzma, os, sqlite3, ssl, sys, uuid, zlib
+print(sys.executable, os.environ.get("LD_LIBRARY_PATH"), *sys.argv[1:])
+print(*{line.split()[-1] for line in open("/proc/self/maps") if ".so" in line})
+"""
+
+
+@pytest.fixture(scope="module")
+def own_python(tmp_path_factory):
+    """This Python as a bundle carries it."""
+    directory = tmp_path_factory.mktemp("alone")
+    for name, content in interpreter.files():
+        path = directory / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content.read_bytes() if isinstance(content, Path) else content)
+    program = directory / "python" / "bin" / f"python{MINOR}"
+    for path in (program, program.with_name(f"{program.name}.bin")):
+        path.chmod(0o700)
+    return program
+
+
+def test_a_python_that_was_brought_along_loads_nothing_but_glibc_from_its_node(own_python):
+    environment = {"PYTHONHOME": "/no/such/python"}
+    done = subprocess.run(
+        [own_python, "-c", ALONE, "an argument"], env=environment, capture_output=True, text=True, check=True
+    )
+    said, loaded = done.stdout.splitlines()
+    assert said == f"{own_python} None an argument"
+    foreign = [path for path in loaded.split() if not Path(path).is_relative_to(own_python.parents[2])]
+    assert all(
+        re.fullmatch(r"(ld-linux|libc|libm|libdl|libpthread|libresolv).*", Path(f).name) for f in foreign
+    )
+
+
+def test_what_it_starts_is_given_the_nodes_own_libraries(own_python):
+    ask = "import subprocess; print(subprocess.getoutput('echo $LD_LIBRARY_PATH'))"
+    environment = {"LD_LIBRARY_PATH": "/of/the/node:/and/more", "PATH": os.environ["PATH"]}
+    done = subprocess.run(
+        [own_python, "-c", ask], env=environment, capture_output=True, text=True, check=True
+    )
+    assert done.stdout == "/of/the/node:/and/more\n"
+
+
+def test_only_the_running_python_can_be_brought_along(tmp_path):
+    with pytest.raises(ConfigError, match=f"the Python that runs this, {MINOR}"):
+        collect.make(tmp_path / "bundle", python="3.99", with_python=True)
 
 
 # ---- the file

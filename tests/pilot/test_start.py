@@ -104,6 +104,17 @@ def test_a_python_of_another_version_is_named(node):
     assert "pilots.packages" in trace
 
 
+def test_where_the_node_has_no_such_python_the_bundles_own_runs(node):
+    node.package(ROOT)
+    real = node.python.resolve()
+    node.python.unlink()
+    launcher = f'#!/bin/sh\necho "its own"\nexec "{real}" "$@"\n'.encode()
+    code, out, trace = node.start(node.bring({**FILES, f"python/bin/python{MINOR}": launcher}))
+    assert code == 0
+    assert out.startswith("its own\na pilot")
+    assert f"runs at CERN ({os.uname().nodename}): Python {MINOR}." in trace
+
+
 def test_no_python_at_all_is_told(node):
     node.python.unlink()
     code, _, trace = node.start()
