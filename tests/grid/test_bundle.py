@@ -30,9 +30,8 @@ def test_pilots_run_from_their_bundle_and_a_package_of_the_grid(world, configure
     configure(packages=list(available()))
     with gridproof.open(world.grid, workers=2, timeout=90) as session:
         for worker in session.workers:
-            libraries = {
-                line.split()[-1] for line in Path(f"/proc/{worker.pid}/maps").open() if ".so" in line
-            }
+            maps = Path(f"/proc/{worker.pid}/maps").read_text().splitlines()
+            libraries = {line.split()[-1] for line in maps if ".so" in line}
             ours = {path for path in libraries if path.startswith(sys.prefix)}
             assert all("/ROOT/" in path or "/cppyy/" in path or "/root.libs/" in path for path in ours), ours
             assert any("gridproof-bundle/numpy" in path for path in libraries)
