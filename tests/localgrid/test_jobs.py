@@ -102,10 +102,11 @@ def test_packages_are_set_up_for_a_payload(raw, script, tmp_path):
     assert "gridproof" not in found
 
 
-def test_a_package_that_is_not_there_ends_in_error_ib(raw, script):
+def test_a_package_that_is_not_there_is_an_input_error(raw, script, until):
     job = raw.submit(f'Executable = "{script("true")}"; Packages = {{"VO_LOCAL@ROOT::v5-34"}};')
-    raw.wait(job, "ERROR_IB")
-    assert "Error setting the environment for VO_LOCAL@ROOT::v5-34" in raw.trace(job)
+    until(lambda: "Error setting the environment for VO_LOCAL@ROOT::v5-34" in raw.trace(job))
+    assert "ERROR_IB" in raw.trace(job)
+    raw.rows("kill", job)
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """A ProxyServer with stand-ins for master and workers, and pilots that join it."""
 
 import asyncio
+import gc
 import json
 import os
 import sys
@@ -114,7 +115,8 @@ def cluster(tmp_path, monkeypatch):
             await asyncio.wait_for(asyncio.gather(*it.pilots), 20)
             await it.client.close()
 
-    return start
+    yield start
+    gc.collect()  # what tunnels left behind that an ended loop was tearing down is this test's
 
 
 @pytest.fixture
