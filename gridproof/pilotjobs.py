@@ -55,9 +55,8 @@ class PilotJobs:
     def _upload_sandbox(self, join: Mapping[str, Any], versions: Versions) -> Sequence[str]:
         """Put what every pilot starts from into the catalogue; returns the LFNs beside its executable."""
         inputs = [f"{self._directory}/pilot.json"]
-        bundle = None
-        if self._config.bundle:
-            bundle = Bundle.open(Path(self._config.bundle).expanduser())
+        bundle = bundle_of(self._config)
+        if bundle:
             bundle.manifest.check(versions)
             inputs.append(bundle.upload(self._alien))
         self._alien.mkdir(self._directory)
@@ -180,6 +179,11 @@ def sandbox_of(home: str, tag: str) -> str:
     return f"{home}.gridproof/{tag}"
 
 
+def bundle_of(config: PilotConfig) -> Bundle | None:
+    """What pilots bring along. Raises ConfigError if the file is none."""
+    return Bundle.open(Path(config.bundle).expanduser()) if config.bundle else None
+
+
 def make_jdl(
     request: PilotRequest, config: PilotConfig, tag: str, sandbox: str, input_files: Sequence[str]
 ) -> Jdl:
@@ -202,9 +206,14 @@ def make_jdl(
 
 
 def preview(requests: Sequence[PilotRequest], config: PilotConfig) -> str:
-    """The JDLs of requests as one text; what is known only at submission stands in angle brackets."""
+    """The JDLs of requests as one text; what is known only at submission stands in angle brackets.
+
+    Raises:
+        ConfigError: the pilots' bundle cannot be read.
+    """
     tag, sandbox = "gridproof-<session>", sandbox_of("<home>/", "gridproof-<session>")
-    input_files = [f"{sandbox}/pilot.json"]
+    bundle = bundle_of(config)
+    input_files = [f"{sandbox}/pilot.json", *([bundle.lfn("<home>/")] if bundle else [])]
     return "\n".join(
         f"# {request}\n{render(make_jdl(request, config, tag, sandbox, input_files))}" for request in requests
     )

@@ -11,12 +11,15 @@ import pytest
 from gridproof.alien import ComputingElement, Jdl, Job, PilotRequest
 from gridproof.alien.jdl import render
 from gridproof.config import PilotConfig
-from gridproof.errors import CommandError, CredentialError, WireError
-from gridproof.pilotjobs import POLL_SECONDS, PilotJobs
+from gridproof.errors import CommandError, ConfigError, CredentialError, WireError
+from gridproof.pilot.bundle import Manifest, write
+from gridproof.pilotjobs import POLL_SECONDS, PilotJobs, preview
 from gridproof.planning import Planner
+from gridproof.proxy.protocol import Versions
 from gridproof.proxy.records import PilotRecord
 
 SECRET = "a join key"
+VERSIONS = Versions("3.11.7", "6.40.00", "1.2", "2026.8.0")
 
 
 class Queue:
@@ -41,8 +44,11 @@ class Queue:
     def mkdir(self, lfn: str) -> None:
         self.note(f"mkdir {lfn}")
 
-    def upload(self, source: Path, lfn: str, mode: str = "644") -> None:
-        self.files[lfn] = (mode, source.read_text())
+    def stat(self, lfn: str) -> None:
+        raise CommandError("no such file", command="stat", exitcode=2)
+
+    def upload(self, source: Path, lfn: str, mode: str = "644", replicas: int = 1) -> None:
+        self.files[lfn] = (mode, source.read_bytes().decode(errors="replace"))
 
     def rm(self, lfn: str, recursive: bool = False) -> None:
         self.note(f"rm {lfn}")
@@ -98,7 +104,7 @@ def follow(pilots: PilotJobs, queue: Queue, seconds: int, records: Sequence[Pilo
 
 
 def test_the_sandbox_keeps_the_secret_and_the_jdl_does_not_have_it(pilots: PilotJobs, queue: Queue) -> None:
-    pilots.submit([PilotRequest(("A::B::C",), 3), PilotRequest((), 1)], {"join_key": SECRET})
+    pilots.submit([PilotRequest(("A::B::C",), 3), PilotRequest((), 1)], {"join_key": SECRET}, VERSIONS)
     holding = {lfn: mode for lfn, (mode, text) in queue.files.items() if SECRET in text}
     assert holding == {f"{queue.home}.gridproof/tag/pilot.json": "600"}
     assert [jdl.text("Split") for jdl in queue.submitted] == ["production:1-3", "production:1-1"]
@@ -109,10 +115,34 @@ def test_the_sandbox_keeps_the_secret_and_the_jdl_does_not_have_it(pilots: Pilot
     assert queue.calls[-2:] == ["kill [100, 200]", f"rm {queue.home}.gridproof/tag"]
 
 
+def test_a_bundle_is_among_the_input_files_and_known_to_the_script(queue: Queue, tmp_path: Path) -> None:
+    manifest = Manifest("3.11", "x86_64", "", "1.2", "", {"distributed": "2026.8.0"})
+    made = write(tmp_path / "bundle", manifest, {})
+    config = PilotConfig(bundle=str(made.path))
+    pilots = PilotJobs(queue, config, "tag", lambda: queue.now)  # type: ignore[arg-type]
+    pilots.submit([PilotRequest((), 1)], {}, VERSIONS)
+    lfn = f"{queue.home}.gridproof/bundles/{made.name}"
+    assert lfn in queue.files
+    assert f"LF:{lfn}" in queue.submitted[0].strings("InputFile")
+    assert made.sha256 in queue.files[f"{queue.home}.gridproof/tag/pilot.sh"][1]
+    assert f"LF:<home>/.gridproof/bundles/{made.name}" in preview([PilotRequest((), 1)], config)
+
+
+def test_a_bundle_that_does_not_fit_is_refused_before_anything_is_uploaded(
+    queue: Queue, tmp_path: Path
+) -> None:
+    made = write(tmp_path / "bundle", Manifest("3.10", "x86_64", "", "1.2", ""), {})
+    pilots = PilotJobs(queue, PilotConfig(bundle=str(made.path)), "tag")  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match=r"Python 3\.10 instead of 3\.11"):
+        pilots.submit([PilotRequest((), 1)], {}, VERSIONS)
+    assert not queue.files
+    assert not queue.calls
+
+
 def test_200_pilots_that_wait_ten_minutes_cost_few_calls_less_and_less_often(
     pilots: PilotJobs, queue: Queue
 ) -> None:
-    pilots.submit([PilotRequest((), 200)], {})
+    pilots.submit([PilotRequest((), 200)], {}, VERSIONS)
     queue.states = {100 + n: ("WAITING", "") for n in range(1, 100)}
     times = follow(pilots, queue, 600)
     gaps = [later - earlier for earlier, later in pairwise(times)]
@@ -123,7 +153,7 @@ def test_200_pilots_that_wait_ten_minutes_cost_few_calls_less_and_less_often(
 
 
 def test_what_changes_is_asked_for_again_soon(pilots: PilotJobs, queue: Queue) -> None:
-    pilots.submit([PilotRequest((), 1)], {})
+    pilots.submit([PilotRequest((), 1)], {}, VERSIONS)
     queue.states = {101: ("WAITING", "")}
     follow(pilots, queue, 120)
     queue.states = {101: ("RUNNING", "CERN")}
@@ -135,7 +165,7 @@ def test_what_changes_is_asked_for_again_soon(pilots: PilotJobs, queue: Queue) -
 def test_failures_cost_one_trace_for_each_site_and_state_and_are_told_together(
     pilots: PilotJobs, queue: Queue
 ) -> None:
-    pilots.submit([PilotRequest((), 6)], {})
+    pilots.submit([PilotRequest((), 6)], {}, VERSIONS)
     queue.states = {100 + n: ("ERROR_E", "CERN" if n < 5 else "FZK") for n in range(1, 7)}
     follow(pilots, queue, 60)
     assert sum(call.startswith("trace") for call in queue.calls) == 2
@@ -147,7 +177,7 @@ def test_failures_cost_one_trace_for_each_site_and_state_and_are_told_together(
 
 
 def test_a_grid_that_does_not_answer_for_a_while_is_asked_again(pilots: PilotJobs, queue: Queue) -> None:
-    pilots.submit([PilotRequest((), 1)], {})
+    pilots.submit([PilotRequest((), 1)], {}, VERSIONS)
     queue.fault = WireError("the central service is gone")
     follow(pilots, queue, 10)
     assert pilots.summary() == "1 waiting; the central service is gone"
@@ -165,7 +195,7 @@ def test_failed_pilots_are_replaced_elsewhere_and_not_without_end(pilots: PilotJ
         ComputingElement(f"ALICE::{site}::CE", "open", 9, 9, 9, site) for site in ("CERN", "FZK", "SARA")
     )
     planner = Planner(PilotConfig(), ces)
-    pilots.submit(planner.requests(4), {})
+    pilots.submit(planner.requests(4), {}, VERSIONS)
     queue.states = {101: ("RUNNING", "CERN")} | {100 + n: ("ERROR_E", "FZK") for n in (2, 3, 4)}
     for _ in range(1000):
         pilots.poll([registered(101)])
@@ -187,7 +217,7 @@ def test_failed_pilots_are_replaced_elsewhere_and_not_without_end(pilots: PilotJ
 
 def test_a_replacement_that_is_refused_is_tried_again_later(pilots: PilotJobs, queue: Queue) -> None:
     planner = Planner(PilotConfig(), (ComputingElement("ALICE::CERN::CE", "open", 9, 9, 9, "CERN"),))
-    pilots.submit(planner.requests(2), {})
+    pilots.submit(planner.requests(2), {}, VERSIONS)
     queue.states = {101: ("RUNNING", "CERN"), 102: ("ERROR_E", "FZK")}
     follow(pilots, queue, 10, [registered(101)])
     queue.fault = CommandError("over quota", command="submit", exitcode=122)

@@ -108,13 +108,17 @@ class Bundle:
         """Its name in the catalogue, and so in a job's directory: by content, so that it is uploaded once."""
         return f"{self.sha256[:32]}.tar.gz"
 
+    def lfn(self, home: str) -> str:
+        """Where it lies in the catalogue; ``home`` is the user's directory there and ends in ``/``."""
+        return f"{home}.gridproof/bundles/{self.name}"
+
     def upload(self, alien: Alien) -> str:
         """Have it in the user's home in the catalogue; returns its LFN.
 
         Raises:
             CommandError, TransferError: it is not there and cannot be put there.
         """
-        lfn = f"{alien.home}.gridproof/bundles/{self.name}"
+        lfn = self.lfn(alien.home)
         if not self._is_at(alien, lfn):
             try:
                 alien.upload(self.path, lfn, replicas=REPLICAS)
