@@ -36,7 +36,7 @@ def environment(names: Iterable[str], directory: Path) -> Mapping[str, str]:
     for name in names:
         if name not in known:
             raise PackageMissing(f"{name} (there are: {', '.join(known) or 'none'})")
-        paths.append(str(_lay_out(known[name], directory / name)))
+        paths.append(str(_lay_out(known[name], directory / name.replace(":", "-"))))
     return {"PYTHONPATH": ":".join(paths)} if paths else {}
 
 
