@@ -140,6 +140,7 @@ class Central:
         context.verify_mode = ssl.CERT_REQUIRED
         self._release = threading.Event()
         self._live: list[ServerConnection] = []
+        self._handlers: list[threading.Thread] = []
         self._server: Server = serve(
             self._serve, "127.0.0.1", 0, ssl=context, process_request=self._greet, close_timeout=0.2
         )
@@ -149,6 +150,8 @@ class Central:
 
     def stop(self) -> None:
         self._release.set()
+        for handler in self._handlers:
+            handler.join(0.05)  # the server itself would look for their end every 0.1 s
         self._server.shutdown()
         self._thread.join()
 
@@ -169,6 +172,7 @@ class Central:
     def _serve(self, connection: ServerConnection) -> None:
         self.connections += 1
         self._live.append(connection)
+        self._handlers.append(threading.current_thread())
         self.serials.append(connection.socket.getpeercert()["serialNumber"])
         for message in connection:
             request = json.loads(message)
