@@ -222,7 +222,7 @@ def test_the_last_words_are_the_pilots_own_else_errors_else_what_came_last() -> 
 
 
 def test_a_recorded_trace_of_a_real_agent_is_read() -> None:
-    exchanges = (Path(__file__).parent / "alien" / "exchanges.jsonl").read_text().splitlines()
+    exchanges = (Path(__file__).parent / "alien" / "captures.jsonl").read_text().splitlines()
     rows = [row for line in exchanges for row in json.loads(line)["response"]["results"] if "trace" in row]
     words = last_words(rows[0]["trace"].splitlines())
     assert words.endswith("t1/o/out.txt: uploaded as requested")

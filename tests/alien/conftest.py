@@ -266,11 +266,7 @@ def answer(*results: dict[str, Any], exitcode: int = 0, error: str = "") -> dict
 def recorded() -> Play:
     """What a real central service answered to these very commands."""
     known: dict[tuple[str, tuple[str, ...]], Any] = {}
-    here = Path(__file__).parent
-    lines = [
-        *(here / "exchanges.jsonl").read_text().splitlines(),
-        *(here / "captures.jsonl").read_text().splitlines(),
-    ]
+    lines = Path(__file__).with_name("captures.jsonl").read_text().splitlines()
     for exchange in map(json.loads, lines):
         options = (HOME + o if o.startswith("t1") else o for o in exchange["options"])
         known.setdefault((exchange["command"], tuple(options)), exchange["response"])

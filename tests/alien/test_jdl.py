@@ -101,7 +101,7 @@ def test_long_and_deep_texts_are_read_or_refused(text: str) -> None:
 
 def exchanges() -> list[dict[str, Any]]:
     """What was recorded with a real central service."""
-    lines = (Path(__file__).parent / "exchanges.jsonl").read_text().splitlines()
+    lines = (Path(__file__).parent / "captures.jsonl").read_text().splitlines()
     return [json.loads(line) for line in lines]
 
 
