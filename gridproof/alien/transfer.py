@@ -44,6 +44,7 @@ _WRITER = """
 import json, sys, warnings
 warnings.simplefilter("ignore")
 import ROOT
+ROOT.gEnv.SetValue("Path.ForceRemote", 1)  # an SE on this very machine is no local path
 job = json.load(sys.stdin)
 sys.exit(0 if ROOT.TFile.Cp(job["source"], job["target"], False) else 1)
 """
@@ -91,9 +92,12 @@ def store(source: Path, access: Access) -> None:
             raise
     else:
         return
-    job = {"source": f"file://{source.absolute()}", "target": access.copy_url}
     try:
-        _run([sys.executable, "-c", _WRITER], json.dumps(job).encode())
+        with TemporaryDirectory(prefix="gridproof-copy-") as directory:
+            link = Path(directory) / "source"  # a name that means nothing to ROOT
+            link.symlink_to(source.absolute())
+            job = {"source": f"file://{link}?filetype=raw", "target": access.copy_url}
+            _run([sys.executable, "-c", _WRITER], json.dumps(job).encode())
     except TransferError as error:
         said = str(error)
         for secret in access.envelope.split():

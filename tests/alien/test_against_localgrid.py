@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import time
 import zipfile
@@ -69,6 +70,23 @@ def test_a_file_goes_out_to_named_storage_elements_and_comes_back(
 def test_the_grid_chooses_where_replicas_go(alien: Alien, content: Path) -> None:
     alien.upload(content, "chosen.root", replicas=2)
     assert len({replica.se for replica in alien.whereis("chosen.root")}) == 2
+
+
+def test_where_xrdcp_may_not_write_without_the_envelope_root_writes_with_it(
+    alien: Alien, content: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, denying = shutil.which("xrdcp"), tmp_path / "bin" / "xrdcp"
+    denying.parent.mkdir()
+    denying.write_text(
+        '#!/bin/sh\nfor target; do :; done\ncase "$target" in root:*)\n'
+        '  echo "[ERROR] Server responded with an error: [3010] permission denied" >&2; exit 54\n'
+        f'esac\nexec {real} "$@"\n'
+    )
+    denying.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{denying.parent}:{os.environ['PATH']}")
+    alien.upload(content, "by_root.root", replicas=2)
+    assert len(alien.whereis("by_root.root")) == 2
+    assert alien.cat("by_root.root") == content.read_bytes()
 
 
 def test_an_empty_file_keeps_its_name(alien: Alien, tmp_path: Path) -> None:

@@ -102,10 +102,12 @@ def root_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, body: str) -> 
     """Puts a module in the place of ROOT for other processes; what it was called with lies in the file."""
     (tmp_path / "site" / "ROOT").mkdir(parents=True)
     (tmp_path / "site" / "ROOT" / "__init__.py").write_text(
-        "import sys\n"
+        "import sys, types\n"
+        "gEnv = types.SimpleNamespace(SetValue=lambda name, value: None)\n"
         "class TFile:\n"
         "    def Cp(source, target, bar):\n"
-        f"        open({str(tmp_path / 'seen')!r}, 'w').write(repr((source, target, sys.argv)))\n"
+        "        content = open(source[7:].partition('?')[0], 'rb').read()\n"
+        f"        open({str(tmp_path / 'seen')!r}, 'w').write(repr((content, target, sys.argv)))\n"
         f"        {body}\n"
     )
     monkeypatch.setenv("PYTHONPATH", str(tmp_path / "site"))
@@ -122,8 +124,8 @@ def test_where_an_se_asks_for_an_envelope_root_writes_and_gets_it_through_a_pipe
     calls = copier(DENIED)
     store(content, access())
     assert "SEALED" not in calls.read_text()
-    source, target, argv = ast.literal_eval(seen.read_text())
-    assert source == f"file://{content}"
+    written, target, argv = ast.literal_eval(seen.read_text())
+    assert written == CONTENT
     assert target.endswith(f"//data/1?xrd.wantprot=unix&authz={SECRET}")
     assert "SEALED" not in str(argv)
 

@@ -140,7 +140,7 @@ def test_ctrl_c_cancels_the_query_and_the_session_goes_on(session, world, data):
 
 
 def test_results_can_be_saved_to_the_grid(session, world, data, tmp_path):
-    session.process(data, world.selector).save("/local/out/result.root")
+    session.process(data, world.selector).save("alien:///local/out/result.root")
     world.grid.get("/local/out/result.root", tmp_path / "back.root")
     assert (tmp_path / "back.root").stat().st_size > 1000
 
