@@ -1,8 +1,7 @@
-"""Commands and seconds at the central service: for opening with 200 pilots, for datasets of 10 000 files.
+"""Commands and seconds that a dataset of 10 000 files costs at the central service, and where they all lie.
 
 Against the embedded Grid, which counts commands by certificate. The files are entered into its catalogue
-directly, two replicas each, since only their names are asked for. The pilots wait for longer slots than
-there are; the ten minutes for which they are followed pass on a clock of the benchmark's own.
+directly, two replicas each, since only their names are asked for.
 """
 
 from __future__ import annotations
@@ -17,19 +16,14 @@ from typing import Any
 import harness
 
 from gridproof.alien import Alien
-from gridproof.config import PilotConfig
 from gridproof.dataset import resolve
 from gridproof.localgrid import LocalGrid
 from gridproof.localgrid.catalogue import Booking, Catalogue
-from gridproof.localgrid.sites import JOB_TTL_LIMIT
-from gridproof.pilotjobs import PilotJobs
-from gridproof.planning import Planner
 
 IN_A_DIRECTORY = 100
 TOP = "/local/data/2024/LHC24ab"
 LARGEST = 500  # names in a command
 WHEREIS = 1_000  # single ones, to compare with
-FOLLOWED, ASKED_EVERY = 600.0, 0.5  # s
 
 
 def fill(grid: LocalGrid, files: int) -> list[str]:
@@ -47,17 +41,6 @@ def fill(grid: LocalGrid, files: int) -> list[str]:
         lfns.append(lfn)
     catalogue.close()
     return lfns
-
-
-class Clock:
-    """A steady clock that is set."""
-
-    def __init__(self) -> None:
-        self.now = 0.0
-
-    def __call__(self) -> float:
-        """Seconds."""
-        return self.now
 
 
 class Counted:
@@ -116,41 +99,16 @@ def datasets(grid: LocalGrid, counted: Counted, files: int) -> None:
             raise SystemExit("whereis and stat do not agree")
 
 
-def opening(grid: LocalGrid, counted: Counted, pilots: int, source: str) -> None:
-    """What `gridproof.open` asks of the Grid for so many pilots near some data, as long as they wait."""
-    clock, longer = Clock(), PilotConfig(ttl=JOB_TTL_LIMIT + 1)  # than any slot: they wait
-    with Alien.connect(grid.environment) as alien:
-        with counted(f"opening with {pilots} pilots"):
-            planner = Planner.ask(alien, resolve(source, "DF_*/O2track", alien), PilotConfig())
-            jobs = PilotJobs(alien, longer, "gridproof-calls", clock)
-            jobs.submit(planner.requests(pilots), {"join_key": "none"})
-        try:
-            with counted(f"following {pilots} pilots for 10 minutes"):
-                while clock.now < FOLLOWED:
-                    jobs.poll([])
-                    clock.now += ASKED_EVERY
-            if (waiting := {row.get("state"): row["jobs"] for row in grid.status() if "state" in row}) != {
-                "SPLIT": "3",
-                "WAITING": str(pilots),
-            }:
-                raise SystemExit(f"{pilots} pilots should wait, but jobs are {waiting}")
-        finally:
-            jobs.end()
-
-
 def main() -> None:
     """Measure and report."""
     scale = harness.scale(1)
-    files, pilots = scale(10_000, 600), scale(200, 20)
+    files = scale(10_000, 600)
     bound = -(-files // LARGEST)
     with LocalGrid(sites=3, slots=1) as grid:
         counted = Counted(grid)
         datasets(grid, counted, files)
-        opening(grid, counted, pilots, f"{TOP}/00000000?/**/AO2D.root")
     figures = counted.figures
     limits = {
-        f"opening with {pilots} pilots": 20,
-        f"following {pilots} pilots for 10 minutes": 30,
         "dataset by pattern": bound + 1,
         "dataset by list of LFNs": bound,
         "dataset by text list": bound + 1,  # its own name may be an LFN
@@ -159,10 +117,7 @@ def main() -> None:
         "where all files are": bound,
     }
     met = all(figures[name]["calls"] <= most for name, most in limits.items())
-    claim = (
-        f"{files} files cost {bound} commands with their storage elements, one or two more to list them; "
-        f"a session of {pilots} pilots costs at most 20 to open and 30 to wait for during 10 minutes"
-    )
+    claim = f"{files} files cost {bound} commands with their storage elements, one or two more to list them"
     value = {f"{name}, calls": figures[name]["calls"] for name in limits}
     value |= {
         f"{name}, s": figures[name]["seconds"] for name in ("dataset by pattern", "where all files are")

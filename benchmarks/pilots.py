@@ -19,6 +19,7 @@ from gridproof.dataset import resolve
 from gridproof.localgrid import LocalGrid
 from gridproof.pilotjobs import PilotJobs
 from gridproof.planning import Planner
+from gridproof.proxy.versions import here
 
 SITES = 3
 FILES = 300
@@ -59,7 +60,7 @@ def main() -> None:
                 planner = Planner.ask(alien, known, config)
                 requests = planner.requests(count)
             with counted("submit"):
-                pilots.submit(requests, {})
+                pilots.submit(requests, {}, here())
             with counted("follow until all hold a slot"):
                 wait_for_slots(pilots)
             with counted("end"):
