@@ -16,7 +16,7 @@ from gridproof.proxy.protocol import Versions
 
 __all__ = ["NO_BUNDLE", "NO_GRIDPROOF", "NO_PYTHON", "NO_ROOT", "script"]
 
-#: The bundle is missing, cut off or damaged, needs a newer glibc, or cannot be unpacked.
+#: The bundle is missing, cut off, damaged, for other machines or a newer glibc, or cannot be unpacked.
 NO_BUNDLE = 82
 
 
@@ -32,6 +32,7 @@ def script(python: str, wanted: Versions, bundle: Bundle | None = None) -> str:
         "bundle": bundle.name if bundle else "",
         "bundle_size": str(bundle.size) if bundle else "",
         "bundle_sha256": bundle.sha256 if bundle else "",
+        "bundle_machine": bundle.manifest.machine if bundle else "",
         "bundle_glibc": bundle.manifest.glibc.partition(".")[2] if bundle else "",
         "bundle_root": bundle.manifest.root if bundle else "",
         "probe": (here / "probe.py").read_text(),

@@ -38,6 +38,8 @@ unpack() {
         [ "$(sha256sum <"$bundle")" = "$bundle_sha256  -" ] ||
             fail 82 "its bundle $bundle was damaged on its way: its SHA-256 is not $bundle_sha256"
     fi
+    [ "$(uname -m)" = "$bundle_machine" ] ||
+        fail 82 "its bundle is for $bundle_machine, but this node is $(uname -m): leave its site out, or make a bundle on such a machine"
     glibc=$(getconf GNU_LIBC_VERSION 2>/dev/null)
     minor=${glibc#glibc 2.}
     [ "${minor%%[!0-9]*}" ] && [ "${minor%%[!0-9]*}" -lt "$bundle_glibc" ] &&

@@ -13,6 +13,7 @@ from gridproof.pilot.start import NO_BUNDLE, NO_GRIDPROOF, NO_PYTHON, NO_ROOT, s
 from gridproof.proxy.protocol import Versions
 
 MINOR = "{}.{}".format(*sys.version_info)
+MACHINE = os.uname().machine
 WANTED = Versions(f"{MINOR}.0", "6.40.00", "1.2", "2026.8.0")
 TOOLS = ("sh", "tar", "gzip", "wc", "uname", "sha256sum", "getconf", "df", "tail", "rm", "mkdir")
 PILOT = "import sys, ROOT; print('a pilot with', sys.argv[1:], ROOT.__file__)"
@@ -40,7 +41,7 @@ class Node:
         self.environment = {"PATH": str(self.bin), "HOME": str(self.job), "ALIEN_SITE": "CERN"}
 
     def bring(self, files=FILES, manifest=None):
-        made = write(self.job / "made", manifest or Manifest(MINOR, "x86_64", "", "1.2", "", {}), files)
+        made = write(self.job / "made", manifest or Manifest(MINOR, MACHINE, "", "1.2", "", {}), files)
         shutil.copy(made.path, self.job / made.name)
         return made
 
@@ -86,7 +87,7 @@ def test_a_pilot_runs_with_what_its_environment_has(node):
 def test_a_bundles_own_root_comes_before_the_nodes(node):
     node.package({**ROOT, "ROOT/include/RVersion.h": b'#define ROOT_RELEASE "6.36/04"\n'})
     node.environment |= {"ROOTSYS": "/old/root", "LD_LIBRARY_PATH": "/old/root/lib:/usr/lib/keep"}
-    manifest = Manifest(MINOR, "x86_64", "", "1.2", "6.40.00", {})
+    manifest = Manifest(MINOR, MACHINE, "", "1.2", "6.40.00", {})
     asking = {
         "gridproof/pilot/__main__.py": b"import os, ROOT; print(ROOT.__file__, os.environ['LD_LIBRARY_PATH'])"
     }
@@ -227,6 +228,13 @@ def test_a_node_that_is_too_old_for_a_bundle_is_told(node):
     assert code == NO_BUNDLE
     assert "needs glibc 2.99" in trace
     assert "--glibc 2." in trace
+
+
+def test_a_bundle_for_another_processor_is_told(node):
+    manifest = Manifest(MINOR, "vax", "", "1.2", "", {})
+    code, _, trace = node.start(node.bring(manifest=manifest))
+    assert code == NO_BUNDLE
+    assert f"for vax, but this node is {MACHINE}" in trace
 
 
 def test_the_directory_for_temporary_files_is_made(node):
