@@ -28,7 +28,7 @@ def configure(pilot_bundle, tmp_path, monkeypatch):
 
 def test_pilots_run_from_their_bundle_and_a_package_of_the_grid(world, configure):
     configure(packages=list(available()))
-    with gridproof.open(world.grid, workers=2, timeout=90) as session:
+    with gridproof.open(world.grid, workers=1, timeout=90) as session:
         for worker in session.workers:
             maps = Path(f"/proc/{worker.pid}/maps").read_text().splitlines()
             libraries = {line.split()[-1] for line in maps if ".so" in line}
