@@ -11,10 +11,11 @@ LARGEST = 64 << 20  # bytes of a file that is looked at for being a list
 _ENDINGS = {".xml", ".txt", ".list", ".lst"}
 
 
-def may_be_list(name: str, size: int) -> bool:
-    """Whether a file's name says that it is a list; without an ending only its content tells."""
+def may_be_list(name: str, size: int, alone: bool) -> bool:
+    """Whether a file's name says that it is a list; of one without an ending that is given ``alone`` only
+    its content tells."""
     ending = PurePosixPath(name).suffix.lower()
-    return ending in _ENDINGS or (not ending and 0 <= size <= LARGEST)
+    return ending in _ENDINGS or (alone and not ending and 0 <= size <= LARGEST)
 
 
 def read(name: str, content: bytes) -> list[str] | None:

@@ -97,7 +97,7 @@ class _Resolver:
         self._locate(_archive(lfn) for lfn in plain)
         found, absent = [], []
         for name in names:
-            of_name = self._expand(name)
+            of_name = self._expand(name, alone=len(names) == 1)
             found += of_name
             if not of_name:
                 absent.append(name)
@@ -119,21 +119,21 @@ class _Resolver:
             return file
         return replace(file, size=-1 if "#" in file.name else entry.size, ses=entry.ses, hosts=entry.hosts)
 
-    def _expand(self, name: str) -> list[File]:
-        """The files that one name means, none if it is nowhere."""
+    def _expand(self, name: str, *, alone: bool) -> list[File]:
+        """The files that one name means, none if it is nowhere; ``alone``: it is the only one."""
         if name.startswith("file:"):
-            return self._local(name.removeprefix("file://").removeprefix("file:"))
+            return self._local(name.removeprefix("file://").removeprefix("file:"), alone)
         lfn = _as_lfn(name)
         if not lfn:
             if not _URL.match(name):
-                return self._local(name)
+                return self._local(name, alone)
             if is_pattern(name.partition("?")[0]):
                 raise DatasetError(f"{name}: a URL cannot be a pattern; name its files one by one")
             return [File(name, kind="url")]
-        found = self._grid(lfn)
-        return found or (self._local(name) if name.startswith("/") else [])
+        found = self._grid(lfn, alone)
+        return found or (self._local(name, alone) if name.startswith("/") else [])
 
-    def _grid(self, lfn: str) -> list[File]:
+    def _grid(self, lfn: str, alone: bool) -> list[File]:
         if self._catalogue is None:
             return []
         if is_pattern(lfn):
@@ -147,7 +147,7 @@ class _Resolver:
             return [File(lfn)]
         if entry.type == "c":
             return self._listed(lfn, self._collection(self._catalogue, lfn))
-        content = self._catalogue.cat(lfn) if lists.may_be_list(lfn, entry.size) else b""
+        content = self._catalogue.cat(lfn) if lists.may_be_list(lfn, entry.size, alone) else b""
         listed = lists.read(lfn, content) if content else None
         return [File(lfn)] if listed is None else self._listed(lfn, listed)
 
@@ -182,20 +182,20 @@ class _Resolver:
         names = sorted(entry.lfn for entry in self._found[where] if matches(entry.lfn))
         return [File(f"{lfn}#{member}" if member else lfn) for lfn in names]
 
-    def _local(self, name: str) -> list[File]:
+    def _local(self, name: str, alone: bool) -> list[File]:
         path = Path(name).expanduser()
         if path.is_dir():
             raise DatasetError(f"{name} is a directory: for the files in it say {name.rstrip('/')}/*.root")
         if path.is_file():
-            return self._here(path)
+            return self._here(path, alone)
         pattern, _, member = str(path).partition("#")
         found = [path for path in sorted(glob.glob(pattern, recursive=True)) if Path(path).is_file()]  # noqa: PTH207
         return [_local_file(Path(path), member) for path in found]
 
-    def _here(self, path: Path) -> list[File]:
+    def _here(self, path: Path, alone: bool) -> list[File]:
         """A local file, or what it lists."""
         name, size = str(path.absolute()), path.stat().st_size
-        content = path.read_bytes() if lists.may_be_list(name, size) else b""
+        content = path.read_bytes() if lists.may_be_list(name, size, alone) else b""
         listed = lists.read(name, content) if content else None
         return [_local_file(path)] if listed is None else self._listed(name, listed)
 

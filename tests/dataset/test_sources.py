@@ -290,6 +290,12 @@ def test_lists_on_the_grid_and_here_give_their_files_located_in_one_call(
         assert shelf.calls == [*fetched, "locate"]
 
 
+def test_of_several_names_without_an_ending_none_is_fetched_to_look_at_it(shelf: Shelf) -> None:
+    shelf.contents["/local/wn"] = shelf.contents["/local/other"] = collection("/local/demo/b.root")
+    assert names(resolve(["/local/wn", "/local/other"], "esd", shelf)) == ["/local/wn", "/local/other"]
+    assert shelf.calls == ["locate"]
+
+
 def test_a_list_may_hold_patterns_and_members_but_a_pattern_reads_no_lists(
     shelf: Shelf, tmp_path: Path
 ) -> None:
