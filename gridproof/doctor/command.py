@@ -9,6 +9,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from gridproof.doctor.verdict import Verdict
+
 _STYLES = {"ok": "green", "warning": "yellow", "failed": "bold red", "skipped": "dim"}
 
 
@@ -22,20 +24,25 @@ _STYLES = {"ok": "green", "warning": "yellow", "failed": "bold red", "skipped": 
 )
 def doctor(grid: str) -> None:
     """Check all that a session needs and say how to mend what is wrong; exit code 1 if something is."""
-    from gridproof.doctor import examine
+    from gridproof.doctor.examination import examine
 
     console = Console()
-    table = Table(box=None, show_header=False, pad_edge=False)
-    for wraps in ("ignore", "ignore", "fold"):
-        table.add_column(overflow=wraps, no_wrap=wraps == "ignore")
-    states = []
-    with console.status("looking …") as status:
-        for name, verdict in examine(grid):
-            status.update(f"looking beyond {name} …")
-            states.append(verdict.state)
-            found = Text(verdict.found)
-            if verdict.remedy:
-                found.append(f"\n→ {verdict.remedy}", _STYLES[verdict.state])
-            table.add_row(name, Text(verdict.state, _STYLES[verdict.state]), found)
-    console.print(table)
+    states = set()
+    for name, verdict in examine(grid):
+        states.add(verdict.state)
+        console.print(_row(name, verdict))
     sys.exit(int("failed" in states))
+
+
+def _row(name: str, verdict: Verdict) -> Table:
+    """A line of the table; each is printed at once, since a check may take long or ask for a password."""
+    table = Table.grid(padding=(0, 2))
+    table.add_column(width=15)
+    table.add_column(width=7)
+    table.add_column(overflow="fold")
+    style = _STYLES[verdict.state]
+    found = Text(verdict.found)
+    if verdict.remedy:
+        found.append(f"\n→ {verdict.remedy}", style)
+    table.add_row(name, Text(verdict.state, style), found)
+    return table

@@ -14,6 +14,7 @@ from gridproof.doctor.verdict import Verdict, bounded, failed, skipped
 from gridproof.errors import GridproofError
 
 MACHINE_SECONDS = 70.0
+CONNECT_SECONDS = 120.0  # a key's password may have to be typed
 GRID_SECONDS = 60.0
 STORAGE_SECONDS = 180.0  # a dead SE costs some 20 s, and there may be several
 
@@ -68,7 +69,7 @@ def _examine_grid(environ: Mapping[str, str]) -> Iterator[tuple[str, Verdict]]:
         opened.append(alien)
         return verdict
 
-    yield names[0], bounded(connect, GRID_SECONDS)
+    yield names[0], bounded(connect, CONNECT_SECONDS)
     if not opened:
         yield from ((name, skipped("needs the central service")) for name in names[1:])
         return

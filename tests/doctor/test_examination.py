@@ -6,7 +6,8 @@ import pytest
 from click.testing import CliRunner
 
 from gridproof.cli import cli
-from gridproof.doctor import examine, machine
+from gridproof.doctor import machine
+from gridproof.doctor.examination import examine
 from gridproof.doctor.verdict import ok
 
 NAMES = ["ROOT", "compiler", "XRootD", "pilots' bundle", "certificate", "central service", "clock"]
