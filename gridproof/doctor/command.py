@@ -23,7 +23,10 @@ _STYLES = {"ok": "green", "warning": "yellow", "failed": "bold red", "skipped": 
     help="The real Grid, or the embedded one that is running.",
 )
 def doctor(grid: str) -> None:
-    """Check all that a session needs and say how to mend what is wrong; exit code 1 if something is."""
+    """Check what a session needs, and how to mend it.
+
+    The exit code is 1 if something is wrong without which no session works.
+    """
     from gridproof.doctor.examination import examine
 
     console = Console()

@@ -21,6 +21,7 @@ from gridproof.pilot.bundle import Bundle, Manifest, write
 
 OWN = "gridproof"
 ROOT = "root"
+_COMPARED = (ROOT, "dask", "distributed")  # at a pilot's registration, with the session's
 #: The oldest glibc that fetched wheels shall load with, where nothing else is asked for: that of EL 8.
 USUAL_GLIBC = "2.28"
 _OLDEST_GLIBC = 17
@@ -84,38 +85,38 @@ def _wanted(with_root: bool) -> list[Requirement]:
     for requirement in map(Requirement, requires):
         if requirement.marker and not requirement.marker.evaluate({"extra": ""}):
             continue
-        if requirement.name in (ROOT, "dask", "distributed") and (with_root or requirement.name != ROOT):
-            try:
-                version = metadata.version(requirement.name)
-            except metadata.PackageNotFoundError:
-                raise ConfigError(
-                    f"{requirement.name} is not installed here as a Python distribution, so it cannot be "
-                    "brought along: leave it to the node, or install it with pip"
-                ) from None
-            requirement = Requirement(f"{requirement.name}=={version}")
-        if with_root or requirement.name != ROOT:
-            wanted.append(requirement)
+        if requirement.name == ROOT and not with_root:
+            continue
+        wanted.append(_as_here(requirement.name) if requirement.name in _COMPARED else requirement)
     return wanted
+
+
+def _as_here(name: str) -> Requirement:
+    """A requirement of the very version that is installed. Raises ConfigError."""
+    try:
+        return Requirement(f"{name}=={metadata.version(name)}")
+    except metadata.PackageNotFoundError:
+        raise ConfigError(
+            f"{name} is not installed here as a Python distribution, so it cannot be brought along: "
+            "leave it to the node, or install it with pip"
+        ) from None
 
 
 def _closure(wanted: Iterable[Requirement]) -> Iterator[metadata.Distribution]:
     """The installed distributions that fulfil these requirements, and theirs in turn."""
     seen: set[tuple[str, str]] = set()
-    found: set[str] = set()
     left = list(wanted)
     while left:
         requirement = left.pop()
+        name = canonicalize_name(requirement.name)
         try:
-            distribution = metadata.distribution(requirement.name)
+            distribution = metadata.distribution(name)
         except metadata.PackageNotFoundError:
-            raise ConfigError(f"{requirement.name} is required and not installed here") from None
-        if requirement.name not in found:
-            found.add(requirement.name)
+            raise ConfigError(f"{name} is required and not installed here") from None
+        if (name, "") not in seen:
             yield distribution
-        for extra in ("", *sorted(requirement.extras)):
-            if (requirement.name, extra) in seen:
-                continue
-            seen.add((requirement.name, extra))
+        for extra in {"", *requirement.extras} - {extra for known, extra in seen if known == name}:
+            seen.add((name, extra))
             for further in map(Requirement, distribution.requires or ()):
                 if not further.marker or further.marker.evaluate({"extra": extra}):
                     left.append(further)
