@@ -200,9 +200,10 @@ class Wire:
         where = f"{self.host}:{self.port}"
         try:
             tcp = socket.create_connection((self.host, self.port), _OPEN_TIMEOUT)
-        except OSError as error:
+        except (OSError, UnicodeError) as error:  # the latter for what can be no host's name
+            reason = getattr(error, "strerror", None) or error
             raise WireError(
-                f"cannot connect to the central service at {where}: {error.strerror or error}; "
+                f"cannot connect to the central service at {where}: {reason}; "
                 "check ALIENPY_JCENTRAL and ALIENPY_JCENTRAL_PORT, that it runs, and the firewalls between"
             ) from None
         encrypted = ""

@@ -37,9 +37,9 @@ def read(name: str, content: bytes) -> list[str] | None:
 def from_text(name: str, content: bytes) -> list[str]:
     """One name a line, but for empty ones and those that begin with ``#``. Raises DatasetError."""
     try:
-        lines = [line.strip() for line in content.decode().splitlines()]
+        lines = [line.strip() for line in content.decode("utf-8-sig").splitlines()]
     except UnicodeDecodeError:
-        raise DatasetError(f"{name} is no text: a list has one file name in each line") from None
+        raise DatasetError(f"{name} is no text in UTF-8: a list has one file name in each line") from None
     return [line for line in lines if line and not line.startswith("#")]
 
 
@@ -71,6 +71,8 @@ def from_xml(name: str, content: bytes) -> list[str]:
     except expat.ExpatError as error:
         reason = f"line {error.lineno}, column {error.offset + 1}: {expat.ErrorString(error.code)}"
         raise DatasetError(f"{name} is no XML collection of AliEn: {reason}") from None
+    except (ValueError, LookupError) as error:  # of the codec that it names
+        raise DatasetError(f"{name} is in an encoding that XML is not read in: {error}") from None
     if top[0] != "alien":
         raise DatasetError(f"{name} is no XML collection of AliEn: it is <{top[0]}>, not <alien>")
     return found

@@ -45,5 +45,14 @@ def _piece(piece: str) -> str:
         return "[^/]"
     if piece.startswith("[") and len(piece) > 2:
         characters = re.sub(r"([\\^\]])", r"\\\1", piece[1:-1].lstrip("!^"))
-        return f"[{'^' if piece[1] in '!^' else ''}{characters}]"
+        return _checked(f"[{'^' if piece[1] in '!^' else ''}{characters}]")
     return re.escape(piece)
+
+
+def _checked(characters: str) -> str:
+    """A class of characters; one with a range that runs backwards matches nothing, as in the shell."""
+    try:
+        re.compile(characters)
+    except re.error:
+        return r"[^\s\S]"
+    return characters

@@ -147,8 +147,8 @@ class _Resolver:
             return [File(lfn)]
         if entry.type == "c":
             return self._listed(lfn, self._collection(self._catalogue, lfn))
-        content = self._catalogue.cat(lfn) if lists.may_be_list(lfn, entry.size, alone) else b""
-        listed = lists.read(lfn, content) if content else None
+        cat = self._catalogue.cat
+        listed = lists.read(lfn, cat(lfn)) if lists.may_be_list(lfn, entry.size, alone) else None
         return [File(lfn)] if listed is None else self._listed(lfn, listed)
 
     def _collection(self, catalogue: Catalogue, lfn: str) -> list[str]:
@@ -183,6 +183,14 @@ class _Resolver:
         return [File(f"{lfn}#{member}" if member else lfn) for lfn in names]
 
     def _local(self, name: str, alone: bool) -> list[File]:
+        try:
+            return self._there(name, alone)
+        except OSError as error:
+            raise DatasetError(f"{name} cannot be looked at here: {error.strerror}") from None
+        except RuntimeError:  # of expanduser
+            raise DatasetError(f"{name}: there is no such user here") from None
+
+    def _there(self, name: str, alone: bool) -> list[File]:
         path = Path(name).expanduser()
         if path.is_dir():
             raise DatasetError(f"{name} is a directory: for the files in it say {name.rstrip('/')}/*.root")
@@ -195,8 +203,7 @@ class _Resolver:
     def _here(self, path: Path, alone: bool) -> list[File]:
         """A local file, or what it lists."""
         name, size = str(path.absolute()), path.stat().st_size
-        content = path.read_bytes() if lists.may_be_list(name, size, alone) else b""
-        listed = lists.read(name, content) if content else None
+        listed = lists.read(name, path.read_bytes()) if lists.may_be_list(name, size, alone) else None
         return [_local_file(path)] if listed is None else self._listed(name, listed)
 
     # ------------------------------------------------------------ what to say of a name that is nowhere

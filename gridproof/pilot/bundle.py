@@ -14,6 +14,7 @@ import json
 import re
 import tarfile
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -158,7 +159,8 @@ def write(path: Path, manifest: Manifest, files: Mapping[str, Path | bytes]) -> 
             f"the bundle {path} cannot be written: {error.strerror} ({error.filename})"
         ) from None
     finally:
-        part.unlink(missing_ok=True)
+        with suppress(OSError):
+            part.unlink()
     return Bundle(path, manifest)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import re
 import socket
 import ssl
 import threading
@@ -204,9 +205,10 @@ def test_a_refused_connection_names_host_and_port(authority: Any) -> None:
         Wire("127.0.0.1", port, authority.issue("jalien")).command("whoami")
 
 
-def test_an_unknown_host_is_named(authority: Any) -> None:
-    with pytest.raises(WireError, match=r"no\.such\.host\.invalid:8097"):
-        Wire("no.such.host.invalid", 8097, authority.issue("jalien")).command("whoami")
+@pytest.mark.parametrize("host", ["no.such.host.invalid", "no..host", "x" * 64])
+def test_an_unknown_host_is_named(authority: Any, host: str) -> None:
+    with pytest.raises(WireError, match=f"{re.escape(host)}:8097"):
+        Wire(host, 8097, authority.issue("jalien")).command("whoami")
 
 
 def test_an_unknown_subject_is_named(central: Any, wire: Wire) -> None:

@@ -77,6 +77,13 @@ def test_a_broken_collection_is_named_with_the_place(content: bytes, reason: str
 def test_a_text_list_has_one_name_a_line() -> None:
     text = b"\n# run 1\n  /alice/a.root \r\nroot://h//b.root\n\n/alice/*/c.root#x\n"
     assert lists.read("f.txt", text) == ["/alice/a.root", "root://h//b.root", "/alice/*/c.root#x"]
+    assert lists.read("f.txt", b"\xef\xbb\xbf/alice/a.root\r\n") == ["/alice/a.root"]
+
+
+@pytest.mark.parametrize("encoding", ["gb2312", "nonsense", "rot13", "idna"])
+def test_a_collection_in_an_encoding_that_cannot_be_read_is_refused(encoding: str) -> None:
+    with pytest.raises(DatasetError, match=r"wn\.xml is in an encoding"):
+        lists.read("wn.xml", f'<?xml version="1.0" encoding="{encoding}"?><alien/>'.encode())
 
 
 @pytest.mark.parametrize(
@@ -91,7 +98,7 @@ names = st.text(st.characters(codec="utf-8", exclude_categories=("Cc", "Zl", "Zp
 
 
 @given(
-    st.lists(names.filter(lambda name: name[0] not in "#<"), min_size=1),
+    st.lists(names.filter(lambda name: name[0] not in "#<\ufeff"), min_size=1),
     st.sampled_from(["\n", "\r\n", "\n\n"]),
 )
 def test_what_is_written_into_a_text_list_comes_out(listed: list[str], end: str) -> None:

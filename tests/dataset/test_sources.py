@@ -196,6 +196,9 @@ def test_a_name_with_brackets_that_exists_is_a_file(tmp_path: Path) -> None:
         ([], "an empty list"),
         ("", "'' names no file"),
         (["/local/demo/a.root", 5], "5 names no file"),
+        ("/local/demo/[z-a].root", r"nothing matches /local/demo/\[z-a\].root"),
+        ("~nobody-of-that-name/a.root", "no such user"),
+        ("a" * 300, "cannot be looked at here: File name too long"),
         (["/local/demo/a.root", "/local/demo/run1"], "/local/demo/run1 is a directory"),
     ],
 )
@@ -328,6 +331,7 @@ def test_members_of_archives_lie_where_their_archive_does(shelf: Shelf, tmp_path
         (collection("/local/demo"), "in /local/wn.xml: /local/demo is a directory"),
         (collection(), "the list /local/wn.xml names no files"),
         (b"<alien", "/local/wn.xml is no XML collection"),
+        (b"", "the list /local/wn.xml names no files"),
     ],
 )
 def test_a_list_that_does_not_give_files_is_named(shelf: Shelf, content: bytes, message: str) -> None:

@@ -150,6 +150,9 @@ def test_a_bundle_that_cannot_be_written_leaves_nothing(tmp_path):
     with pytest.raises(ConfigError, match="cannot be written"):
         write(tmp_path / "bundle", FITTING, {"gone.py": tmp_path / "gone.py"})
     assert not list(tmp_path.iterdir())
+    (tmp_path / "file").touch()
+    with pytest.raises(ConfigError, match="Not a directory"):
+        write(tmp_path / "file" / "bundle", FITTING, {})
 
 
 # ---- and the session
