@@ -224,5 +224,6 @@ class Transfers(Catalogue):
                 self.commit(path, access, size, md5, mode)
         except BaseException:
             with contextlib.suppress(AlienError):
-                self.rm(path)
+                if self.stat(path).guid.lower() == accesses[0].guid.lower():  # else somebody else was faster
+                    self.rm(path)
             raise

@@ -248,7 +248,7 @@ def _as_lfn(name: str) -> str:
         name = "/" + name.removeprefix("alien://").lstrip("/")
     if not name.startswith("/"):
         return ""
-    return name if is_pattern(name) else posixpath.normpath(name)
+    return "/" + posixpath.normpath(name).lstrip("/")
 
 
 def _archive(lfn: str) -> str:

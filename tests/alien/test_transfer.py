@@ -150,6 +150,8 @@ def test_an_se_that_is_dead_is_not_tried_twice(copier: Any, content: Path) -> No
 class Storage:
     """A central service for files: ``ses`` are offered in turn, what is committed is remembered."""
 
+    guid = "g"
+
     def __init__(self, ses: list[str], refuse: str = "") -> None:
         self.ses = ses
         self.refuse = refuse
@@ -174,7 +176,8 @@ class Storage:
             results = [{"lfn": lfn, "type": "d"} for lfn in ("/h", "/h/there")]
             results += [{"lfn": lfn, "type": "f"} for lfn in options if "taken" in lfn]
         elif command == "stat":
-            results = [{"lfn": "/h/f", "replicas": {options[6].upper(): "" for options in self.committed}}]
+            replicas = {options[6].upper(): "" for options in self.committed}
+            results = [{"lfn": "/h/f", "type": "f", "guid": self.guid, "replicas": replicas}]
         elif command == "rm":
             self.committed.clear()
         return {"metadata": {"exitcode": "0"}, "results": results}
@@ -248,6 +251,17 @@ def test_a_refused_commit_leaves_no_half_made_entry(storage: Any, copier: Any, c
     with pytest.raises(CommandError, match="Nothing was registered"):
         alien.upload(content, "f", ses=["A::A::A", "B::B::B"])
     assert not service.committed
+
+
+def test_a_file_that_somebody_else_has_put_there_meanwhile_is_left_alone(
+    storage: Any, copier: Any, content: Path
+) -> None:
+    copier(NO_DEAD)
+    service, alien = storage([], refuse="B::B::B")
+    service.guid = "another file's"
+    with pytest.raises(CommandError, match="Nothing was registered"):
+        alien.upload(content, "f", ses=["A::A::A", "B::B::B"])
+    assert service.committed
 
 
 @pytest.mark.parametrize(("fault", "commits"), [("drop done", 1), ("drop", 2)])

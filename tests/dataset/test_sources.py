@@ -116,6 +116,7 @@ def names(dataset: Dataset) -> list[str]:
         ("/local/demo/run2/**", ["run2/c.root", "run2/deep/c.root"]),
         ("/local/**/deep/*", ["run2/deep/c.root"]),
         ("/**/b.root", ["b.root"]),
+        ("//local//demo/../demo/?.root", ["a.root", "b.root"]),
     ],
 )
 def test_a_pattern_gives_its_files_by_name_in_one_find(
