@@ -60,9 +60,10 @@ class Access:
 
     @property
     def root_url(self) -> str:
-        """The URL with the envelope, as ROOT opens it; a member of an archive comes behind a ``#``."""
-        url, mark, member = self.url.partition("#")
-        return self._signed(url, []) + mark + member
+        """The URL with the envelope, as ROOT opens it, which reads a member of an archive in place."""
+        url, _, member = self.url.partition("#")
+        signed = self._signed(url, [])
+        return member_url(signed, member) if member else signed
 
     @property
     def copy_url(self) -> str:
@@ -88,6 +89,15 @@ class StorageElement:
     total: int = 0
     used: int = 0
     free: int = 0
+
+
+def member_url(url: str, member: str) -> str:
+    """The URL by which ROOT opens a member of the zip archive at ``url``, whatever its name ends in.
+
+    (``…#member`` it takes for one only behind ``.zip``, and physical names on the Grid have no ending.)
+    """
+    place, _, options = url.partition("?")
+    return f"{place}?zip={member}" + (f"&{options}" if options else "")
 
 
 def site_of(name: str) -> str:

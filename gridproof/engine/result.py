@@ -143,4 +143,4 @@ class Result(Mapping[str, Any]):
 
 
 def _is_lfn(where: str) -> bool:
-    return where.startswith(("alien://", "/")) and not Path(where).parent.is_dir()
+    return where.startswith("alien://") or (where.startswith("/") and not Path(where).parent.is_dir())

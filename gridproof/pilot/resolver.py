@@ -5,9 +5,11 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from ..alien import Alien, site_of
+from ..alien.catalogue import member_url
 from ..engine.replicas import Located, Replica, as_given
 from ..errors import AlienError, CommandError, WireError
 
@@ -37,7 +39,7 @@ class GridResolver:
         return [self._locate(str(f["name"]), anew) if f["kind"] == "lfn" else as_given(f) for f in files]
 
     def _locate(self, name: str, anew: bool) -> Located:
-        lfn, mark, member = name.partition("#")
+        lfn, _, member = name.partition("#")
         if anew or lfn not in self._known:
             try:
                 located = self._ask_patiently(lfn)
@@ -49,7 +51,7 @@ class GridResolver:
         located = self._known[lfn]
         if not member:
             return located
-        replicas = (Replica(r.url + mark + member, r.storage_element, r.site) for r in located.replicas)
+        replicas = (replace(r, url=member_url(r.url, member)) for r in located.replicas)
         return Located(tuple(replicas), located.problem)
 
     def _ask_patiently(self, lfn: str) -> Located:

@@ -174,9 +174,9 @@ def test_a_collection_lists_its_files(alien: Alien, central: Any) -> None:
 def test_a_member_of_an_archive_is_unzipped() -> None:
     access = Access("A::B::C", "root://host//x.zip#hits.root", "", "", 1, "")
     assert access.copy_url == "root://host//x.zip?xrdcl.unzip=hits.root"
-    assert access.root_url == "root://host//x.zip#hits.root"
+    assert access.root_url == "root://host//x.zip?zip=hits.root"
     access = Access("A::B::C", "root://host//x.zip#hits.root", "secret", "", 1, "")
-    assert access.root_url == "root://host//x.zip?xrd.wantprot=unix&authz=secret#hits.root"
+    assert access.root_url == "root://host//x.zip?zip=hits.root&xrd.wantprot=unix&authz=secret"
     signed = Access("A::B::C", "root://host//x", "turl=root://host//x&signature=ab", "", 1, "")
     assert signed.root_url == "root://host//x?xrd.wantprot=unix&turl=root://host//x&signature=ab"
 

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import zipfile
 from pathlib import Path
 
 import psutil
@@ -128,6 +129,18 @@ def test_workers_ask_for_leave_with_their_jobs_own_tokens(session, world, data):
     }
     assert jobs <= {who for who, command in world.grid.commands() if command == "listSEDistance"}
     assert len(data.files) <= sum(after[who] for who in jobs) <= len(session.workers) * len(data.files)
+
+
+def test_members_of_archives_on_the_grid_are_read_in_place(session, world, tmp_path):
+    with zipfile.ZipFile(tmp_path / "all.zip", "w") as archive:
+        for file in world.files:
+            archive.write(file, file.name)
+    world.grid.put(tmp_path / "all.zip", "/local/archives/all.zip")
+    members = [f"/local/archives/all.zip#{file.name}" for file in world.files]
+    world.assert_exact(session.process(session.dataset(members, tree="events"), world.selector))
+    lost = session.dataset("/local/archives/all.zip#lost.root", tree="events")
+    with pytest.raises(MissingFiles, match=r"member lost\.root not found in archive"):
+        session.process(lost, world.selector)
 
 
 def test_ctrl_c_cancels_the_query_and_the_session_goes_on(session, world, data):
