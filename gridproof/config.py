@@ -59,6 +59,11 @@ class PilotConfig:
     orphan_limit: float = 300.0
     worker_memory: str = ""
 
+    def __post_init__(self) -> None:
+        for name in ("cores", "ttl", "price", "orphan_limit"):
+            if not getattr(self, name) > 0:
+                raise ConfigError(f"pilots, {name} must be more than 0, not {getattr(self, name)}")
+
     @property
     def worker_bytes(self) -> int:
         """Bytes of memory that one worker may use.
@@ -99,7 +104,7 @@ def load(path: Path | None = None, environ: Mapping[str, str] = os.environ) -> C
         return Config()
     try:
         values = yaml.safe_load(place.read_text()) or {}
-    except (OSError, yaml.YAMLError) as error:
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise ConfigError(f"the configuration {place} cannot be read: {error}") from None
     built: Config = _build(Config, values, str(place))
     return built

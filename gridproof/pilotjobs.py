@@ -11,7 +11,7 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from .alien import Alien, Jdl, PilotRequest, pilot_jdl
-from .alien.jdl import render
+from .alien.jdl import render, validate
 from .config import PilotConfig
 from .errors import AlienError, CredentialError
 from .pilot.bundle import Bundle
@@ -181,7 +181,7 @@ def sandbox_of(home: str, tag: str) -> str:
 
 def bundle_of(config: PilotConfig) -> Bundle | None:
     """What pilots bring along. Raises ConfigError if the file is none."""
-    return Bundle.open(Path(config.bundle).expanduser()) if config.bundle else None
+    return Bundle.open(Path(config.bundle)) if config.bundle else None
 
 
 def make_jdl(
@@ -210,10 +210,14 @@ def preview(requests: Sequence[PilotRequest], config: PilotConfig) -> str:
 
     Raises:
         ConfigError: the pilots' bundle cannot be read.
+        JdlError: a submission would be refused.
     """
     tag, sandbox = "gridproof-<session>", sandbox_of("<home>/", "gridproof-<session>")
     bundle = bundle_of(config)
     input_files = [f"{sandbox}/pilot.json", *([bundle.lfn("<home>/")] if bundle else [])]
-    return "\n".join(
-        f"# {request}\n{render(make_jdl(request, config, tag, sandbox, input_files))}" for request in requests
-    )
+    texts = []
+    for request in requests:
+        jdl = make_jdl(request, config, tag, sandbox, input_files)
+        validate(jdl)
+        texts.append(f"# {request}\n{render(jdl)}")
+    return "\n".join(texts)

@@ -97,13 +97,15 @@ def plan(
     With ``ses`` no Grid is asked: all pilots go close to these.
 
     Raises:
-        ConfigError: there is no such Grid, or a dataset and ``ses`` are both given.
+        ConfigError: there is no such Grid or strategy, or ``ses`` are given where a dataset is or must be.
         LocalGridError, AlienError, DatasetError: what their names say.
     """
     pilots = pilots_for(workers, config)
     if ses:
         if dataset:
             raise ConfigError("give a dataset, whose SEs the Grid knows, or --se, not both")
+        if Planner(config).config.strategy == "se":
+            raise ConfigError('pilots, strategy "se" goes by a dataset: give one instead of --se')
         return [PilotRequest(tuple(ses), pilots)]
     with Alien.connect(grids.environment(grid)) as alien:
         # No file is opened here, so that any tree's name does.

@@ -10,7 +10,8 @@ from gridproof.alien.jdl import parse, validate
 from gridproof.cli import cli
 from gridproof.config import PilotConfig
 from gridproof.dataset import File
-from gridproof.errors import ConfigError
+from gridproof.errors import ConfigError, JdlError
+from gridproof.pilotjobs import preview
 from gridproof.planning import Planner, pilots_for, plan
 
 SES = tuple(f"ALICE::{site}::SE" for site in ("CERN", "FZK", "SARA"))
@@ -91,3 +92,22 @@ def test_the_command_prints_jdls_that_can_be_read_and_asks_no_grid_for_given_ses
 def test_a_dataset_and_ses_are_not_both_given() -> None:
     with pytest.raises(ConfigError, match="not both"):
         plan(["/d/*.root"], 2, PilotConfig(), "alien", SES)
+
+
+def test_storage_elements_alone_are_nothing_for_a_split_over_files() -> None:
+    with pytest.raises(ConfigError, match='strategy "se" goes by a dataset'):
+        plan([], 2, PilotConfig(strategy="se"), "alien", SES)
+
+
+@pytest.mark.parametrize(
+    "config",
+    [PilotConfig(memory="lots"), PilotConfig(packages=('a"b',))],
+)
+def test_what_a_submission_would_refuse_is_refused_in_the_preview(config: PilotConfig) -> None:
+    with pytest.raises(JdlError):
+        preview([PilotRequest(SES, 1)], config)
+
+
+def test_a_bundle_in_nobodys_home_is_an_error_of_the_configuration() -> None:
+    with pytest.raises(ConfigError, match="~nobody-of-that-name"):
+        preview([PilotRequest(SES, 1)], PilotConfig(bundle="~nobody-of-that-name/bundle.tar.gz"))

@@ -21,6 +21,7 @@ _ENOENT, _ENOTDIR = 2, 20
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 _T = TypeVar("_T")
 _NEAREST = 3
+_DEEPEST = 20
 
 
 class Found(Protocol):
@@ -165,6 +166,8 @@ class _Resolver:
     def _listed(self, name: str, names: Sequence[str]) -> list[File]:
         if name in self._reading:
             raise DatasetError(f"{name} lists itself")
+        if len(self._reading) == _DEEPEST:
+            raise DatasetError(f"lists in lists are read {_DEEPEST} deep, not more")
         self._reading.append(name)
         try:
             return self.files(names)

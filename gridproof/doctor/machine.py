@@ -65,7 +65,7 @@ def bundle(pilots: PilotConfig) -> Verdict:
             f"pilots bring nothing along: {pilots.python} on the worker nodes must have gridproof itself",
             "gridproof pilot bundle, and name the file in pilots.bundle",
         )
-    found = Bundle.open(Path(pilots.bundle).expanduser())
+    found = Bundle.open(Path(pilots.bundle))
     found.manifest.check(_versions())
     manifest = found.manifest
     text = f"{found.path}: Python {manifest.python}, glibc {manifest.glibc} or newer"

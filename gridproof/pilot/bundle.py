@@ -74,15 +74,16 @@ class Bundle:
 
     @classmethod
     def open(cls, path: Path) -> Bundle:
-        """Read a bundle's manifest. Raises ConfigError."""
+        """Read a bundle's manifest; ``path`` may begin with ``~``. Raises ConfigError."""
         try:
+            path = path.expanduser()
             with tarfile.open(path, "r:gz") as archive:
                 first = archive.next()
                 content = archive.extractfile(first) if first and first.name == MANIFEST else None
                 if content is None:
                     raise ConfigError(f"{path} is no bundle that 'gridproof pilot bundle' has made")
                 return cls(path, Manifest(**json.loads(content.read())))
-        except (tarfile.TarError, EOFError, gzip.BadGzipFile, ValueError, TypeError) as error:
+        except (tarfile.TarError, EOFError, gzip.BadGzipFile, ValueError, TypeError, RuntimeError) as error:
             raise ConfigError(f"the pilots' bundle {path} cannot be read: {error}") from None
         except OSError as error:
             raise ConfigError(

@@ -348,6 +348,13 @@ def test_a_list_that_lists_itself_is_named(shelf: Shelf, tmp_path: Path) -> None
         resolve("/local/a.txt", "esd", shelf)
 
 
+def test_lists_in_lists_have_an_end(shelf: Shelf) -> None:
+    for number in range(2000):
+        shelf.contents[f"/local/{number}.txt"] = f"/local/{number + 1}.txt".encode()
+    with pytest.raises(DatasetError, match=r"in /local/1\.txt: .*lists in lists are read 20 deep"):
+        resolve("/local/0.txt", "esd", shelf)
+
+
 def test_a_collection_that_cannot_be_listed_is_named(shelf: Shelf) -> None:
     def refuse(lfn: str) -> Sequence[Entry]:
         raise CommandError("Remote I/O error", command="listFilesFromCollection", exitcode=121)
