@@ -37,8 +37,10 @@ class CodeStore:
         self._loaded: dict[str, Bundle] = {}  # key as it came → as it was loaded
         self._names: set[str] = set()  # main files of the bundles
         self._include_dirs: list[Path] = []
-        own = b"".join(path.read_bytes() for path in sorted(INCLUDE.rglob("*.h")))
-        self._headers = hashlib.sha256(own).hexdigest()[:8]
+        # Libraries are compiled with gridproof's headers, and linked with ROOT's libraries where these lie.
+        built_with = [path.read_bytes() for path in sorted(INCLUDE.rglob("*.h"))]
+        built_with.append(str(root.gROOT.GetSharedLibDir()).encode())
+        self._built_with = hashlib.sha256(b"".join(built_with)).hexdigest()[:8]
 
     def load(self, bundle: Bundle) -> Bundle:
         """Make the bundle known to ROOT; returns it, with an alias for its class if it needed one.
@@ -91,7 +93,7 @@ class CodeStore:
 
     def _place(self, bundle: Bundle) -> Path:
         root = self._root.gROOT.GetVersion().replace("/", ".")
-        return self._directory / f"{bundle.key}-{self._headers}-{root}-{platform.machine()}"
+        return self._directory / f"{bundle.key}-{self._built_with}-{root}-{platform.machine()}"
 
     @contextmanager
     def _locked(self, place: Path) -> Iterator[None]:

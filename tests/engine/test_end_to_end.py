@@ -4,6 +4,7 @@ import os
 import signal
 import zipfile
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -305,6 +306,15 @@ def test_another_session_of_the_process_takes_a_selector_as_it_is_loaded(
     process(queries, [part(paths[:1])], place / "Reader.C+")
     again = CodeStore(root, cluster.cache, renames=True).load(collect(f"{place / 'Reader.C'}+"))
     assert again.class_name == "Reader"
+
+
+def test_a_library_is_not_used_with_another_installation_of_root(root, cluster, place):
+    bundle = collect(f"{place / 'Reader.C'}+")
+    version = root.gROOT.GetVersion()
+    elsewhere = SimpleNamespace(GetSharedLibDir=lambda: "/elsewhere/lib", GetVersion=lambda: version)
+    here = CodeStore(root, cluster.cache, renames=True)
+    there = CodeStore(SimpleNamespace(gROOT=elsewhere), cluster.cache, renames=True)
+    assert here._place(bundle) != there._place(bundle)
 
 
 def test_friends_whose_files_are_cut_differently(queries, root, place, paths):
