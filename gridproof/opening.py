@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+import warnings
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack, closing
 from typing import TYPE_CHECKING, Any
 
 from . import _root, config, grids, progress
 from .dataset import resolve
-from .errors import ConfigError, NotEnoughWorkers, SessionError, VersionMismatch
+from .errors import ConfigError, GridproofError, NotEnoughWorkers, SessionError, VersionMismatch
 from .link import Link
 from .loopthread import LoopThread
 from .records import Table
@@ -87,7 +88,7 @@ def open(
         starting = loop.start(link.proxy.open_session(versions, workers, session=link.name))
         ending.callback(link.end_session)
         pilots = _pilots(link)
-        ending.callback(pilots.end)
+        ending.push(_telling_what_came_first(pilots.end))
         pilots.submit(requests, _join(link), versions)
         link.meet_master(starting.result())
         session = Session(link, pilots)
@@ -125,7 +126,7 @@ def attach(name: str | None = None, grid: str = "local") -> Session:
         session = Session(link, pilots, retired=record.state == "retired")
         ending = stack.enter_context(ExitStack())
         ending.callback(link.end_session)
-        ending.callback(pilots.end)
+        ending.push(_telling_what_came_first(pilots.end))
         session._hold(stack, ending)
     return session
 
@@ -166,6 +167,20 @@ def _pilots(link: Link) -> PilotJobs:
     from .pilotjobs import PilotJobs
 
     return PilotJobs(link.alien, link.place.config.pilots, f"gridproof-{link.name}")
+
+
+def _telling_what_came_first(end: Callable[[], None]) -> Callable[..., None]:
+    """What ends something, as an `ExitStack` takes it: an error of its own hides none that came before."""
+
+    def leave(kind: object, error: BaseException | None, trace: object) -> None:  # noqa: ARG001
+        try:
+            end()
+        except GridproofError as further:
+            if error is None:
+                raise
+            warnings.warn(str(further), stacklevel=2)
+
+    return leave
 
 
 def _join(link: Link) -> dict[str, Any]:

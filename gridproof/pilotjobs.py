@@ -37,6 +37,7 @@ class PilotJobs:
         self._tag = tag
         self._clock = clock
         self._directory = sandbox_of(alien.home, tag)
+        self._has_directory = False
         self._input_files: Sequence[str] = ()
         self._watch = PilotWatch()
         self._next_poll = 0.0
@@ -59,6 +60,7 @@ class PilotJobs:
         if bundle:
             bundle.manifest.check(versions)
             inputs.append(bundle.upload(self._alien))
+        self._has_directory = True
         self._alien.mkdir(self._directory)
         with TemporaryDirectory(prefix="gridproof-") as directory:
             script, settings = Path(directory) / "pilot.sh", Path(directory) / "pilot.json"
@@ -77,6 +79,7 @@ class PilotJobs:
 
     def adopt(self, masters: Iterable[int]) -> None:
         """Take over jobs that another process has submitted, by the ids of their masters."""
+        self._has_directory = True
         self._watch.adopted(masters)
 
     def poll(self, records: Iterable[PilotRecord]) -> None:
@@ -146,7 +149,8 @@ class PilotJobs:
             if self._watch.masters:
                 self._alien.kill(self._watch.masters)
         finally:
-            self._alien.rm(self._directory, recursive=True)
+            if self._has_directory:
+                self._alien.rm(self._directory, recursive=True)
 
     def _ask(self) -> bool:
         """One call; returns whether anything is new."""

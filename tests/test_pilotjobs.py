@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import ExitStack
 from itertools import pairwise
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from gridproof.alien import ComputingElement, Jdl, Job, PilotRequest
 from gridproof.alien.jdl import render
 from gridproof.config import PilotConfig
 from gridproof.errors import CommandError, ConfigError, CredentialError, WireError
+from gridproof.opening import _telling_what_came_first
 from gridproof.pilot.bundle import Manifest, write
 from gridproof.pilotjobs import POLL_SECONDS, PilotJobs, preview
 from gridproof.planning import Planner
@@ -135,8 +137,23 @@ def test_a_bundle_that_does_not_fit_is_refused_before_anything_is_uploaded(
     pilots = PilotJobs(queue, PilotConfig(bundle=str(made.path)), "tag")  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match=r"Python 3\.10 instead of 3\.11"):
         pilots.submit([PilotRequest((), 1)], {}, VERSIONS)
+    pilots.end()
     assert not queue.files
     assert not queue.calls
+
+
+def test_what_goes_wrong_at_the_end_hides_no_error_that_came_before(pilots: PilotJobs, queue: Queue) -> None:
+    pilots.submit([PilotRequest((), 1)], {}, VERSIONS)
+    queue.fault = WireError("the Grid is gone")
+    with (
+        pytest.warns(UserWarning, match="the Grid is gone"),
+        pytest.raises(ConfigError),
+        ExitStack() as stack,
+    ):
+        stack.push(_telling_what_came_first(pilots.end))
+        raise ConfigError("of more interest")
+    with pytest.raises(WireError), ExitStack() as stack:
+        stack.push(_telling_what_came_first(pilots.end))
 
 
 def test_200_pilots_that_wait_ten_minutes_cost_few_calls_less_and_less_often(
