@@ -50,7 +50,7 @@ class PilotGroup:
     """Pilots at one site that are equally far: ``count`` of them, and the ids of their jobs.
 
     ``at_proxy``: the state at the ProxyServer, "" for pilots that have not registered. ``cause``: the last
-    words of one of those that failed.
+    words of one of those that failed or are tried again.
     """
 
     site: str
@@ -184,11 +184,12 @@ class PilotWatch:
         return ("masters", unsplit) if self._asked_masters else ("subjobs", split)
 
     def samples(self) -> list[int]:
-        """Jobs whose traces would tell why pilots failed: one for each site and state not yet told of."""
+        """Jobs whose traces would tell why pilots failed, or AliEn tries them again: one for each site and
+        state not yet told of."""
         wanted = {
             (pilot.site, pilot.job.status): pilot.job.id
             for pilot in self._pilots.values()
-            if pilot.failed and (pilot.site, pilot.job.status) not in self._causes
+            if _wants_cause(pilot) and (pilot.site, pilot.job.status) not in self._causes
         }
         return list(wanted.values())[: max(0, _SAMPLES - len(self._causes))]
 
@@ -253,9 +254,9 @@ class PilotWatch:
                 at_proxy=at_proxy,
                 count=sum(pilot.size for pilot in pilots),
                 jobs=tuple(pilot.job.id for pilot in pilots),
-                cause="" if sound else self._causes.get((site, status), ""),
+                cause=self._causes.get((site, status), "") if _wants_cause(pilots[0]) else "",
             )
-            for (sound, site, status, ended, run, at_proxy), pilots in sorted(members.items())
+            for (_, site, status, ended, run, at_proxy), pilots in sorted(members.items())
         ]
 
     def summary(self) -> str:
@@ -298,6 +299,10 @@ def last_words(trace: Sequence[str]) -> str:
 
 def _is_split(job: Job) -> bool:
     return job.phase in (Phase.SPLIT, Phase.DONE)
+
+
+def _wants_cause(pilot: _Pilot) -> bool:
+    return pilot.failed or pilot.job.phase is Phase.RETRIED
 
 
 def _pilots(count: int) -> str:

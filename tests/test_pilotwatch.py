@@ -268,6 +268,9 @@ def test_a_job_that_runs_on_another_node_all_at_once_runs_anew() -> None:
 def test_what_alien_tries_again_is_waited_for_but_not_for_ever() -> None:
     watch = split_in(1)
     watch.saw([job(1, "ERROR_IB")], 10.0)
+    assert watch.samples() == [1]
+    watch.told(1, ["[error     ]: no such package"])
+    assert lines(watch) == ["1 pilot at CERN ERROR_IB (job 1): no such package"]
     watch.saw([job(1, "ERROR_IB")], 10.0 + RETRY_PATIENCE - 1)
     assert not watch.over()
     watch.saw([job(1, "ERROR_IB")], 10.0 + RETRY_PATIENCE)
