@@ -34,7 +34,7 @@ def certificate(environ: Mapping[str, str], now: datetime) -> Verdict:
         return failed(str(error), "put your Grid certificate into ~/.globus: see docs/alien.md")
     text = f"{credentials.cert}: {credentials.subject}, until {date(credentials.expires)}"
     if credentials.expires - now < _SOON:
-        return warning(text, "it ends soon; renew it: gridproof token --renew")
+        return warning(text, f"it ends soon: {credentials.remedy}")
     if credentials.ca is None:
         return warning(
             f"{text}; no directory with the Grid's CAs was found",

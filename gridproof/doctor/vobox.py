@@ -25,8 +25,8 @@ def proxy(endpoint: Endpoint, public: bool) -> Verdict:
             address, here = connection.getpeername()[0], connection.getsockname()[0]
             connection.settimeout(_SECONDS)
             banner = connection.recv(64)
-    except socket.gaierror as error:
-        return failed(f"the name {endpoint.host} is not known: {error.strerror}", "correct proxy.host")
+    except (socket.gaierror, UnicodeError) as error:
+        return failed(f"the name {endpoint.host} is not known: {error}", "correct proxy.host")
     except (TimeoutError, OSError) as error:
         return failed(
             f"{where} cannot be reached: {error}",

@@ -115,6 +115,11 @@ class ProxyClient:
             ) from None
         except (OSError, asyncssh.Error, asyncio.TimeoutError) as error:
             raise ProxyError(f"{where} cannot be reached: {str(error) or type(error).__name__}") from None
+        except ValueError as error:  # a name or key that is none
+            raise ProxyError(
+                f"{where}: {error}; look at proxy.host, proxy.host_key and proxy.key_file, "
+                "which must have no passphrase"
+            ) from None
         client._control = await open_control(client.conn, lambda: _Control(client))
         client._pump = asyncio.create_task(client._pump_events())
         return client

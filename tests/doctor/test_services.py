@@ -61,7 +61,7 @@ def test_a_certificate_is_named_with_its_end_and_its_cas(certified, tmp_path):
 
 def test_a_certificate_that_ends_soon_is_a_warning(certified):
     found = services.certificate(certified(lasts=2 * HOUR), now())
-    assert (found.state, "gridproof token" in found.remedy) == ("warning", True)
+    assert (found.state, "ends soon" in found.remedy) == ("warning", True)
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 
 import asyncssh
+import pytest
 
 from gridproof.doctor import vobox
 
@@ -37,8 +38,9 @@ def test_an_address_that_worker_nodes_do_not_reach_is_a_warning(endpoint):
     assert (found.state, "127.0.0.1 is a private address" in found.found) == ("warning", True)
 
 
-def test_a_name_that_is_not_known_is_the_configurations_fault(endpoint):
-    found = vobox.proxy(replace(endpoint, host="voalice.invalid"), public=True)
+@pytest.mark.parametrize("host", ["voalice.invalid", "voalice..org"])
+def test_a_name_that_is_not_known_is_the_configurations_fault(endpoint, host):
+    found = vobox.proxy(replace(endpoint, host=host), public=True)
     assert (found.state, found.remedy) == ("failed", "correct proxy.host")
 
 
@@ -72,3 +74,9 @@ def test_a_key_that_the_proxy_server_does_not_know_is_told_apart(endpoint):
     stranger = asyncssh.generate_private_key("ssh-ed25519").export_private_key().decode()
     found = vobox.proxy(replace(endpoint, key=stranger), public=True)
     assert (found.state, "add your public key to users" in found.remedy) == ("failed", True)
+
+
+@pytest.mark.parametrize("part", ["host_key", "key"])
+def test_keys_that_are_none_are_the_configurations_fault(endpoint, part):
+    found = vobox.proxy(replace(endpoint, **{part: "ssh-ed25519 AAAA"}), public=True)
+    assert (found.state, "proxy.host_key and proxy.key_file" in found.found) == ("failed", True)
