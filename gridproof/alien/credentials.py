@@ -29,6 +29,8 @@ from getpass import getpass
 from pathlib import Path
 
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from gridproof.errors import CredentialError
 
@@ -103,6 +105,19 @@ class Credentials:
             )
         if not os.access(self.key, os.R_OK):
             raise CredentialError(f"the key {self.key} cannot be read: it is another user's")
+        self._check_key()
+
+    def _check_key(self) -> None:
+        try:
+            key = load_pem_private_key(self.key.read_bytes(), None)
+        except TypeError:  # it has a password; that is asked for when there is something to connect to
+            return
+        except OSError as error:
+            raise CredentialError(f"the key {self.key} cannot be read: {error.strerror}") from None
+        except (ValueError, UnsupportedAlgorithm):
+            raise CredentialError(f"{self.key} holds no PEM key") from None
+        if key.public_key() != self._certificate().public_key():
+            raise CredentialError(f"the key {self.key} does not belong to the certificate {self.cert}")
 
     def _names(self) -> list[tuple[str, str]]:
         rdns = self._certificate().subject.rdns

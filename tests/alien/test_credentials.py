@@ -73,6 +73,12 @@ def test_an_expired_token_is_passed_over(authority: Any, tmp_path: Path) -> None
     assert find(environment(tmp_path, **user(own), **variables)).cert == own.cert
 
 
+def test_a_token_whose_key_is_another_ones_is_passed_over(authority: Any, tmp_path: Path) -> None:
+    own, token = authority.issue("me"), authority.issue("token")
+    variables = {"JALIEN_TOKEN_CERT": token.cert, "JALIEN_TOKEN_KEY": own.key}
+    assert find(environment(tmp_path, **user(own), **variables)).cert == own.cert
+
+
 def test_a_token_given_as_text_lives_in_private_files_as_long_as_it_is_used(
     authority: Any, tmp_path: Path
 ) -> None:
