@@ -214,6 +214,8 @@ class Agent:
                 trouble = f"cannot reach the ProxyServer: {str(error) or type(error).__name__}"
                 trace(trouble)
             else:
+                if self._ending.done():  # `wait_for` loses a cancellation that comes with its result
+                    return
                 exit_code, delay = 0, self._timing.backoff
                 await self._serve()
                 orphaned = time.monotonic() + self._config.orphan_limit

@@ -292,7 +292,7 @@ def test_a_selector_can_be_interpreted(queries, root, place, paths):
 
 
 def test_an_edited_selector_is_the_one_that_runs(queries, place, paths):
-    for bins in (10, 20, 30):
+    for bins in (10, 20):
         text = READER.replace("Reader", "Edited").replace("100, 0, 10", f"{bins}, 0, 10")
         (place / "Edited.C").write_text(text.replace("TTreeEdited", "TTreeReader"))
         result = process(queries, [part(paths[:3])], place / "Edited.C+")

@@ -17,7 +17,7 @@ import sys, threading, gridproof
 session = gridproof.open("local", workers=2)
 data = session.dataset(sys.argv[1].split(","), tree="events")
 session.submit(data, sys.argv[2], title="first").wait()
-query = session.submit(data, sys.argv[2], "wait a little while", title="second")
+query = session.submit(data, sys.argv[2], "wait a bit", title="second")
 while not query.progress.events:
     query.wait(0.1)
 print("submitted", flush=True)

@@ -116,7 +116,7 @@ def test_the_demo_gives_the_same_histograms_as_one_process_and_says_so_in_json(p
     [
         (signal.SIGTERM, MOMENTS[0]),
         (signal.SIGINT, MOMENTS[1]),
-        (signal.SIGKILL, MOMENTS[3]),
+        (signal.SIGKILL, MOMENTS[2]),
     ],
     ids=lambda value: value.name if isinstance(value, signal.Signals) else value.replace(" ", "-"),
 )

@@ -13,7 +13,7 @@ import asyncssh
 import psutil
 import pytest
 
-from gridproof.pilot.agent import BROKEN, UNREACHED, Timing
+from gridproof.pilot.agent import BROKEN, UNREACHED, Agent, Timing
 from gridproof.pilot.workers import reserve_port
 from gridproof.proxy.children import Child
 from gridproof.proxy.state import Limits
@@ -233,6 +233,21 @@ def test_a_node_on_which_workers_cannot_run_ends_its_pilot_with_the_reason(clust
 
     asyncio.run(main())
 
+
+def test_a_pilot_that_ends_at_the_moment_it_connects_ends(cluster, monkeypatch):
+    connect = Agent._connect
+
+    async def connect_and_end(agent):
+        await connect(agent)
+        agent.end("as it connects")
+
+    async def main():
+        async with cluster() as it:
+            await it.open()
+            _, task = await it.pilot()
+            assert await asyncio.wait_for(task, 10) == "as it connects"
+
+    monkeypatch.setattr(Agent, "_connect", connect_and_end)
     asyncio.run(main())
 
 

@@ -102,24 +102,6 @@ def test_closing_the_session_ends_real_pilots(cluster, sandbox):
     asyncio.run(main())
 
 
-def test_six_pilots_that_start_at_once_are_up_soon(cluster, sandbox):
-    async def main():
-        async with cluster(master=MASTER) as it:
-            await it.open(workers=6, versions=here())
-            began = time.monotonic()
-            jobs = [job(sandbox, it.config(), str(n)) for n in range(6)]
-            try:
-                for one in jobs:
-                    one.__enter__()
-                await it.until(lambda _, ws: sum(w.state == "running" for w in ws) == 6, timeout=60)
-                print(f"6 pilots were up in {time.monotonic() - began:.1f} s")
-            finally:
-                for one in jobs:
-                    one.__exit__(None, None, None)
-
-    asyncio.run(main())
-
-
 @pytest.mark.parametrize(
     ("content", "message"),
     [
