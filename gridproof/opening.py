@@ -89,7 +89,7 @@ def open(
         ending.callback(link.end_session)
         pilots = _pilots(link)
         ending.push(_telling_what_came_first(pilots.end))
-        pilots.submit(requests, _join(link), versions)
+        pilots.submit(requests, _join(link, sum(request.count for request in requests)), versions)
         link.meet_master(starting.result())
         session = Session(link, pilots)
         deadline = began + (place.timeout if timeout is None else timeout)
@@ -183,10 +183,10 @@ def _telling_what_came_first(end: Callable[[], None]) -> Callable[..., None]:
     return leave
 
 
-def _join(link: Link) -> dict[str, Any]:
-    """What a pilot needs to join the session."""
+def _join(link: Link, count: int) -> dict[str, Any]:
+    """What ``count`` pilots need to join the session; each may be replaced once (see `PilotWatch`)."""
     place, pilots = link.place, link.place.config.pilots
-    submission = link.loop.run(link.proxy.new_submission(link.name))
+    submission = link.loop.run(link.proxy.new_submission(link.name, 2 * count, link.alien.user))
     return {
         "host": place.proxy.host,
         "port": place.proxy.port,

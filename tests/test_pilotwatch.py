@@ -37,7 +37,7 @@ def payload(
     id: int, nonce: str = "a", state: str = "ready", site: str = "CERN", reason: str = ""
 ) -> PilotRecord:
     return PilotRecord(
-        f"{id}/{nonce}", "s", "sub", str(id), str(MASTER), state, site, "wn1", 1, 1, 0.0, 0.0, 0, reason
+        f"{id}-{nonce}", "s", str(id), str(MASTER), state, site, "wn1", 1, 1, 0.0, 0.0, 0, reason
     )
 
 

@@ -155,13 +155,14 @@ class ProxyClient:
         answer = await self._request("attach_session", session=session, versions=asdict(versions))
         return build(OpenedSession, answer)
 
-    async def new_submission(self, session: str) -> Submission:
-        """A join key for pilots of ``session``.
+    async def new_submission(self, session: str, pilots: int, grid_user: str) -> Submission:
+        """A join key for as many ``pilots`` of ``session``: jobs of ``grid_user``.
 
         Raises:
             ProxyError: there is no such session, or the connection is gone.
         """
-        return build(Submission, await self._request("new_submission", session=session))
+        answer = await self._request("new_submission", session=session, pilots=pilots, grid_user=grid_user)
+        return build(Submission, answer)
 
     async def resize_session(self, session: str, workers: int) -> None:
         """Change how many workers the session wants.

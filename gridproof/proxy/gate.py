@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import time
 from typing import TYPE_CHECKING, Any
 
 import asyncssh
 
 from gridproof.errors import ProxyError
 from gridproof.proxy.channel import ControlChannel
+from gridproof.proxy.joining import Applicant, superseded
 from gridproof.proxy.protocol import (
     CONTROL,
     PILOT,
@@ -89,7 +91,15 @@ class Gate(asyncssh.SSHServer):
         return self._conn.create_server_channel(encoding=None), self._control
 
     def connection_requested(self, dest_host: str, dest_port: int, orig_host: str, orig_port: int) -> bool:  # noqa: ARG002
-        return dest_host in _LOOPBACK and dest_port in self._server.reachable(self._username)
+        return dest_host in _LOOPBACK and dest_port in self._reachable()
+
+    def _reachable(self) -> tuple[int, ...]:
+        """The loopback ports that the peer may dial."""
+        control, registry = self._control, self._server.registry
+        if isinstance(control, UserControl):
+            own = registry.sessions(control.user)
+            return tuple(port for port in map(registry.scheduler_port, own) if port)
+        return registry.scheduler_ports(control.key) if control and control.key else ()
 
     def server_requested(self, listen_host: str, listen_port: int) -> Any:
         control = self._control
@@ -201,14 +211,21 @@ class PilotControl(_ServerControl):
             server.registry.draining(key, content.reason)
         elif isinstance(content, Bye):
             server.registry.bye(key, content.reason, server.now())
+            server.joining.leave(key, content.reason)
         server.act()
 
     def _register(self, about: Register) -> None:
+        server = self._server
         try:
-            self.key = self._server.registry.register(self._submission, about, self._server.now())
+            applicant = Applicant(about.job_id, about.nonce.encode(), about.ttl_end, about.ttl_end)
+            identity, older = server.joining.enrol(self._submission, applicant, time.time())
+            server.registry.register(identity.pilot, identity.user, identity.session, about, server.now())
         except ProxyError as error:
             self.end(str(error))
             return
+        if older is not None:
+            server.registry.end(older.pilot, superseded(older.job_id), server.now())
+        self.key = identity.pilot
         self._cores = about.cores
         self._server.pilot_came(self.key, self)
 

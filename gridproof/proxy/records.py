@@ -17,7 +17,6 @@ class PilotRecord:
 
     id: str
     session: str
-    submission: str
     job_id: str
     master_id: str
     state: str

@@ -15,6 +15,7 @@ from gridproof.proxy.state import (
     CONNECTED,
     Action,
     Close,
+    Drop,
     End,
     Limits,
     Pilot,
@@ -23,7 +24,6 @@ from gridproof.proxy.state import (
     Slot,
     Start,
     Stop,
-    Submission,
     Worker,
     pilot_record,
     session_record,
@@ -32,7 +32,7 @@ from gridproof.proxy.state import (
 
 
 class Registry:
-    """Sessions, submissions, pilots and workers.
+    """Sessions, pilots and workers.
 
     ``version`` grows with every change that `records` shows. Methods that are given an unknown pilot
     (one that was told to go meanwhile) do nothing.
@@ -42,14 +42,11 @@ class Registry:
         self.version = 0
         self._limits = limits or Limits()
         self._sessions: dict[str, Session] = {}
-        self._submissions: dict[str, Submission] = {}
         self._pilots: dict[PilotKey, Pilot] = {}
-        self._superseded: set[PilotKey] = set()
-        self._newest: dict[tuple[str, str], PilotKey] = {}
         self._dirty: set[str] = set()
         self._out: list[Action] = []
 
-    # ---- sessions and submissions
+    # ---- sessions
 
     def open_session(self, name: str, user: str, versions: Versions, workers: int, now: float) -> None:
         """A session that wants ``workers`` workers; none start before `session_ready`.
@@ -103,22 +100,16 @@ class Registry:
         self._sessions[name].wanted = workers
         self._dirty.add(name)
 
-    def close_session(self, name: str, reason: str) -> tuple[str, ...]:
-        """Forget the session and end its pilots; returns its submissions, whose keys are now void."""
+    def close_session(self, name: str, reason: str) -> None:
+        """Forget the session and end its pilots."""
         session = self._sessions.pop(name, None)
         if session is None:
-            return ()
+            return
         self._dirty.discard(name)
         for pilot in session.pilots.values():
             if pilot.state in CONNECTED:
                 self._out.append(End(pilot.key, reason))
             self._pilots.pop(pilot.key, None)
-        gone = tuple(s for s, submission in self._submissions.items() if submission.session == name)
-        for submission in gone:
-            del self._submissions[submission]
-        self._superseded = {key for key in self._superseded if key[0] not in gone}
-        self._newest = {job: key for job, key in self._newest.items() if job[0] not in gone}
-        return gone
 
     def sessions(self, user: str) -> tuple[str, ...]:
         """Names of a user's sessions."""
@@ -142,22 +133,10 @@ class Registry:
         session = self._sessions.get(name)
         return session.user if session else None
 
-    def add_submission(self, submission: str, user: str, session: str, expires: float) -> None:
-        """Pilots of ``submission`` may join ``session`` until ``expires``."""
-        self._submissions[submission] = Submission(user, session, expires)
-
-    def may_join(self, submission: str, now: float) -> bool:
-        """Whether the submission is known, neither revoked nor expired."""
-        known = self._submissions.get(submission)
-        if known is None or now >= known.expires:
-            return False
-        session = self._sessions.get(known.session)
-        return session is not None and not session.retired
-
-    def scheduler_ports(self, submission: str) -> tuple[int, ...]:
-        """The ports that pilots of a submission may reach."""
-        known = self._submissions.get(submission)
-        session = self._sessions.get(known.session) if known else None
+    def scheduler_ports(self, key: PilotKey) -> tuple[int, ...]:
+        """The ports that a pilot may reach."""
+        pilot = self._pilots.get(key)
+        session = self._sessions.get(pilot.session) if pilot else None
         return (session.scheduler_port,) if session and session.scheduler_port else ()
 
     def scheduler_port(self, session: str) -> int:
@@ -166,51 +145,33 @@ class Registry:
 
     # ---- pilots
 
-    def register(self, submission: str, about: Register, now: float) -> PilotKey:
-        """A pilot's payload joins, or comes back after its connection was lost.
-
-        Of two payloads with the same job id the one that began first is told to exit: where a job was killed
-        and resubmitted it may live on for minutes. Both have the same time to live, so that its end tells.
+    def register(self, key: PilotKey, user: str, session: str, about: Register, now: float) -> None:
+        """A pilot that was accepted joins, or comes back after its connection was lost.
 
         Raises:
-            ProxyError: it must not join: its submission is void, it was superseded, or it sent nonsense.
+            ProxyError: its session is closed, or it sent nonsense.
         """
-        known = self._submissions.get(submission)
-        session = self._sessions.get(known.session) if known else None
-        if session is None or session.retired:
-            raise ProxyError(f"submission {submission} is no longer served: its session is closed")
-        for what in ("job_id", "nonce", "site", "host"):
+        serves = self._sessions.get(session)
+        if serves is None or serves.retired:
+            raise ProxyError(f"session {session} is closed")
+        for what in ("job_id", "site", "host"):
             check_name(what, getattr(about, what))
         if not 1 <= about.cores <= 1024:
             raise ProxyError(f"a pilot must have 1 to 1024 cores, not {about.cores}")
-        key = (submission, about.job_id, about.nonce)
-        older = self._newest.get(key[:2])
-        there = self._pilots.get(older) if older is not None else None
-        if there is not None and there.key != key and about.ttl_end < there.about.ttl_end:
-            self._superseded.add(key)
-        if key in self._superseded:
-            raise ProxyError(f"a newer payload of job {about.job_id} has taken this one's place")
-        if older is not None and older != key:
-            self._supersede(older, now)
-        self._newest[key[:2]] = key
         returning = self._pilots.get(key)
         if returning is not None:
             self._end_workers(returning, "the pilot's connection was replaced")
-        pilot = Pilot(key, about, session.name, now)
+        pilot = Pilot(key, user, about, session, now)
         pilot.slots = [Slot(number) for number in range(about.cores)]
-        self._pilots[key] = session.pilots[key] = pilot
+        self._pilots[key] = serves.pilots[key] = pilot
         self._touch(pilot)
-        return key
 
-    def _supersede(self, key: PilotKey, now: float) -> None:
-        self._superseded.add(key)
-        older = self._pilots.get(key)
-        if older is None:
-            return
-        reason = f"a newer payload of job {key[1]} has taken its place"
-        if older.state in CONNECTED:
+    def end(self, key: PilotKey, reason: str, now: float) -> None:
+        """Tell a pilot to go."""
+        pilot = self._pilots.get(key)
+        if pilot is not None and pilot.state in CONNECTED:
             self._out.append(End(key, reason))
-        self._leave(older, "left", reason, now)
+            self._leave(pilot, "left", reason, now)
 
     def ready(self, key: PilotKey, ready: Ready, now: float) -> None:
         """The pilot can start workers, if its versions are the session's; else it is refused."""
@@ -330,7 +291,7 @@ class Registry:
             age = now - pilot.last_seen
             if pilot.state in CONNECTED and age > limits.lost_after:
                 reason = f"no heartbeat for {age:.0f} s"
-                self._out.append(End(pilot.key, reason))
+                self._out.append(Drop(pilot.key))
                 self._leave(pilot, "lost", reason, now)
             elif pilot.state == "ready" and age > limits.silent_after:
                 pilot.state, pilot.reason = "silent", f"no heartbeat for {age:.0f} s"

@@ -17,10 +17,11 @@ from gridproof.errors import ProxyError
 from gridproof.proxy.channel import CIPHERS, KEEPALIVE, KEX
 from gridproof.proxy.config import ServerConfig
 from gridproof.proxy.gate import Gate, PilotControl
+from gridproof.proxy.joining import Joining
 from gridproof.proxy.protocol import PILOT, USER, StartWorker, StopWorker
 from gridproof.proxy.registry import Registry
 from gridproof.proxy.scratch import Scratch
-from gridproof.proxy.state import Close, End, PilotKey, Start
+from gridproof.proxy.state import Close, Drop, End, PilotKey, Start
 from gridproof.proxy.users import Users
 
 _STOP_GRACE = 3.0
@@ -33,6 +34,7 @@ class ProxyServer:
     def __init__(self, config: ServerConfig, host_key: asyncssh.SSHKey) -> None:
         self.config = config
         self.registry = Registry(config.limits)
+        self.joining = Joining()
         self.host_key = host_key.export_public_key().decode().strip()
         self.forward_range = range(config.forward_ports[0], config.forward_ports[1] + 1)
         self.directory: Path
@@ -146,6 +148,7 @@ class ProxyServer:
         while True:
             await asyncio.sleep(1.0)
             self.registry.tick(self.now())
+            self.joining.tick(time.time())
             self.act()
 
     # ---- who may come in
@@ -173,18 +176,13 @@ class ProxyServer:
         if username.startswith(USER):
             allowed = self._user_keys.get(username.removeprefix(USER), ())
             return any(hmac.compare_digest(known, key.public_data) for known in allowed)
-        submission = username.removeprefix(PILOT)
-        join_key = self.users.join_keys.get(submission) if username.startswith(PILOT) else None
-        if join_key is None or not hmac.compare_digest(join_key, key.public_data):
+        if not username.startswith(PILOT):
             return False
-        return self.registry.may_join(submission, self.now())
-
-    def reachable(self, username: str) -> tuple[int, ...]:
-        """The loopback ports that a peer may dial."""
-        if username.startswith(USER):
-            own = self.registry.sessions(username.removeprefix(USER))
-            return tuple(port for port in map(self.registry.scheduler_port, own) if port)
-        return self.registry.scheduler_ports(username.removeprefix(PILOT))
+        try:
+            self.joining.admit(username.removeprefix(PILOT), key.public_data, time.time())
+        except ProxyError:
+            return False
+        return True
 
     def forward_candidates(self) -> Iterator[int]:
         """The forward range, least recently given first: a dead worker's port is not reused soon."""
@@ -200,12 +198,14 @@ class ProxyServer:
         if older := self._pilots.get(key):
             older.abort()
         self._pilots[key] = control
+        self.joining.came(key)
 
     def pilot_gone(self, control: PilotControl) -> None:
         """A pilot's connection was lost."""
         key = control.key
         if key is not None and self._pilots.get(key) is control:
             del self._pilots[key]
+            self.joining.lost(key, time.time())
             self.registry.disconnected(key, self.now())
             self.act()
 
@@ -226,6 +226,8 @@ class ProxyServer:
                 )
             elif isinstance(action, End):
                 pilot.end(action.reason)
+            elif isinstance(action, Drop):
+                pilot.abort()
             else:
                 pilot.order(StopWorker(action.name))
         self.users.tell_soon()

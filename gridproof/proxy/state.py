@@ -27,8 +27,7 @@ class Limits:
 
 CONNECTED = frozenset({"joining", "ready", "silent", "draining"})  # states of a pilot
 
-# A pilot's payload: two with the same job id (kill + resubmit) differ in their nonce.
-PilotKey = tuple[str, str, str]  # submission, job id, nonce
+PilotKey = str  # a pilot's ID: two payloads with the same job id (kill + resubmit) have different ones
 
 
 @dataclass(frozen=True)
@@ -57,6 +56,13 @@ class End:
 
 
 @dataclass(frozen=True)
+class Drop:
+    """Close a pilot's connection; it may dial again."""
+
+    pilot: PilotKey
+
+
+@dataclass(frozen=True)
 class Close:
     """End a session."""
 
@@ -64,7 +70,7 @@ class Close:
     reason: str
 
 
-Action = Start | Stop | End | Close
+Action = Start | Stop | End | Drop | Close
 
 
 @dataclass
@@ -97,6 +103,7 @@ class Pilot:
     """A pilot's payload and its slots."""
 
     key: PilotKey
+    user: str
     about: Register
     session: str
     last_seen: float
@@ -140,22 +147,12 @@ class Session:
         return bool(self.users or (self.running and any(p.state in CONNECTED for p in self.pilots.values())))
 
 
-@dataclass
-class Submission:
-    """Whose pilots may join what, and until when."""
-
-    user: str
-    session: str
-    expires: float
-
-
 def pilot_record(pilot: Pilot) -> PilotRecord:
     """How the registry shows a pilot."""
     about = pilot.about
     return PilotRecord(
-        id=f"{about.job_id}/{about.nonce}",
+        id=pilot.key,
         session=pilot.session,
-        submission=pilot.key[0],
         job_id=about.job_id,
         master_id=about.master_id,
         state=pilot.state,
@@ -193,7 +190,7 @@ def worker_record(pilot: Pilot, worker: Worker) -> WorkerRecord:
         pid=worker.pid,
         state=worker.state,
         job_id=pilot.about.job_id,
-        pilot=f"{pilot.about.job_id}/{pilot.about.nonce}",
+        pilot=pilot.key,
         contact=worker.contact,
         reason=worker.reason,
     )

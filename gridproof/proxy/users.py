@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+import time
 from collections.abc import Callable
 from dataclasses import asdict
 from datetime import datetime, timezone
@@ -14,6 +15,7 @@ import asyncssh
 from gridproof.errors import ProxyError
 from gridproof.proxy.certificates import make_identities
 from gridproof.proxy.gate import UserControl
+from gridproof.proxy.joining import Submission
 from gridproof.proxy.masters import Master
 from gridproof.proxy.protocol import Message, Versions, build, check_name
 
@@ -26,11 +28,10 @@ _RECORDS_PER_LINE = 1000
 
 
 class Users:
-    """The users' side of a ProxyServer. ``masters`` by session, ``join_keys`` by submission."""
+    """The users' side of a ProxyServer. ``masters`` by session."""
 
     def __init__(self, server: ProxyServer) -> None:
         self.masters: dict[str, Master] = {}
-        self.join_keys: dict[str, bytes] = {}
         self._server = server
         self._registry = server.registry
         self._controls: set[UserControl] = set()
@@ -164,12 +165,20 @@ class Users:
     async def _new_submission(self, control: UserControl, request: Message) -> Message:
         session = _get(request, "session", str)
         self._registry.check_owner(session, control.user)
-        submission = secrets.token_hex(8)
+        pilots = _get(request, "pilots", int)
         key = asyncssh.generate_private_key("ssh-ed25519")
-        self.join_keys[submission] = key.public_data
-        self._registry.add_submission(submission, control.user, session, self._server.now() + _JOIN_LIFETIME)
+        submission = Submission(
+            secrets.token_hex(8),
+            control.user,
+            _get(request, "grid_user", str),
+            session,
+            key.public_data,
+            pilots,
+            time.time() + _JOIN_LIFETIME,
+        )
+        self._server.joining.submit(submission)
         return {
-            "submission": submission,
+            "submission": submission.name,
             "join_key": key.export_private_key().decode(),
             "orphan_limit": self._server.config.orphan_limit,
         }
@@ -193,8 +202,8 @@ class Users:
 
     async def end_session(self, name: str, reason: str) -> None:
         """End a session's master and pilots, and revoke its join keys."""
-        for submission in self._registry.close_session(name, reason):
-            self.join_keys.pop(submission, None)
+        self._registry.close_session(name, reason)
+        self._server.joining.revoke(name)
         self._server.act()
         for control in self._controls:
             control.shown.pop(name, None)

@@ -46,7 +46,7 @@ class Cluster:
         self.changed = asyncio.Condition()
         self.status = None
         self.session = (await self.client.open_session(versions, workers, session=session)).session
-        self.submission = await self.client.new_submission(self.session)
+        self.submission = await self.client.new_submission(self.session, 100, "alice")
 
     async def on_event(self, event):
         if isinstance(event, StatusChanged):

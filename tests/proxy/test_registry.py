@@ -7,7 +7,7 @@ import pytest
 from gridproof.errors import ProxyError
 from gridproof.proxy.protocol import Ready, Register, Versions
 from gridproof.proxy.registry import Registry
-from gridproof.proxy.state import Close, End, Limits, Start, Stop
+from gridproof.proxy.state import Close, Drop, End, Limits, Start, Stop
 
 HERE = Versions("3.11.2", "6.40.00", "0.1.0", "2026.8.0")
 LIMITS = Limits()
@@ -23,7 +23,6 @@ class World:
         self.jobs = 0
         self.registry.open_session("s", "me", HERE, workers, self.now)
         self.registry.user_came("s")
-        self.registry.add_submission("sub", "me", "s", self.now + 3600)
         self.registry.session_ready("s", 4000)
 
     def about(self, **changes):
@@ -31,8 +30,13 @@ class World:
         about = Register(str(self.jobs), "0", f"n{self.jobs}", "Site1", "node", 1, self.cores)
         return replace(about, **changes)
 
+    def register(self, about):
+        key = f"{about.job_id}-{about.nonce}"
+        self.registry.register(key, "me", "s", about, self.now)
+        return key
+
     def join(self, versions=HERE, **changes):
-        key = self.registry.register("sub", self.about(**changes), self.now)
+        key = self.register(self.about(**changes))
         self.registry.ready(key, Ready(versions, 1094), self.now)
         return key
 
@@ -64,7 +68,7 @@ class World:
 
 def test_a_pilot_starts_a_worker_per_core_once_it_is_ready():
     world = World(workers=2, cores=2)
-    key = world.registry.register("sub", world.about(), world.now)
+    key = world.register(world.about())
     assert world.decide() == []
     assert world.pilots()["1"].state == "joining"
     world.registry.ready(key, Ready(HERE), world.now)
@@ -75,9 +79,8 @@ def test_a_pilot_starts_a_worker_per_core_once_it_is_ready():
 def test_no_worker_starts_before_the_session_is_ready():
     registry = Registry()
     registry.open_session("s", "me", HERE, 1, 0.0)
-    registry.add_submission("sub", "me", "s", 9e9)
-    key = registry.register("sub", Register("1", "0", "n", "Site1", "node", 1, 1), 0.0)
-    registry.ready(key, Ready(HERE), 0.0)
+    registry.register("pilot", "me", "s", Register("1", "0", "n", "Site1", "node", 1, 1), 0.0)
+    registry.ready("pilot", Ready(HERE), 0.0)
     assert registry.decide(0.0) == []
     registry.session_ready("s", 4000)
     assert [type(a) for a in registry.decide(0.0)] == [Start]
@@ -93,7 +96,7 @@ def test_late_pilots_join_while_workers_are_missing():
     world = World(workers=3)
     world.join()
     assert len(world.started()) == 1
-    world.pass_time(500, beating=[("sub", "1", "n1")])
+    world.pass_time(500, beating=["1-n1"])
     world.join()
     world.join()
     world.join()
@@ -136,37 +139,15 @@ def test_another_patch_release_of_python_is_no_difference():
     assert [type(a) for a in world.decide()] == [Start]
 
 
-def test_of_two_payloads_of_a_job_the_newer_is_kept():
+def test_a_pilot_that_is_told_to_go_leaves_its_workers_to_another_one():
     world = World(workers=1)
     older = world.join(job_id="7", nonce="a")
     world.started()
     newer = world.join(job_id="7", nonce="b")
+    world.registry.end(older, "enough", world.now)
     actions = world.decide()
-    assert [a for a in actions if isinstance(a, End)] == [End(older, actions[0].reason)]
+    assert [a for a in actions if isinstance(a, End)] == [End(older, "enough")]
     assert [(a.pilot, a.name) for a in actions if isinstance(a, Start)] == [(newer, "Site1-7-0.2")]
-    with pytest.raises(ProxyError, match="newer payload"):
-        world.registry.register("sub", world.about(job_id="7", nonce="a"), world.now)
-
-
-def test_a_superseded_payload_stays_out_even_if_it_was_away_at_that_time():
-    world = World()
-    older = world.join(job_id="7", nonce="a")
-    world.registry.disconnected(older, world.now)
-    world.join(job_id="7", nonce="b")
-    with pytest.raises(ProxyError, match="newer payload"):
-        world.join(job_id="7", nonce="a")
-
-
-def test_a_killed_payload_that_registers_late_does_not_drive_out_the_one_that_began_after_it():
-    world = World(workers=1)
-    newer = world.join(job_id="7", nonce="b", ttl_end=5000.0)
-    world.started()
-    for _ in range(2):
-        with pytest.raises(ProxyError, match="newer payload"):
-            world.join(job_id="7", nonce="a", ttl_end=4400.0)
-    assert world.decide() == []
-    assert [pilot.id for pilot in world.registry.records("s")[0]] == ["7/b"]
-    assert newer == ("sub", "7", "b")
 
 
 def test_a_pilot_that_comes_back_gets_workers_under_new_names():
@@ -198,7 +179,8 @@ def test_silence_is_seen_and_then_costs_the_pilot():
     world.pass_time(1, beating=[key])
     assert world.pilots()["1"].state == "ready"
     world.pass_time(LIMITS.lost_after + 1)
-    assert world.decide() == [End(key, f"no heartbeat for {LIMITS.lost_after + 1:.0f} s")]
+    assert world.decide() == [Drop(key)]
+    assert world.pilots()["1"].reason == f"no heartbeat for {LIMITS.lost_after + 1:.0f} s"
     assert world.pilots()["1"].state == "lost"
 
 
@@ -273,13 +255,12 @@ def test_a_draining_pilot_keeps_its_workers_and_gets_no_more():
     assert world.pilots()["1"].state == "draining"
 
 
-def test_closing_a_session_ends_its_pilots_and_voids_its_submissions():
+def test_closing_a_session_ends_its_pilots():
     world = World()
     key = world.join()
     world.started()
-    assert world.registry.close_session("s", "done") == ("sub",)
+    world.registry.close_session("s", "done")
     assert world.decide() == [End(key, "done")]
-    assert not world.registry.may_join("sub", world.now)
     with pytest.raises(ProxyError, match="closed"):
         world.join()
     world.registry.disconnected(key, world.now)
@@ -288,27 +269,18 @@ def test_closing_a_session_ends_its_pilots_and_voids_its_submissions():
     assert world.decide() == []
 
 
-def test_a_join_key_expires():
-    world = World()
-    assert world.registry.may_join("sub", world.now)
-    assert not world.registry.may_join("sub", world.now + 3600)
-    assert not world.registry.may_join("other", world.now)
-
-
 def test_pilots_reach_only_their_own_sessions_scheduler():
     world = World()
     world.registry.open_session("t", "you", HERE, 1, world.now)
     world.registry.session_ready("t", 5000)
-    assert world.registry.scheduler_ports("sub") == (4000,)
+    assert world.registry.scheduler_ports(world.join()) == (4000,)
     assert world.registry.scheduler_ports("other") == ()
     assert world.registry.sessions("you") == ("t",)
     with pytest.raises(ProxyError, match="you has no session 's'"):
         world.registry.check_owner("s", "you")
 
 
-@pytest.mark.parametrize(
-    "changes", [{"site": "../x"}, {"cores": 0}, {"cores": 10**6}, {"nonce": ""}, {"host": "a b"}]
-)
+@pytest.mark.parametrize("changes", [{"site": "../x"}, {"cores": 0}, {"cores": 10**6}, {"host": "a b"}])
 def test_a_pilot_that_tells_nonsense_is_refused(changes):
     with pytest.raises(ProxyError):
         World().join(**changes)
@@ -353,7 +325,8 @@ def test_a_session_that_nobody_uses_gives_its_workers_back_and_ends():
     ended, closed = world.decide()
     assert (ended.pilot, closed) == (key, Close("s", closed.reason))
     assert "nobody has used session s for 3601 s" in ended.reason
-    assert not world.registry.may_join("sub", world.now)
+    with pytest.raises(ProxyError, match="closed"):
+        world.join()
 
 
 @pytest.mark.parametrize("use", ["connected", "at work"])

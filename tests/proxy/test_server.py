@@ -51,7 +51,7 @@ def test_a_submission_may_be_had_while_its_session_still_opens(running_proxy, ve
         async with running_proxy() as proxy, proxy.client() as alice:
             name = new_session_name()
             opened, submission = await asyncio.gather(
-                alice.open_session(versions, 1, session=name), alice.new_submission(name)
+                alice.open_session(versions, 1, session=name), alice.new_submission(name, 1, "alice")
             )
             assert opened.session == name
             assert "OPENSSH PRIVATE KEY" in submission.join_key
@@ -65,7 +65,11 @@ def test_a_users_sessions_are_nobody_elses(running_proxy, versions):
         async with running_proxy() as proxy, proxy.client("alice") as alice, proxy.client("bob") as bob:
             opened = await alice.open_session(versions, 1)
             port = int(opened.address.rsplit(":", 1)[1])
-            for asked in (bob.status, bob.close_session, bob.new_submission):
+
+            def new_submission(session):
+                return bob.new_submission(session, 1, "bob")
+
+            for asked in (bob.status, bob.close_session, new_submission):
                 with pytest.raises(ProxyError, match="bob has no session"):
                     await asked(opened.session)
             with pytest.raises(asyncssh.ChannelOpenError):

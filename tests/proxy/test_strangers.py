@@ -15,7 +15,7 @@ GONE = (asyncssh.Error, OSError)
 async def joined(proxy, alice, versions):
     """A pilot's connection, authenticated but not registered."""
     opened = await alice.open_session(versions, 1)
-    submission = await alice.new_submission(opened.session)
+    submission = await alice.new_submission(opened.session, 4, "alice")
     key = asyncssh.import_private_key(submission.join_key)
     conn = await proxy.dial(f"pilot:{submission.submission}", key)
     return opened, submission, key, conn
@@ -205,12 +205,16 @@ def test_a_full_forward_range_is_refused_and_freed_ports_come_back(running_proxy
     asyncio.run(main())
 
 
-def test_a_pilot_dials_only_its_own_sessions_scheduler(running_proxy, versions):
+def test_a_pilot_dials_only_its_own_sessions_scheduler_and_only_when_registered(running_proxy, versions):
     async def main():
         async with running_proxy() as proxy, proxy.client("alice") as alice, proxy.client("bob") as bob:
             opened, _, _, conn = await joined(proxy, alice, versions)
             other = await bob.open_session(versions, 1)
             own_port, other_port = (int(o.address.rsplit(":", 1)[1]) for o in (opened, other))
+            with pytest.raises(asyncssh.ChannelOpenError):
+                await conn.open_connection("127.0.0.1", own_port)
+            control_channel, _, _ = await control(conn)
+            control_channel.write(encode(REGISTER))
             _, writer = await conn.open_connection("127.0.0.1", own_port)
             writer.close()
             for host, port in [("127.0.0.1", other_port), ("127.0.0.1", 22), ("example.org", own_port)]:
