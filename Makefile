@@ -56,7 +56,7 @@ demo: $(STAMP)
 	@$(BIN)/python -m gridproof.cli demo
 
 test: $(STAMP)
-	$(BIN)/python -m pytest $(TESTS)
+	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile $(TESTS)
 
 lint: $(STAMP)
 	$(BIN)/python -m ruff check .
