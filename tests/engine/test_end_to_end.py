@@ -439,14 +439,14 @@ def test_results_survive_the_death_of_workers(queries, cluster, root, place, pat
             killed.append(victim["pid"])
             os.kill(victim["pid"], signal.SIGKILL)
 
-    text = READER.replace("class Reader", "class Slow").replace("(Reader, 0)", "(Slow, 0)")
+    text = READER.replace("class Reader", "class Lost").replace("(Reader, 0)", "(Lost, 0)")
     text = text.replace(
         "fReader.SetLocalEntry(entry);", "fReader.SetLocalEntry(entry); gSystem->Sleep(entry % 100 == 0);"
     )
-    (place / "Slow.C").write_text("#include <TSystem.h>\n" + text)
-    result = process(queries, [part(paths)], place / "Slow.C+", watch=kill_one)
+    (place / "Lost.C").write_text("#include <TSystem.h>\n" + text)
+    result = process(queries, [part(paths)], place / "Lost.C+", watch=kill_one)
     assert killed
-    assert_same(result["pt"], plain(root, "Slow", "", paths)["pt"])
+    assert_same(result["pt"], plain(root, "Lost", "", paths)["pt"])
     cluster.workers(3)
 
 
