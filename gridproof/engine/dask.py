@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import signal
 import traceback
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
@@ -34,7 +35,7 @@ from .worker import WorkerLoop
 _PREFIX = "gridproof_"
 _WORKER_MESSAGES = (
     *("hello", "lease", "begin", "late", "opened", "fail", "admit", "upload", "commit"),
-    *("query", "layout", "bundle"),
+    *("query", "layout", "bundle", "leave"),
 )
 _CLIENT_MESSAGES = (
     *("workers", "load", "submit", "queries", "follow", "partial", "result", "fetch", "origin"),
@@ -44,6 +45,9 @@ _RETRIES = 5
 
 EXIT_STALE = 75
 """A worker's exit code when only a fresh process can go on."""
+
+EXIT_LEFT = 76
+"""A worker's exit code when it was told to leave, and has."""
 
 EXIT_LOST = 1
 """A worker's exit code when its master is gone; a session that is still there wants another."""
@@ -193,16 +197,9 @@ class _EnginePlugin(WorkerPlugin):  # type: ignore[misc]
         self._site = site
         self._host = host
         self._task: asyncio.Task[None] | None = None
-        self.stale = False
+        self.exit_code = EXIT_LOST
 
     def setup(self, worker: Worker) -> None:
-        self._task = asyncio.create_task(self._run(worker), name="gridproof engine")
-
-    def teardown(self, worker: Worker) -> None:
-        if self._task is not None:
-            self._task.cancel()
-
-    async def _run(self, worker: Worker) -> None:
         channel = _RpcChannel(
             lambda message: getattr(worker.scheduler, message), lambda: worker.status == Status.running
         )
@@ -214,10 +211,19 @@ class _EnginePlugin(WorkerPlugin):  # type: ignore[misc]
             self._memory,
             self._pace,
         )
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, loop.leave)
+        self._task = asyncio.create_task(self._run(worker, loop), name="gridproof engine")
+
+    def teardown(self, worker: Worker) -> None:
+        if self._task is not None:
+            self._task.cancel()
+
+    async def _run(self, worker: Worker, loop: WorkerLoop) -> None:
         try:
             await loop.run(self._site, self._host, os.getpid())
+            self.exit_code = EXIT_LEFT
         except StaleCode:
-            self.stale = True
+            self.exit_code = EXIT_STALE
         except Unfit:
             traceback.print_exc()
             os._exit(EXIT_STALE)  # a thread that cannot be interrupted is in the way of any other end
@@ -242,7 +248,10 @@ async def run_worker(
     memory: MemoryGuard,
     pace: Pace,
 ) -> int:
-    """Be a worker until the session ends; returns the exit code for the process."""
+    """Be a worker until the session ends, or until SIGTERM and what was begun is committed.
+
+    Returns the exit code for the process.
+    """
     plugin = _EnginePlugin(make_runner, memory, pace, site, host)
     worker = _Worker(
         scheduler,
@@ -262,7 +271,7 @@ async def run_worker(
     )
     async with worker:
         await worker.finished()
-    return EXIT_STALE if plugin.stale else EXIT_LOST
+    return plugin.exit_code
 
 
 # ---------------------------------------------------------------- at the user's

@@ -79,6 +79,7 @@ class Query:
         self._counted: dict[int, int] = defaultdict(int)  # entries in the result, by file
         self._crashes: dict[tuple[int, int], int] = defaultdict(int)  # by file and first entry
         self._workers: set[str] = set()
+        self._excused: set[str] = set()
 
     @property
     def finished(self) -> bool:
@@ -107,13 +108,18 @@ class Query:
     def join(self, worker: str, site: str, host: str = "") -> None:
         """A worker is there (again)."""
         self._workers.add(worker)
+        self._excused.discard(worker)
         self._packetizer.join(worker, site, host)
+
+    def excuse(self, worker: str) -> None:
+        """A worker leaves: should it be lost with a packet, that is no sign against the selector."""
+        self._excused.add(worker)
 
     def lose(self, worker: str) -> None:
         """A worker is gone; what it has not committed runs again elsewhere."""
         self._workers.discard(worker)
         begun = self._packetizer.leave(worker)
-        if begun is None:
+        if begun is None or worker in self._excused:
             return
         place = (begun.file, begun.first)
         self._crashes[place] += 1

@@ -39,7 +39,7 @@ class _Described:
 
 
 class WorkerLoop:
-    """Runs packets of whatever query the master gives, until cancelled.
+    """Runs packets of whatever query the master gives, until cancelled or told to `leave`.
 
     ``address`` is what the master knows this worker by, ``name`` is its incarnation's own: no other process
     ever has it.
@@ -79,13 +79,27 @@ class WorkerLoop:
         self._next: asyncio.Task[_Lease | None] | None = None
         self._next_tells = False  # it has openings in it
         self._telling: asyncio.Task[None] | None = None  # of openings that could not wait for a lease
+        self._introduced = False
+        self._leaving = False
+        self._goodbye: asyncio.Future[None] | None = None
+
+    def leave(self) -> None:
+        """Take no further packet, finish and commit what was begun, and return from `run`.
+
+        In the loop's thread. The master is told at once: it answers a lease that waits, and should this
+        process be killed before it is done that will not be taken for the selector's fault.
+        """
+        self._leaving = True
+        if self._introduced and self._goodbye is None:
+            self._goodbye = asyncio.ensure_future(self._master.ask("leave"))
 
     async def run(self, site: str, host: str, pid: int) -> None:
-        """Introduce this worker and work."""
+        """Introduce this worker and work, until told to leave."""
         self._runner = await self._do(self._make_runner)
         self._watch = Watch(self._master, self._memory, self._pace, self._runner.stop, self._held)
         self._committer = Committer(self._master, self._name, self._runner)
         await self._master.ask("hello", name=self._name, site=site, host=host, pid=pid)
+        self._introduced = True
         tasks = [
             asyncio.ensure_future(each) for each in (self._work(), self._watch.memory(), self._watch.time())
         ]
@@ -100,7 +114,7 @@ class WorkerLoop:
     # ------------------------------------------------------------ leases
 
     async def _work(self) -> None:
-        while True:
+        while not self._leaving:
             self._lease = await self._next if self._next else None
             self._next = None
             if self._lease is None:  # by now there may be more, of a file that was opened meanwhile
@@ -115,8 +129,12 @@ class WorkerLoop:
             try:
                 await self._run(self._lease)
             except StaleCode:
-                await self._release()
+                await self._release("a fresh process takes over")
                 raise
+        await self._commit()
+        await self._release("its worker leaves")
+        if self._goodbye is not None:
+            await self._goodbye
 
     def _ask_ahead(self) -> None:
         """Ask for the next lease, once: when work begins, or when its file is open and can be told of, so
@@ -146,7 +164,7 @@ class WorkerLoop:
         if len(lease.work) > 1:
             await self._do(self._runner.locate, [file for _, file in lease.work])
         waited = lease.ahead
-        while lease.work:
+        while lease.work and not self._leaving:
             packet, file = lease.work.pop(0)
             if packet.solo and waited and not await self._may_begin(lease.query, packet):
                 continue
@@ -165,14 +183,13 @@ class WorkerLoop:
         ]
         return [*self._runner.uncommitted, *waiting]
 
-    async def _release(self) -> None:
+    async def _release(self, why: str) -> None:
         """Give back what has not begun, before this process ends."""
         leases = [self._lease, await self._next if self._next else None]
         for lease in leases:
             if lease is not None and lease.work:
                 released = [packet.id for packet, _ in lease.work]
-                stopped = Failure("stopped", "a fresh process takes over")
-                await self._fail(lease.query, released[0], released[1:], stopped)
+                await self._fail(lease.query, released[0], released[1:], Failure("stopped", why))
         await self._committer.settle()
 
     # ------------------------------------------------------------ packets
@@ -262,7 +279,7 @@ class WorkerLoop:
         await self._commit()
         await self._do(self._runner.locate, [file for _, file in lease.work])
         counted = []
-        while lease.work:
+        while lease.work and not self._leaving:
             packet, file = lease.work.pop(0)
             try:
                 self._watch.attempt = Attempt(lease.query, packet.id)

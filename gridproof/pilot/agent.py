@@ -287,6 +287,6 @@ class Agent:
         if isinstance(order, Exit):
             self.end(order.reason)
         elif isinstance(order, StopWorker):
-            self._workers.stop(order.name)
+            self._workers.stop(order.name, order.grace)
         elif isinstance(order, StartWorker) and self._conn is not None and not self._draining:
             self._background(self._workers.start(self._conn, order))

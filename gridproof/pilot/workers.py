@@ -29,7 +29,6 @@ from gridproof.proxy.protocol import (
     check_name,
 )
 
-STOP_GRACE = 10.0
 _FORKSERVER_UP_WITHIN = 300.0  # a cold CVMFS may take minutes
 _DEATHS_FORGIVEN = 3  # of forkservers,
 _DEATHS_WITHIN = 300.0  # within so many seconds
@@ -173,8 +172,8 @@ class Workers:
             self._schedulers.pop(port, None)
             raise
 
-    def stop(self, name: str, grace: float = STOP_GRACE) -> None:
-        """End a worker: SIGTERM, then SIGKILL after ``grace`` s."""
+    def stop(self, name: str, grace: float) -> None:
+        """End a worker: SIGTERM, which lets it finish what it has begun, then SIGKILL after ``grace`` s."""
         self._forkserver.send({"do": "stop", "name": name, "grace": grace})
 
     async def disconnected(self) -> None:
@@ -182,7 +181,7 @@ class Workers:
         self._schedulers.clear()
         await self.stop_all(grace=0.5)
 
-    async def stop_all(self, grace: float = STOP_GRACE) -> None:
+    async def stop_all(self, grace: float) -> None:
         """End all workers and wait for that."""
         for name in list(self._workers):
             self.stop(name, grace)

@@ -20,6 +20,7 @@ USER = "user:"
 PILOT = "pilot:"
 MAX_LINE = 1 << 20
 EXIT_REPLACE = 75  # a worker asks for a fresh process in its place
+EXIT_LEFT = 76  # a worker has left when told to, or when its time was over
 MAX_TEXT = 16 * 1024
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.@:+-]{0,127}")
 
@@ -188,9 +189,10 @@ class StartWorker:
 
 @dataclass(frozen=True)
 class StopWorker:
-    """End a worker: SIGTERM, then SIGKILL."""
+    """Let a worker finish and commit what it has begun, at most for ``grace`` s; then kill it."""
 
     name: str
+    grace: float
 
 
 @dataclass(frozen=True)

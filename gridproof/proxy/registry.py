@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import deque
 
 from gridproof.errors import ProxyError
-from gridproof.proxy.protocol import EXIT_REPLACE, Ready, Register, Versions, check_name
+from gridproof.proxy.protocol import EXIT_LEFT, EXIT_REPLACE, Ready, Register, Versions, check_name
 from gridproof.proxy.records import PilotRecord, SessionRecord, WorkerRecord
 from gridproof.proxy.state import (
     CONNECTED,
@@ -248,10 +248,12 @@ class Registry:
         slot = next((s for s in pilot.slots if s.worker and s.worker.name == name), None) if pilot else None
         if pilot is None or slot is None or slot.worker is None:
             return
-        how = f"signal {signal}" if signal else f"exit code {code}"
+        how = "it left" if code == EXIT_LEFT else f"signal {signal}" if signal else f"exit code {code}"
         lived = now - slot.worker.started
         if slot.worker.stopping:
             how = f"told to end, {how}"
+        elif code == EXIT_LEFT:
+            slot.not_before = now + self._limits.backoff_max  # nothing fits into the time that is left here
         else:
             young = lived < self._limits.young and code != EXIT_REPLACE
             slot.young_deaths = slot.young_deaths + 1 if young else 0
@@ -335,7 +337,7 @@ class Registry:
         staying = [(p, w) for p, w in live if not w.stopping]
         for pilot, worker in staying[session.wanted :]:
             worker.stopping = True
-            self._out.append(Stop(pilot.key, worker.name))
+            self._out.append(Stop(pilot.key, worker.name, self._limits.leave))
         usable = [p for p in session.pilots.values() if p.state == "ready"]
         used = {p.key: sum(1 for _ in p.workers()) for p in usable}
         free = {

@@ -229,7 +229,7 @@ class ProxyServer:
             elif isinstance(action, Drop):
                 pilot.abort()
             else:
-                pilot.order(StopWorker(action.name))
+                pilot.order(StopWorker(action.name, action.grace))
         self.users.tell_soon()
 
 

@@ -20,6 +20,7 @@ class Limits:
     young_deaths: int = 20  # so many in a row, and the slot is given up
     backoff: float = 0.5
     backoff_max: float = 30.0
+    leave: float = 60.0  # so long a worker that is given back may take to finish and commit its packet
     forget_after: float = 3600.0
     ended_kept: int = 64
     idle: float = 3600.0  # a session that nobody uses gives its workers back
@@ -41,10 +42,11 @@ class Start:
 
 @dataclass(frozen=True)
 class Stop:
-    """End a worker."""
+    """End a worker; for ``grace`` s it may finish and commit what it has begun."""
 
     pilot: PilotKey
     name: str
+    grace: float
 
 
 @dataclass(frozen=True)

@@ -142,6 +142,28 @@ def test_a_lease_that_is_asked_for_again_while_the_first_request_waits_is_given_
     session(scene)
 
 
+def test_a_worker_that_leaves_gets_nothing_more_and_may_commit_what_it_has(session):
+    async def scene(workers, clients, merge):
+        await hello(workers, "leaves", "stays")
+        waiting = asyncio.ensure_future(lease(workers, "leaves", 1, wait=10))
+        await asyncio.sleep(0)
+        await workers.leave("leaves")
+        assert await waiting == {}
+        await workers.hello("late", "late", "A", "host", 1)
+        query = await clients.submit(SPEC)
+        answer = await lease(workers, "late", 1)
+        await workers.leave("late")
+        assert await lease(workers, "late", 2, wait=10) == {}
+        packets = [packet[0] for packet in answer["packets"]]
+        assert (await commit(workers, "late", query, 1, packets))["accepted"]
+        workers.lost("late")
+        await run_all(workers, "stays", query)
+        state = await until_over(clients, query)
+        assert (state["events"], state["error"]) == (3000, None)
+
+    session(scene)
+
+
 def test_a_commit_that_comes_again_is_merged_once_and_gets_the_same_answer(session):
     async def scene(workers, clients, merge):
         await hello(workers, "w")

@@ -1,8 +1,8 @@
 """No interleaving of the protocol loses or doubles an entry, and a query ends while a worker lives.
 
-The model has workers that lease ahead, run, commit, fail, hang and die; and a network in which each message
-may come late, behind others, again, or be answered in vain, so that its worker sends it again. What is merged
-is counted entry by entry, apart from the query's own books.
+The model has workers that lease ahead, run, commit, fail, hang, leave and die; and a network in which each
+message may come late, behind others, again, or be answered in vain, so that its worker sends it again. What
+is merged is counted entry by entry, apart from the query's own books.
 """
 
 from dataclasses import dataclass, field
@@ -42,6 +42,7 @@ class Worker:
     void: set[int] = field(default_factory=set)  # packets whose opening was refused
     waiting: list[Message] = field(default_factory=list)  # for an answer
     commits: int = 0
+    leaving: bool = False
 
     def waits(self, *kinds):
         return any(message.kind in kinds for message in self.waiting)
@@ -142,6 +143,18 @@ class Protocol(RuleBasedStateMachine):
             for message in underway:
                 self.receive(message)
 
+    @rule(data=st.data())
+    @precondition(lambda self: any(not w.leaving for w in self.free()))
+    def leave(self, data):
+        worker = self.pick(data, [w for w in self.free() if not w.leaving])
+        worker.leaving = True
+        self.send(worker, "leave")
+
+    @rule(data=st.data())
+    @precondition(lambda self: any(w.leaving for w in self.free()))
+    def finish_leaving(self, data):
+        self.go(self.pick(data, [w for w in self.free() if w.leaving]))
+
     # ------------------------------------------------------------ the network, the clock
 
     @rule(data=st.data())
@@ -171,7 +184,7 @@ class Protocol(RuleBasedStateMachine):
     # ------------------------------------------------------------ what workers do
 
     def lease(self, worker, patient):
-        if not worker.waits("lease"):
+        if not worker.waits("lease") and not worker.leaving:
             ran, worker.ran = worker.ran, []
             self.send(worker, "lease", ran=ran, patient=patient, ahead=bool(worker.held))
 
@@ -217,6 +230,17 @@ class Protocol(RuleBasedStateMachine):
             return
         self.replace(worker)
 
+    def go(self, worker):
+        """Commit what has run, give back what has not begun, and end once all is answered."""
+        self.send_commit(worker)
+        if worker.instance or worker.waits("lease", "opened", "commit"):
+            return
+        if worker.held:
+            (first, *others), worker.held = [packet.id for packet, _, _ in worker.held], []
+            self.send(worker, "fail", packet=first, released=others, failure="stopped", ses=[])
+        elif not worker.waiting:
+            self.replace(worker)
+
     def replace(self, worker):
         worker.alive = False
         self.strays += worker.waiting  # they may still be on their way
@@ -259,6 +283,8 @@ class Protocol(RuleBasedStateMachine):
             query.fail(
                 name, content["packet"], content["released"], content["failure"], "bad luck", content["ses"]
             )
+        if message.kind == "leave":
+            query.excuse(name)
         if message.kind == "lost":
             query.lose(name)
         if message.kind == "commit":
@@ -299,6 +325,9 @@ class Protocol(RuleBasedStateMachine):
             for worker in self.living():
                 if worker.hung and worker.held:
                     self.ask_whether_to_go_on(worker)
+                    continue
+                if worker.leaving:
+                    self.go(worker)
                     continue
                 while worker.held and not worker.waits("opened", "commit"):
                     self.run_next(worker)

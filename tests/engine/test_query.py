@@ -42,6 +42,17 @@ class Worker:
         return [p[1:] for p in packets] if verdict.accepted and not verdict.repeated else []
 
 
+def test_a_worker_that_leaves_and_is_killed_meanwhile_speaks_not_against_the_selector():
+    query = make([10])
+    for number in range(6):
+        name = f"w{number}"
+        query.join(name, "A")
+        query.lease(name, 0.0)
+        query.excuse(name)
+        query.lose(name)
+    assert query.error is None
+
+
 def test_a_worker_reads_at_its_own_site_while_there_is_something():
     query = Query([FileInfo(f"/f{i}", 10_000, (("V::X::SE", "AB"[i % 2]),)) for i in range(10)])
     for name, site in (("a", "A"), ("b", "B")):

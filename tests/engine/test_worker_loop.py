@@ -38,12 +38,16 @@ class Master:
         }
         self.said = defaultdict(list)
         self.order = []
+        self.when = {}  # what happens before a message is answered
         self.done = asyncio.Event()
 
     def __getattr__(self, message):
         async def answer(**content):
             self.said[message].append(content)
             self.order.append(message)
+            self.when.pop(message, lambda: None)()
+            if message == "leave":
+                self.leases.clear()
             if message != "lease":
                 return self.answers.get(message)
             if self.leases:
@@ -112,12 +116,16 @@ def packet(number, **fields):
     return Packet(number, 0, 0, 100)._replace(**fields)
 
 
-def work(master_of, runner, pace=None):
-    """Run the loop until its master has nothing more; returns that master."""
+def work(master_of, runner, pace=None, leaves_at=""):
+    """Run the loop until its master has nothing more; returns that master.
+
+    ``leaves_at``: the message to the master at which the worker is told to leave.
+    """
 
     async def go():
         master = master_of()
         loop = WorkerLoop(master, "address", "w1", lambda: runner, MemoryGuard(0), pace or Pace())
+        master.when[leaves_at] = loop.leave
         running = asyncio.ensure_future(loop.run("site", "host", 1))
         done = asyncio.ensure_future(master.done.wait())
         try:
@@ -234,6 +242,42 @@ def test_an_instance_whose_end_hangs_ends_the_process_once_its_query_is_over():
     runner = Runner(ends=False, obeys=False)
     with pytest.raises(Unfit):
         work(lambda: Master(lease(packet(1)), late=False), runner, Pace(ask=0.01, leave=0.01))
+
+
+def test_a_worker_that_leaves_commits_what_it_is_at_and_gives_back_what_it_has_not_begun():
+    runner = Runner()
+    leases = (lease(packet(1), packet(2, solo=True), packet(3), packet(4)), lease(packet(5)))
+    master = work(lambda: Master(*leases), runner, leaves_at="begin")
+    assert runner.ran == [1, 2]
+    assert [commit["packets"] for commit in master.said["commit"]] == [[1], [2]]
+    released = [[failed["packet"], *failed["released"]] for failed in master.said["fail"]]
+    assert released == [[3, 4], [5]]
+    assert {failed["kind"] for failed in master.said["fail"]} == {"stopped"}
+    assert len(master.said["leave"]) == 1
+
+
+def test_packets_that_come_as_a_worker_leaves_are_given_back_and_what_has_run_is_committed():
+    query = {**QUERY, "commit": "end"}
+    runner = Runner()
+    leases = (lease(packet(1)), lease(packet(2), query=2))
+    master = work(lambda: Master(*leases, query=query), runner, leaves_at="commit")
+    assert runner.ran == [1]
+    assert [commit["packets"] for commit in master.said["commit"]] == [[1]]
+    assert [failed["packet"] for failed in master.said["fail"]] == [2]
+
+
+def test_a_worker_that_is_told_to_leave_before_it_is_ready_takes_nothing():
+    master = work(lambda: Master(lease(packet(1))), Runner(), leaves_at="hello")
+    assert master.order == ["hello"]
+
+
+def test_files_that_are_not_counted_before_a_worker_leaves_are_given_back():
+    counting = {**lease(packet(1), packet(2), query=-1), "count": True}
+    runner = Runner()
+    runner.count = lambda file, avoid: (100, [0])
+    master = work(lambda: Master(counting, opened=[]), runner, leaves_at="lease")
+    (failed,) = master.said["fail"]
+    assert (failed["query"], failed["packet"], failed["released"]) == (-1, 1, [2])
 
 
 def test_two_queries_by_turns_are_described_once():

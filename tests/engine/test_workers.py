@@ -1,5 +1,7 @@
 """Workers whose selectors use too much memory or do not come back, and queries that are cancelled."""
 
+import os
+import signal
 import time
 
 import pytest
@@ -202,3 +204,19 @@ def test_a_packet_that_hangs_at_one_worker_is_run_by_another_one(cluster, submit
     while len(before & {worker["pid"] for worker in cluster.workers(0)}) == 2:
         time.sleep(0.1)  # until the one that hangs is replaced
     assert len(before & {worker["pid"] for worker in cluster.workers(2)}) == 1
+
+
+@pytest.mark.usefixtures("two_workers")
+@pytest.mark.parametrize("commit", ["interval", "end"])
+def test_workers_that_are_told_to_leave_commit_what_they_have_run(cluster, submit, tmp_path, commit):
+    leaving = cluster.workers(2)
+    begun = tmp_path / "begun"
+    query = submit(f"brisk {begun}", commit=commit)
+    while not begun.exists():
+        time.sleep(0.01)
+    for worker in leaving:
+        os.kill(worker["pid"], signal.SIGTERM)
+    assert query.result()["seen"].GetEntries() == ENTRIES
+    state = cluster.send("follow", query=query.id, version=0, wait=0)
+    assert {worker["name"] for worker in leaving} & state["events_by_worker"].keys()
+    query.forget()

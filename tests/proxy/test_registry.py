@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from gridproof.errors import ProxyError
-from gridproof.proxy.protocol import Ready, Register, Versions
+from gridproof.proxy.protocol import EXIT_LEFT, Ready, Register, Versions
 from gridproof.proxy.registry import Registry
 from gridproof.proxy.state import Close, Drop, End, Limits, Start, Stop
 
@@ -229,13 +229,25 @@ def test_a_worker_whose_selector_calls_exit_is_replaced():
     assert len(world.started()) == 1
 
 
+def test_a_worker_that_leaves_has_not_died_and_its_slot_rests_a_while():
+    world = World(workers=1)
+    pilot = world.join()
+    (start,) = world.started()
+    world.exit(start, code=EXIT_LEFT)
+    assert "it left after" in world.workers()[start.name].reason
+    world.pass_time(1, beating=[pilot])
+    assert world.started() == []
+    world.pass_time(LIMITS.backoff_max, beating=[pilot])
+    assert len(world.started()) == 1
+
+
 def test_the_surplus_is_stopped_once_and_may_come_back():
     world = World(workers=3, cores=3)
     world.join()
     starts = world.started()
     world.registry.resize_session("s", 1)
     stops = world.decide()
-    assert stops == [Stop(a.pilot, a.name) for a in starts[1:]]
+    assert stops == [Stop(a.pilot, a.name, LIMITS.leave) for a in starts[1:]]
     assert world.decide() == []
     for stop in stops:
         world.exit(stop, signal=15)

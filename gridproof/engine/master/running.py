@@ -91,6 +91,10 @@ class Running:
         self._workers[worker] = site, host
         self.active.join(worker, site, host)
 
+    def excuse(self, worker: str) -> None:
+        """A worker leaves; see `Query.excuse`."""
+        self.active.excuse(worker)
+
     def lose(self, worker: str) -> None:
         """A worker is gone."""
         self._workers.pop(worker, None)

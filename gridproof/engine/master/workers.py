@@ -51,6 +51,7 @@ class ForWorkers:
         self._sharing = Sharing()
         self._room = asyncio.Semaphore(LARGE_DELTAS)
         self._admitted: set[str] = set()
+        self._leaving: set[str] = set()
 
     async def hello(self, worker: str, name: str, site: str, host: str, pid: int) -> None:
         """A worker is ready."""
@@ -62,12 +63,21 @@ class ForWorkers:
             running.join(worker, site, host)
         state.status.tell()
 
+    async def leave(self, worker: str) -> None:
+        """A worker takes no further packet, and ends when it has committed what it has run."""
+        if worker in self._state.workers:
+            self._leaving.add(worker)
+            for running in self._state.queries.values():
+                running.excuse(worker)
+            self._state.work.tell()
+
     def lost(self, worker: str) -> None:
         """A worker is gone."""
         state = self._state
         if state.workers.pop(worker, None) is None:
             return
         self._answers.pop(worker, None)
+        self._leaving.discard(worker)
         self._leave_room(worker)
         self._sharing.rests(worker)
         for running in state.queries.values():
@@ -264,7 +274,7 @@ class ForWorkers:
         asked = time.monotonic()
         patience, deadline = asked + HELP_SECONDS, asked + min(wait, LONGEST_WAIT)
         answer: dict[str, Any] = {}
-        while worker in state.workers:
+        while worker in state.workers and worker not in self._leaving:
             now = time.monotonic()
             answer = self._next_packets(worker, now, patient=now < patience)
             if answer or now >= deadline:
