@@ -26,6 +26,7 @@ system:
 	{ command -v xrdcp && command -v xrdfs; } >/dev/null 2>&1 || need xrootd-client; \
 	command -v g++ >/dev/null 2>&1 || need g++; \
 	command -v setpriv >/dev/null 2>&1 || need util-linux; \
+	[ "$$(id -u)" -ne 0 ] || command -v bwrap >/dev/null 2>&1 || need bubblewrap; \
 	python() { "$(PYTHON)" -c "$$1" >/dev/null 2>&1; }; \
 	python 'import ensurepip, venv' || need python3-venv; \
 	for library in libSM.so.6=libsm6 libXext.so.6=libxext6 libXrender.so.1=libxrender1; do \

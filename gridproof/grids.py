@@ -186,6 +186,7 @@ def _start_proxy(config: Config, stack: ExitStack, loop: LoopThread) -> _Startin
         "port": 0,
         "cache_dir": str(config.cache),
         "users": {user: [public]},
+        "accounts": {user: None},
         "orphan_limit": LOCAL_ORPHAN_LIMIT,
         "owner_pipe": True,
     }

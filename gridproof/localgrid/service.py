@@ -20,6 +20,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from gridproof import accounts
 from gridproof.errors import LocalGridError
 from gridproof.localgrid import discovery
 from gridproof.localgrid.agent import SlotAgent
@@ -29,7 +30,7 @@ from gridproof.localgrid.certificates import Authority, user_subject, write_priv
 from gridproof.localgrid.core import USERS, Core, utc_now
 from gridproof.localgrid.jobstore import JobStore
 from gridproof.localgrid.sites import Site, make_sites
-from gridproof.localgrid.storage import ServerUser, StorageElement, check_programs
+from gridproof.localgrid.storage import StorageElement, check_programs
 from gridproof.localgrid.taskqueue import TaskQueue
 from gridproof.localgrid.throttle import Throttle
 from gridproof.localgrid.vobox import VoBox
@@ -113,7 +114,7 @@ class Grid:
         check_programs()
         self._settings = settings
         self._announce = announce
-        self._user = ServerUser.find()
+        self._account = accounts.for_xrootd()
         self._temporary = not settings.root
         self.root = self._make_root()
         self._lock: int | None = None
@@ -133,7 +134,7 @@ class Grid:
 
     def _temporary_directory(self) -> Path:
         preferred = Path(tempfile.gettempdir())
-        if self._user and self._user.can_reach(preferred):
+        if self._account and self._account.bar(preferred):
             return Path("/tmp")  # noqa: S108
         return preferred
 
@@ -141,10 +142,10 @@ class Grid:
         """Start everything and announce how it is reached. Raises LocalGridError, OSError, sqlite3.Error."""
         self._announce({"root": str(self.root), "temporary": self._temporary})
         self.root.chmod(0o711)
-        if self._user and (closed := self._user.can_reach(self.root)):
+        if self._account and (closed := self._account.bar(self.root)):
             raise LocalGridError(
                 f"The root {self.root} of the embedded Grid lies below {closed}, which XRootD's account (uid"
-                f" {self._user.uid}) cannot enter: choose a root below directories with mode 711 or more"
+                f" {self._account.uid}) cannot enter: choose a root below directories with mode 711 or more"
             )
         self._lock_root()
         settings, private = self._settings, self.root / "private"
@@ -153,9 +154,9 @@ class Grid:
         shutil.rmtree(self.root / "wn", ignore_errors=True)
         (self.root / "wn").mkdir(mode=0o711)  # pilots' own XRootD servers run as another user
         sites = make_sites(settings.sites, settings.slots, settings.cores)
-        self._storage = [StorageElement(site, self.root / "se" / site.name, self._user) for site in sites]
+        self._storage = [StorageElement(site, self.root / "se" / site.name, self._account) for site in sites]
         (self.root / "se").mkdir(mode=0o711, exist_ok=True)
-        starting = asyncio.gather(self._start_vobox(private), *(se.start() for se in self._storage))
+        starting = asyncio.gather(self._start_vobox(), *(se.start() for se in self._storage))
         try:
             await asyncio.sleep(0)  # the servers start while we make the rest
             self._core = core = self._make_core(private, sites)
@@ -184,9 +185,9 @@ class Grid:
         )
         self._announce({"ready": True, "environment": environment, "sites": [asdict(site) for site in sites]})
 
-    async def _start_vobox(self, private: Path) -> None:
+    async def _start_vobox(self) -> None:
         if not self._settings.owner:
-            self._vobox = await VoBox.start(private / "proxy", self._settings.cache)
+            self._vobox = await VoBox.start(self.root / "vobox", self._settings.cache)
 
     def _lock_root(self) -> None:
         self._lock = os.open(self.root / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import os
-import pwd
 import shutil
 import socket
-import stat
 import subprocess
-from dataclasses import dataclass
 from pathlib import Path
 
 from gridproof import processes
+from gridproof.accounts import Account
 from gridproof.errors import LocalGridError
 from gridproof.localgrid.catalogue import pfn_path
 from gridproof.localgrid.sites import Site
@@ -33,43 +31,6 @@ xrd.network nodnr
 """
 
 
-@dataclass(frozen=True)
-class ServerUser:
-    """The account that XRootD runs as (it refuses root); None for the one we are."""
-
-    uid: int
-    gid: int
-
-    @classmethod
-    def find(cls) -> ServerUser | None:
-        """``xrootd``, else ``nobody``, if we are root."""
-        if os.geteuid() != 0:
-            return None
-        for name in ("xrootd", "nobody"):
-            try:
-                entry = pwd.getpwnam(name)
-            except KeyError:
-                continue
-            return cls(entry.pw_uid, entry.pw_gid)
-        raise LocalGridError(
-            "XRootD refuses to run as root, and there is neither a user 'xrootd' nor 'nobody'"
-        )
-
-    def can_reach(self, directory: Path) -> Path | None:
-        """The first directory on the way to ``directory`` that this account cannot enter, if any."""
-        for step in [*reversed(directory.parents), directory]:
-            info = step.stat()
-            if info.st_uid == self.uid:
-                allowed = info.st_mode & stat.S_IXUSR
-            elif info.st_gid == self.gid:
-                allowed = info.st_mode & stat.S_IXGRP
-            else:
-                allowed = info.st_mode & stat.S_IXOTH
-            if not allowed:
-                return step
-        return None
-
-
 def check_programs() -> None:
     """Raises LocalGridError naming what is missing and how it is installed."""
     packages = {"xrootd": "xrootd-server", "xrdcp": "xrootd-client", "setpriv": "util-linux"}
@@ -85,12 +46,12 @@ def check_programs() -> None:
 class StorageElement:
     """The SE of one site; a server that dies stays dead until :meth:`start` is called again."""
 
-    def __init__(self, site: Site, directory: Path, user: ServerUser | None) -> None:
+    def __init__(self, site: Site, directory: Path, account: Account | None) -> None:
         self.site = site
         self.name = site.se
         self.port = 0
         self._directory = directory
-        self._user = user
+        self._account = account
         self._process: subprocess.Popen[bytes] | None = None
         self.data = directory / "data"
 
@@ -142,8 +103,8 @@ class StorageElement:
             directory.mkdir(mode=0o711, parents=True, exist_ok=True)
             directory.chmod(0o711)
         for directory in (self.data, admin):
-            if self._user:
-                os.chown(directory, self._user.uid, self._user.gid)
+            if self._account:
+                self._account.own(directory)
             directory.chmod(0o700)
         (self._directory / "xrootd.cfg").write_text(_CONFIG.format(data=self.data))
 
@@ -161,13 +122,8 @@ class StorageElement:
 
     def _launch(self, port: int) -> None:
         self.stop()
-        change = ["setpriv"]
-        if self._user:
-            change += [f"--reuid={self._user.uid}", f"--regid={self._user.gid}", "--clear-groups"]
         argv = [
-            *change,
-            "--pdeathsig",
-            "KILL",
+            *(self._account.change() if self._account else ()),
             "xrootd",
             "-c",
             "xrootd.cfg",

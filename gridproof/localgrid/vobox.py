@@ -40,6 +40,7 @@ class VoBox:
             "host": HOST,
             "port": 0,
             "users": {user: [_new_key(key_file)]},
+            "accounts": {user: None},
             "state_dir": str(directory),
             "cache_dir": cache_dir or None,
             "orphan_limit": ORPHAN_LIMIT,

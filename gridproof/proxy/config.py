@@ -19,6 +19,8 @@ MASTER = (sys.executable, "-m", "gridproof.proxy.master")
 class ServerConfig:
     """``users`` maps names to OpenSSH public keys; times are in seconds; ``port`` 0 means any.
 
+    ``accounts`` names the account on this machine under which sessions of a user run, where it has another
+    name than the user; None: the one that the ProxyServer itself runs as.
     With ``owner_pipe`` the end of standard input ends the server and everything below it. Results of queries
     are kept for ``keep_results``. In the configuration ``idle_limit`` stands for ``limits.idle``: a session
     that nobody is connected to and that runs no query gives its workers back after that time, and ends when
@@ -26,6 +28,7 @@ class ServerConfig:
     """
 
     users: Mapping[str, Sequence[str]]
+    accounts: Mapping[str, str | None] = field(default_factory=dict)
     host: str = "127.0.0.1"
     port: int = 20000
     forward_ports: tuple[int, int] = (20001, 20999)
@@ -43,6 +46,7 @@ class ServerConfig:
 
 _KINDS: Mapping[str, tuple[type, ...]] = {
     "users": (dict,),
+    "accounts": (dict,),
     "host": (str,),
     "port": (int,),
     "forward_ports": (list,),
@@ -74,11 +78,14 @@ def read_config(values: Mapping[str, Any]) -> ServerConfig:
         raise ConfigError('the ProxyServer needs "users": {"name": ["ssh-ed25519 …", …]}')
     for name in users:
         check_name("user", name)
+    for name, account in settings.get("accounts", {}).items():
+        if name not in users or not isinstance(account, (str, type(None))):
+            raise ConfigError(f"the ProxyServer's accounts map its users to names of accounts, not {name!r}")
     if "forward_ports" in settings:
         settings["forward_ports"] = _port_range(settings["forward_ports"])
     for name in ("state_dir", "cache_dir"):
         if settings.get(name) is not None:
-            settings[name] = Path(settings[name]).expanduser()
+            settings[name] = Path(settings[name]).expanduser().absolute()
     if "idle_limit" in settings:
         settings["limits"] = Limits(idle=settings.pop("idle_limit"))
     return ServerConfig(**settings)

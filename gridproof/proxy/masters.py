@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 from gridproof.errors import ProxyError
 from gridproof.proxy.certificates import SessionIdentities
 from gridproof.proxy.children import Child
+from gridproof.proxy.isolation import Isolation
 
 _STOP_GRACE = 3.0
 
@@ -19,12 +20,14 @@ _STOP_GRACE = 3.0
 class Master:
     """Scheduler and engine master of one session; ``directory`` is its own and goes with it.
 
-    ``cache``: where compiled code is kept beyond sessions; None: in ``directory``. ``keep_results``: s.
+    ``isolation``: under whose account. ``cache``: where the ProxyServer keeps compiled code beyond sessions;
+    None: in ``directory``. ``keep_results``: s.
     """
 
     def __init__(
         self,
         session: str,
+        isolation: Isolation,
         identities: SessionIdentities,
         directory: Path,
         cache: Path | None,
@@ -34,8 +37,9 @@ class Master:
         self.address = ""
         self.stopping = False
         self._session = session
+        self._isolation = isolation
         self._directory = directory
-        self._cache = cache or directory
+        self._cache = isolation.cache(cache) if cache else directory
         self._keep_results = keep_results
         self._child: Child | None = None
 
@@ -43,12 +47,14 @@ class Master:
         """Start it and wait, at most ``timeout`` s; returns the port that its scheduler listens on.
 
         Raises:
-            ProxyError: it does not come up.
+            ProxyError: it does not come up, or cannot be kept apart from other users.
         """
         what = f"the master of session {self._session}"
-        self._directory.mkdir(mode=0o700, exist_ok=True)
+        for own in (self._directory, self._cache):
+            self._isolation.own(own)
+        command = self._isolation.command(argv, self._directory, self._cache)
         try:
-            self._child = await Child.start(argv)
+            self._child = await Child.start(command, env=self._isolation.environment(self._directory))
         except OSError as error:
             raise ProxyError(f"{what} cannot be started: {error}") from None
         settings = {

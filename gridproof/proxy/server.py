@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hmac
+import os
 import shutil
 import sys
 import time
@@ -93,6 +94,8 @@ class ProxyServer:
             server.directory = server._scratch.path
         else:
             server.directory = config.state_dir
+        if os.geteuid() == 0:
+            server.directory.chmod(0o711)  # on the way to what sessions of other accounts have in it
         for leftover in server.directory.glob("session-*"):  # of a ProxyServer that was killed
             shutil.rmtree(leftover, ignore_errors=True)
         server.background(server._tick())

@@ -15,6 +15,7 @@ import asyncssh
 from gridproof.errors import ProxyError
 from gridproof.proxy.certificates import make_identities
 from gridproof.proxy.gate import UserControl
+from gridproof.proxy.isolation import isolate
 from gridproof.proxy.joining import Submission
 from gridproof.proxy.masters import Master
 from gridproof.proxy.protocol import Message, Versions, build, check_name
@@ -101,16 +102,19 @@ class Users:
             name, control.user, versions, _get(request, "workers", int), self._server.now()
         )
         self._join(control, name)
+        config, directory = self._server.config, self._server.directory
         identities = make_identities(name, datetime.now(timezone.utc))
-        master = self.masters[name] = Master(
-            name,
-            identities,
-            self._server.directory / f"session-{name}",
-            self._server.config.cache_dir,
-            self._server.config.keep_results,
-        )
         try:
-            port = await master.start(self._server.config.master, self._server.config.master_timeout)
+            isolation = isolate(control.user, config.accounts, directory)
+            master = self.masters[name] = Master(
+                name,
+                isolation,
+                identities,
+                directory / f"session-{name}",
+                config.cache_dir,
+                config.keep_results,
+            )
+            port = await master.start(config.master, config.master_timeout)
         except ProxyError as error:
             await self.end_session(name, str(error))
             raise

@@ -106,7 +106,8 @@ def cluster(tmp_path, monkeypatch):
     async def start(**changes):
         key = asyncssh.generate_private_key("ssh-ed25519")
         users = {"alice": [key.export_public_key().decode()]}
-        server = await ProxyServer.start(replace(ServerConfig(users=users, port=0, master=MASTER), **changes))
+        config = ServerConfig(users=users, accounts=dict.fromkeys(users), port=0, master=MASTER)
+        server = await ProxyServer.start(replace(config, **changes))
         it = Cluster(server, key)
         try:
             yield it

@@ -67,8 +67,10 @@ def running_proxy():
     async def start(**changes):
         keys = {user: asyncssh.generate_private_key("ssh-ed25519") for user in ("alice", "bob")}
         users = {user: [key.export_public_key().decode()] for user, key in keys.items()}
-        config = replace(ServerConfig(users=users, port=0, master=MASTER), **changes)
-        server = await ProxyServer.start(config)
+        config = replace(
+            ServerConfig(users=users, accounts=dict.fromkeys(users), port=0, master=MASTER), **changes
+        )
+        server = await ProxyServer.start(replace(config, **changes))
         try:
             yield Proxy(server, keys)
         finally:

@@ -22,7 +22,8 @@ ARGV = [sys.executable, "-m", "gridproof.proxy"]
 
 def settings(key, **more):
     users = {"alice": [key.export_public_key().decode()]}
-    return json.dumps({"users": users, "port": 0, "master": MASTER, **more}).encode() + b"\n"
+    shared = {"users": users, "accounts": {"alice": None}, "port": 0, "master": MASTER}
+    return json.dumps({**shared, **more}).encode() + b"\n"
 
 
 def gone(pids, within=10.0):
