@@ -51,7 +51,7 @@ class MergeThread:
 
     def _load(self) -> None:
         runtime.return_memory()
-        self._root = runtime.load_threaded()
+        self._root = runtime.load_merging()
         self._code = CodeStore(self._root, self._cache, renames=False)
 
     def _warm_up(self) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -15,32 +16,23 @@ INCLUDE = Path(__file__).parents[1] / "include"
 LARGEST = (1 << 30) - 2
 """Bytes of objects that ROOT can pack."""
 
-_HEADER = Path(__file__).with_name("merge.h")  # includes runtime.h
+_RUNTIME, _MERGE = (Path(__file__).with_name(name) for name in ("runtime.h", "merge.h"))
 _M_MMAP_THRESHOLD = -3  # malloc.h
 _UNLOCKED = {
     "Source": ("Befriend", "Clusters", "TakeBytes"),
     "Instance": ("Begin", "SlaveBegin", "Process", "SlaveTerminate", "Terminate", "Output"),
-    "Merger": ("Merge", "Output"),
-    "FileMerger": ("Merge", "Close"),
 }
+_UNLOCKED_MERGING = {"Merger": ("Merge", "Output"), "FileMerger": ("Merge", "Close")}
 
 
 def load() -> Any:
-    """ROOT with namespace ``gridproof`` of these headers in it; every later call is cheap."""
+    """ROOT with namespace ``gridproof`` of ``runtime.h`` in it; every later call is cheap."""
     root = _root.load()
     for library in ("libHist", "libTree"):  # what Cling compiles does not find them by itself
         root.gSystem.Load(library)
     root.gInterpreter.AddIncludePath(str(INCLUDE))
-    if not root.gInterpreter.Declare(f'#include "{_HEADER}"'):
-        raise ImportError(f"{_HEADER} does not compile with ROOT {root.gROOT.GetVersion()}")
-    for name, methods in _UNLOCKED.items():
-        for method in methods:
-            getattr(getattr(root.gridproof, name), method).__release_gil__ = True
-    for function in ("Open", "Make", "Pack", "Unpack", "Decode"):
-        getattr(root.gridproof, function).__release_gil__ = True
-        getattr(root.gridproof, function).__creates__ = True
+    _declare(root, _RUNTIME, _UNLOCKED, creators=("Open", "Make", "Pack", "Unpack"))
     root.gridproof.Instance.Output.__creates__ = True
-    root.gridproof.Merger.Output.__creates__ = True
     return root
 
 
@@ -51,6 +43,30 @@ def load_threaded() -> Any:
     root.ROOT.EnableThreadSafety()
     root.gridproof.WatchErrors()
     return root
+
+
+def load_merging() -> Any:
+    """As `load_threaded`, with what is in ``merge.h`` too."""
+    root = load_threaded()
+    _declare(root, _MERGE, _UNLOCKED_MERGING, creators=("Decode",))
+    root.gridproof.Merger.Output.__creates__ = True
+    return root
+
+
+def _declare(root: Any, header: Path, unlocked: Mapping[str, Sequence[str]], creators: Sequence[str]) -> None:
+    """Compile a header. Methods ``unlocked`` run without the GIL, so do ``creators``, which make objects.
+
+    Raises:
+        ImportError: it does not compile.
+    """
+    if not root.gInterpreter.Declare(f'#include "{header}"'):
+        raise ImportError(f"{header} does not compile with ROOT {root.gROOT.GetVersion()}")
+    for name, methods in unlocked.items():
+        for method in methods:
+            getattr(getattr(root.gridproof, name), method).__release_gil__ = True
+    for function in creators:
+        getattr(root.gridproof, function).__release_gil__ = True
+        getattr(root.gridproof, function).__creates__ = True
 
 
 def return_memory() -> None:

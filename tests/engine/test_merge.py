@@ -180,7 +180,7 @@ growing poly list/inner list/array/inner2 map/key stack/of_stack
 
 @pytest.fixture(scope="module")
 def root():
-    loaded = runtime.load_threaded()
+    loaded = runtime.load_merging()
     loaded.TH1.AddDirectory(False)
     loaded.gInterpreter.Declare(FILL)
     return loaded

@@ -67,7 +67,7 @@ public:
 
 @pytest.fixture(scope="module")
 def root():
-    return runtime.load_threaded()
+    return runtime.load_merging()
 
 
 @pytest.fixture(scope="module")
