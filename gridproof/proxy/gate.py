@@ -17,6 +17,7 @@ import asyncssh
 from gridproof.errors import ProxyError
 from gridproof.proxy.channel import ControlChannel
 from gridproof.proxy.joining import Applicant, superseded
+from gridproof.proxy.logs import Source
 from gridproof.proxy.protocol import (
     CONTROL,
     PILOT,
@@ -25,12 +26,14 @@ from gridproof.proxy.protocol import (
     Draining,
     Exit,
     Heartbeat,
+    Log,
     Message,
     PilotOrder,
     Ready,
     Register,
     WorkerExited,
     WorkerStarted,
+    check_name,
     message,
     pilot_message,
 )
@@ -180,6 +183,7 @@ class PilotControl(_ServerControl):
         self.closed = asyncio.get_running_loop().create_future()
         self._server = server
         self._submission = submission
+        self.user = ""
         self._cores = 0
         self._forwards = 0
 
@@ -207,6 +211,11 @@ class PilotControl(_ServerControl):
             server.registry.worker_exited(
                 key, content.name, content.code, content.signal, content.log, server.now()
             )
+            server.logs.end(self.user, Source("worker", key, content.name))
+        elif isinstance(content, Log):
+            worker = content.worker
+            source = Source("worker", key, check_name("worker", worker)) if worker else Source("pilot", key)
+            server.logs.add(self.user, source, content.text, server.now())
         elif isinstance(content, Draining):
             server.registry.draining(key, content.reason)
         elif isinstance(content, Bye):
@@ -226,6 +235,8 @@ class PilotControl(_ServerControl):
         if older is not None:
             server.registry.end(older.pilot, superseded(older.job_id), server.now())
         self.key = identity.pilot
+        self.user = identity.user
+        server.logs.begin(self.user, Source("pilot", self.key))
         self._cores = about.cores
         self._server.pilot_came(self.key, self)
 

@@ -140,6 +140,14 @@ class Heartbeat:
 
 
 @dataclass(frozen=True)
+class Log:
+    """What a worker of the pilot (``""``: the pilot itself) has written since the last one."""
+
+    worker: str
+    text: str
+
+
+@dataclass(frozen=True)
 class Draining:
     """The pilot takes no further workers and leaves when its present ones have ended."""
 
@@ -206,6 +214,7 @@ _FROM_PILOT: dict[str, type] = {
     "register": Register,
     "ready": Ready,
     "heartbeat": Heartbeat,
+    "log": Log,
     "draining": Draining,
     "worker_started": WorkerStarted,
     "worker_exited": WorkerExited,
@@ -214,7 +223,7 @@ _FROM_PILOT: dict[str, type] = {
 _TO_PILOT: dict[str, type] = {"start_worker": StartWorker, "stop_worker": StopWorker, "exit": Exit}
 _VERBS = {kind: verb for verb, kind in (_FROM_PILOT | _TO_PILOT).items()}
 
-PilotMessage = Register | Ready | Heartbeat | Draining | WorkerStarted | WorkerExited | Bye
+PilotMessage = Register | Ready | Heartbeat | Log | Draining | WorkerStarted | WorkerExited | Bye
 PilotOrder = StartWorker | StopWorker | Exit
 
 

@@ -19,6 +19,7 @@ from gridproof.proxy.channel import CIPHERS, KEEPALIVE, KEX
 from gridproof.proxy.config import ServerConfig
 from gridproof.proxy.gate import Gate, PilotControl
 from gridproof.proxy.joining import Joining
+from gridproof.proxy.logs import Logs, Room
 from gridproof.proxy.protocol import PILOT, USER, StartWorker, StopWorker
 from gridproof.proxy.registry import Registry
 from gridproof.proxy.scratch import Scratch
@@ -36,6 +37,7 @@ class ProxyServer:
         self.config = config
         self.registry = Registry(config.limits)
         self.joining = Joining()
+        self.logs = Logs(Room(ended=config.limits.ended_kept))
         self.host_key = host_key.export_public_key().decode().strip()
         self.forward_range = range(config.forward_ports[0], config.forward_ports[1] + 1)
         self.directory: Path
@@ -209,6 +211,7 @@ class ProxyServer:
         if key is not None and self._pilots.get(key) is control:
             del self._pilots[key]
             self.joining.lost(key, time.time())
+            self.logs.pilot_gone(control.user, key)
             self.registry.disconnected(key, self.now())
             self.act()
 
