@@ -82,7 +82,7 @@ def enter(grid: str | LocalGrid, workers: int, config: Config, stack: ExitStack,
         return _configured(config)
     if isinstance(grid, LocalGrid):
         proxy = _start_proxy(config, stack, loop)
-        return _embedded(grid.environment, proxy(), config)
+        return _embedded(grid.environment, proxy(grid.environment), config)
     _check_name(grid)
     running = discovery.find(os.getpid()) or discovery.find(0)
     if running is not None and running.proxy:
@@ -93,7 +93,7 @@ def enter(grid: str | LocalGrid, workers: int, config: Config, stack: ExitStack,
         environment = stack.enter_context(LocalGrid(sites=LOCAL_SITES, slots=slots)).environment
     else:
         environment = running.environment
-    return _embedded(environment, proxy(), config)
+    return _embedded(environment, proxy(environment), config)
 
 
 def standing(grid: str, config: Config) -> Place:
@@ -166,7 +166,7 @@ def _endpoint(found: Mapping[str, Any]) -> Endpoint:
 
 
 def _start_proxy(config: Config, stack: ExitStack, loop: LoopThread) -> _Starting:
-    """Start a ProxyServer that ends with this process; call what is returned when it must be there."""
+    """Start a ProxyServer that ends with this process; call what is returned when its Grid is there."""
     import asyncssh
 
     key = asyncssh.generate_private_key("ssh-ed25519")
@@ -176,7 +176,6 @@ def _start_proxy(config: Config, stack: ExitStack, loop: LoopThread) -> _Startin
         return processes.spawn([sys.executable, "-m", "gridproof.proxy"], stdout=subprocess.PIPE)
 
     process = loop.run(spawn())
-    assert process.stdin is not None
     assert process.stdout is not None
     stack.callback(process.stdout.close)
     stack.callback(processes.stop, process)
@@ -190,19 +189,23 @@ def _start_proxy(config: Config, stack: ExitStack, loop: LoopThread) -> _Startin
         "orphan_limit": LOCAL_ORPHAN_LIMIT,
         "owner_pipe": True,
     }
-    process.stdin.write(json.dumps(settings).encode() + b"\n")
-    process.stdin.flush()
-    return _Starting(process, user, key.export_private_key().decode())
+    return _Starting(process, user, settings, key.export_private_key().decode())
 
 
 @dataclass(frozen=True)
 class _Starting:
     process: subprocess.Popen[bytes]
     user: str
-    key: str
+    settings: Mapping[str, Any]
+    key: str = field(repr=False)
 
-    def __call__(self) -> Endpoint:
+    def __call__(self, environment: Mapping[str, str]) -> Endpoint:
+        """Have it listen; ``environment`` is that of the Grid whose jobs its pilots are."""
+        assert self.process.stdin is not None
         assert self.process.stdout is not None
+        settings = {**self.settings, "grid_cas": environment["X509_CERT_DIR"]}
+        self.process.stdin.write(json.dumps(settings).encode() + b"\n")
+        self.process.stdin.flush()
         line = self.process.stdout.readline()
         if not line:
             code = self.process.wait()

@@ -187,7 +187,9 @@ class Grid:
 
     async def _start_vobox(self) -> None:
         if not self._settings.owner:
-            self._vobox = await VoBox.start(self.root / "vobox", self._settings.cache)
+            self._vobox = await VoBox.start(
+                self.root / "vobox", self._settings.cache, self.root / "certificates"
+            )
 
     def _lock_root(self) -> None:
         self._lock = os.open(self.root / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)

@@ -29,8 +29,8 @@ class VoBox:
         self.address = address  # how it is reached: host, port, host_key, user, key_file
 
     @classmethod
-    async def start(cls, directory: Path, cache_dir: str) -> VoBox:
-        """Start it; ``cache_dir`` keeps compiled selectors.
+    async def start(cls, directory: Path, cache_dir: str, certificates: Path) -> VoBox:
+        """Start it; ``cache_dir`` keeps compiled selectors, ``certificates`` the Grid's authority.
 
         Raises:
             LocalGridError: it does not come up.
@@ -43,6 +43,7 @@ class VoBox:
             "accounts": {user: None},
             "state_dir": str(directory),
             "cache_dir": cache_dir or None,
+            "grid_cas": str(certificates),
             "orphan_limit": ORPHAN_LIMIT,
         }
         process = processes.spawn([sys.executable, "-m", "gridproof.proxy"], stdout=subprocess.PIPE)

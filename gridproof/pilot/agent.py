@@ -23,19 +23,17 @@ import asyncssh
 from gridproof.errors import GridproofError, ProxyError
 from gridproof.pilot import nodexrootd
 from gridproof.pilot.config import Job, PilotConfig
-from gridproof.pilot.logs import NewLines, OwnLines
+from gridproof.pilot.membership import Membership, Refused
 from gridproof.pilot.trace import trace
 from gridproof.pilot.workers import Workers
 from gridproof.proxy.channel import ControlChannel
 from gridproof.proxy.children import Child
-from gridproof.proxy.client import dial, open_control
+from gridproof.proxy.client import open_control
 from gridproof.proxy.protocol import (
-    PILOT,
     Bye,
     Draining,
     Exit,
     Heartbeat,
-    Log,
     Message,
     PilotMessage,
     PilotOrder,
@@ -43,8 +41,6 @@ from gridproof.proxy.protocol import (
     Register,
     StartWorker,
     StopWorker,
-    WorkerExited,
-    WorkerStarted,
     message,
     pilot_order,
 )
@@ -82,7 +78,10 @@ class _Control(ControlChannel, asyncssh.SSHClientSession[bytes]):
 
 
 class Agent:
-    """One pilot; `run` returns when it has ended, with nothing left behind; ``exit_code`` then says how."""
+    """One pilot; `run` returns when it has ended, with nothing left behind; ``exit_code`` then says how.
+
+    ``file`` is the configuration's own; it goes when the pilot has enrolled.
+    """
 
     def __init__(
         self,
@@ -91,20 +90,19 @@ class Agent:
         forkserver: Child,
         start_forkserver: Callable[[], Awaitable[Child]],
         timing: Timing | None = None,
+        file: Path | None = None,
     ) -> None:
         self.exit_code = 0
         work = Path.cwd()
         self._config = config
         self._job = job
         self._timing = timing or Timing()
-        self._nonce = secrets.token_hex(8)
+        self._membership = Membership(config, job, file)
         self._ttl_end = time.time() + config.ttl if config.ttl else 0.0
         self._ending: asyncio.Future[str] = asyncio.get_running_loop().create_future()
-        self._directory = work / f"pilot-{self._nonce}"
+        self._directory = work / f"pilot-{secrets.token_hex(8)}"
         self._exported = self._directory / "cache"
         cache = Path(config.cache_dir) if config.cache_dir else self._exported
-        self._own_lines = OwnLines()
-        self._new_lines = NewLines()
         self._workers = Workers(
             forkserver,
             start_forkserver,
@@ -113,7 +111,6 @@ class Agent:
             cache,
             config.worker_memory,
             self._tell,
-            self._new_lines,
         )
         self._xrootd: nodexrootd.NodeXrootd | None = None
         self._ready: Ready | None = None
@@ -156,8 +153,7 @@ class Agent:
             self.end(f"{named}{error}", BROKEN)
 
     async def _finish(self, reason: str) -> None:
-        self._say(f"ends: {reason}")
-        self._tell_logs()
+        trace(f"ends: {reason}")
         self._tell(Bye(reason))
         for task in list(self._tasks):
             task.cancel()
@@ -185,7 +181,7 @@ class Agent:
             await asyncio.gather(xrootd, return_exceptions=True)
             raise
         if threads > 1:
-            self._say(f"the forkserver has {threads} threads; forking it is not safe")
+            trace(f"the forkserver has {threads} threads; forking it is not safe")
         self._ready = Ready(versions, self._xrootd.port if self._xrootd else 0)
         self._tell(self._ready)
         self.end(await self._workers.follow(), BROKEN)
@@ -194,7 +190,7 @@ class Agent:
         try:
             self._xrootd = await nodexrootd.start(self._exported, self._directory / "xrootd")
         except (ProxyError, OSError) as error:
-            self._say(f"goes on without an XRootD server: {error}")
+            trace(f"goes on without an XRootD server: {error}")
 
     async def _leave_in_time(self) -> None:
         margin = min(self._timing.drain, self._timing.drain_share * self._config.ttl)
@@ -215,12 +211,12 @@ class Agent:
         while True:
             try:
                 await asyncio.wait_for(self._connect(), self._timing.dial)
-            except asyncssh.PermissionDenied:
-                self.end("the ProxyServer refused its join key: expired, revoked, or the session is closed")
+            except Refused as refusal:
+                self.end(str(refusal))
                 return
             except (OSError, asyncssh.Error, asyncio.TimeoutError, ProxyError) as error:
                 trouble = f"cannot reach the ProxyServer: {str(error) or type(error).__name__}"
-                self._say(trouble)
+                trace(trouble)
             else:
                 if self._ending.done():  # `wait_for` loses a cancellation that comes with its result
                     return
@@ -237,15 +233,7 @@ class Agent:
             delay = min(2 * delay, self._timing.backoff_max)
 
     async def _connect(self) -> None:
-        config = self._config
-        conn = await dial(
-            config.host,
-            config.port,
-            config.host_key,
-            PILOT + config.submission,
-            config.join_key,
-            self._timing.dial,
-        )
+        conn = await self._membership.dial(self._timing.dial)
         try:
             self._control = await open_control(conn, lambda: _Control(self))
         except BaseException:
@@ -263,7 +251,6 @@ class Agent:
             Register(
                 job_id=job.job_id,
                 master_id=job.master_id,
-                nonce=self._nonce,
                 site=job.site,
                 host=job.host,
                 pid=os.getpid(),
@@ -271,7 +258,6 @@ class Agent:
                 ttl_end=self._ttl_end,
             )
         )
-        self._own_lines.again()
         if self._ready is not None:
             self._tell(self._ready)
         if self._draining:
@@ -279,9 +265,8 @@ class Agent:
         try:
             while not control.closed.done():
                 self._tell(Heartbeat(os.getloadavg()[0]))
-                self._tell_logs()
                 await asyncio.wait([control.closed], timeout=self._timing.heartbeat)
-            self._say("lost the connection to the ProxyServer")
+            trace("lost the connection to the ProxyServer")
         finally:
             self._control = None
             if not self._ending.done():
@@ -289,30 +274,8 @@ class Agent:
                 await self._workers.disconnected()
 
     def _tell(self, content: PilotMessage) -> None:
-        if isinstance(content, WorkerStarted):
-            self._note(f"worker {content.name} runs, pid {content.pid}")
-        elif isinstance(content, WorkerExited):
-            how = f"signal {content.signal}" if content.signal else f"exit code {content.code}"
-            self._note(f"worker {content.name} ended, {how}")
         if self._control is not None:
             self._control.send(message(content))
-
-    def _say(self, line: str) -> None:
-        """For the trace of the job and for the ProxyServer."""
-        trace(line)
-        self._note(line)
-
-    def _note(self, line: str) -> None:
-        """For the ProxyServer."""
-        self._own_lines.add(f"{time.strftime('%H:%M:%S', time.gmtime())} {line}")
-
-    def _tell_logs(self) -> None:
-        """What is new in the logs, if anybody listens."""
-        if self._control is not None:
-            if own := self._own_lines.new():
-                self._tell(Log("", own))
-            for worker, text in self._new_lines.new():
-                self._tell(Log(worker, text))
 
     def ordered(self, order: PilotOrder) -> None:
         """Do what the ProxyServer says."""

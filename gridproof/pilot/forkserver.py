@@ -29,7 +29,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
-from gridproof.pilot.logs import LOG
 from gridproof.processes import die_with_parent
 from gridproof.proxy.protocol import LineBuffer, Message, decode, encode
 
@@ -122,7 +121,7 @@ class Forkserver:
             self._ending = True
 
     def _start(self, spec: dict[str, Any]) -> None:
-        log = Path(spec["work_dir"]) / LOG
+        log = Path(spec["work_dir"]) / "worker.log"
         parent = os.getpid()
         pid = os.fork()
         if pid == 0:

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import asyncssh
+
 from gridproof.errors import ProxyError
-from gridproof.proxy.protocol import LineBuffer, Message, decode, encode
+from gridproof.proxy.protocol import CONTROL, LineBuffer, Message, decode, encode
 
 BACKLOG = 32 << 20  # bytes unsent to a peer that does not read: it is dropped
 
@@ -54,6 +56,11 @@ class ControlChannel:
         if chan.get_write_buffer_size() > BACKLOG:
             self.abort()
 
+    def close(self) -> None:
+        """Close the whole connection when what was sent has gone out."""
+        if self._channel is not None:
+            self._channel.get_connection().close()
+
     def abort(self) -> None:
         """Drop the whole connection."""
         if self._channel is not None:
@@ -70,3 +77,19 @@ class ControlChannel:
     def lost(self, exc: Exception | None) -> None:
         """The channel is gone."""
         raise NotImplementedError
+
+
+class ServerControl(ControlChannel, asyncssh.SSHServerSession[bytes]):
+    """The server's side: there is the control channel, and no shell, command or terminal."""
+
+    def subsystem_requested(self, subsystem: str) -> bool:
+        return subsystem == CONTROL
+
+    def shell_requested(self) -> bool:
+        return False
+
+    def exec_requested(self, command: str) -> bool:  # noqa: ARG002
+        return False
+
+    def pty_requested(self, *_: Any) -> bool:
+        return False

@@ -33,10 +33,12 @@ class ServerConfig:
     port: int = 20000
     forward_ports: tuple[int, int] = (20001, 20999)
     state_dir: Path | None = None
+    grid_cas: Path | None = None  # authorities of job tokens; None: pilots need not prove their jobs
     cache_dir: Path | None = None  # compiled selectors, beyond sessions
     owner_pipe: bool = True
     orphan_limit: float = 300.0
     keep_results: float = 24 * 3600.0
+    join_lifetime: float = 86400.0  # of a submission's join key
     login_timeout: float = 20.0
     strangers: int = 256  # connections that have not proved themselves yet
     master_timeout: float = 60.0
@@ -52,9 +54,11 @@ _KINDS: Mapping[str, tuple[type, ...]] = {
     "forward_ports": (list,),
     "state_dir": (str, type(None)),
     "cache_dir": (str, type(None)),
+    "grid_cas": (str, type(None)),
     "owner_pipe": (bool,),
     "orphan_limit": (int, float),
     "keep_results": (int, float),
+    "join_lifetime": (int, float),
     "idle_limit": (int, float),
     "master": (list,),
 }
@@ -83,7 +87,7 @@ def read_config(values: Mapping[str, Any]) -> ServerConfig:
             raise ConfigError(f"the ProxyServer's accounts map its users to names of accounts, not {name!r}")
     if "forward_ports" in settings:
         settings["forward_ports"] = _port_range(settings["forward_ports"])
-    for name in ("state_dir", "cache_dir"):
+    for name in ("state_dir", "cache_dir", "grid_cas"):
         if settings.get(name) is not None:
             settings[name] = Path(settings[name]).expanduser().absolute()
     if "idle_limit" in settings:

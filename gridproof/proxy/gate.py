@@ -1,7 +1,8 @@
 """The SSH side of the ProxyServer: who may come in, and what they may open.
 
-Only public keys prove anything. What has proved itself may open one control channel, dial the
-scheduler ports of its own sessions, and (pilots) listen on the loopback within the forward range.
+Only public keys prove anything. Who holds a join key may enrol a key of its own, and nothing else. Users
+and pilots may open one control channel, dial the scheduler ports of their own sessions, and (pilots)
+listen on the loopback within the forward range.
 There are no shells, commands, agents, X11, files or other forwards.
 """
 
@@ -9,31 +10,31 @@ from __future__ import annotations
 
 import asyncio
 import errno
-import time
+import secrets
 from typing import TYPE_CHECKING, Any
 
 import asyncssh
 
 from gridproof.errors import ProxyError
-from gridproof.proxy.channel import ControlChannel
-from gridproof.proxy.joining import Applicant, superseded
-from gridproof.proxy.logs import Source
+from gridproof.proxy.channel import ServerControl
 from gridproof.proxy.protocol import (
-    CONTROL,
+    JOIN,
     PILOT,
     USER,
     Bye,
+    Challenge,
     Draining,
+    Enrol,
     Exit,
     Heartbeat,
-    Log,
     Message,
     PilotOrder,
     Ready,
     Register,
+    Welcome,
     WorkerExited,
     WorkerStarted,
-    check_name,
+    applicant_message,
     message,
     pilot_message,
 )
@@ -54,11 +55,13 @@ class Gate(asyncssh.SSHServer):
     def __init__(self, server: ProxyServer) -> None:
         self._server = server
         self._conn: asyncssh.SSHServerConnection | None = None
+        self._whence = ""
         self._username = ""  # proved, never merely claimed
-        self._control: UserControl | PilotControl | None = None
+        self._control: UserControl | PilotControl | JoinControl | None = None
 
     def connection_made(self, conn: asyncssh.SSHServerConnection) -> None:
         self._conn = conn
+        self._whence = str(conn.get_extra_info("peername", ("",))[0])
         self._server.came(conn)
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002
@@ -72,7 +75,7 @@ class Gate(asyncssh.SSHServer):
         return True
 
     def validate_public_key(self, username: str, key: asyncssh.SSHKey) -> bool:
-        return self._server.accepts(username, key)
+        return self._server.door.accepts(username, key, self._whence)
 
     def auth_completed(self) -> None:
         if self._conn is not None:
@@ -89,6 +92,9 @@ class Gate(asyncssh.SSHServer):
             return False
         if self._username.startswith(USER):
             self._control = UserControl(self._server, self._username.removeprefix(USER))
+        elif self._username.startswith(JOIN):
+            submission = self._username.removeprefix(JOIN)
+            self._control = JoinControl(self._server, submission, self._whence)
         else:
             self._control = PilotControl(self._server, self._username.removeprefix(PILOT))
         return self._conn.create_server_channel(encoding=None), self._control
@@ -102,7 +108,9 @@ class Gate(asyncssh.SSHServer):
         if isinstance(control, UserControl):
             own = registry.sessions(control.user)
             return tuple(port for port in map(registry.scheduler_port, own) if port)
-        return registry.scheduler_ports(control.key) if control and control.key else ()
+        if isinstance(control, PilotControl) and control.key is not None:
+            return registry.scheduler_ports(control.key)
+        return ()
 
     def server_requested(self, listen_host: str, listen_port: int) -> Any:
         control = self._control
@@ -124,21 +132,7 @@ class Gate(asyncssh.SSHServer):
         return False
 
 
-class _ServerControl(ControlChannel, asyncssh.SSHServerSession[bytes]):
-    def subsystem_requested(self, subsystem: str) -> bool:
-        return subsystem == CONTROL
-
-    def shell_requested(self) -> bool:
-        return False
-
-    def exec_requested(self, command: str) -> bool:  # noqa: ARG002
-        return False
-
-    def pty_requested(self, *_: Any) -> bool:
-        return False
-
-
-class UserControl(_ServerControl):
+class UserControl(ServerControl):
     """A user's control channel: answers requests, pushes events of the user's sessions."""
 
     def __init__(self, server: ProxyServer, user: str) -> None:
@@ -174,16 +168,54 @@ class UserControl(_ServerControl):
         self._server.users.gone(self)
 
 
-class PilotControl(_ServerControl):
-    """A pilot's control channel."""
+class JoinControl(ServerControl):
+    """The control channel of a join key: one payload enrols over it, and it closes."""
 
-    def __init__(self, server: ProxyServer, submission: str) -> None:
+    def __init__(self, server: ProxyServer, submission: str, whence: str) -> None:
         super().__init__()
-        self.key: PilotKey | None = None
-        self.closed = asyncio.get_running_loop().create_future()
         self._server = server
         self._submission = submission
-        self.user = ""
+        self._whence = whence
+        self._challenge = secrets.token_hex(16)
+        self._asked = False
+
+    def session_started(self) -> None:
+        self.send(message(Challenge(self._challenge)))
+
+    def received(self, received: Message) -> None:
+        enrol = applicant_message(received)
+        if self._asked:
+            raise ProxyError("a payload enrols once")
+        self._asked = True
+        self._server.background(self._enrol(enrol))
+
+    async def _enrol(self, enrol: Enrol) -> None:
+        try:
+            pilot = await self._server.enrol(self._submission, enrol, self._challenge)
+        except ProxyError as error:
+            self._server.door.refused(JOIN + self._submission, self._whence, str(error), proved=True)
+            self.send(message(Exit(str(error))))
+        else:
+            self.send(message(Welcome(pilot)))
+        self.close()
+
+    def rubbish(self, error: ProxyError) -> None:
+        self._server.door.refused(JOIN + self._submission, self._whence, str(error), proved=True)
+        self.abort()
+
+    def lost(self, exc: Exception | None) -> None:
+        """It has enrolled, or given up."""
+
+
+class PilotControl(ServerControl):
+    """A pilot's control channel."""
+
+    def __init__(self, server: ProxyServer, pilot: PilotKey) -> None:
+        super().__init__()
+        self.key: PilotKey | None = None  # when it has registered
+        self.closed = asyncio.get_running_loop().create_future()
+        self._server = server
+        self._pilot = pilot
         self._cores = 0
         self._forwards = 0
 
@@ -211,32 +243,24 @@ class PilotControl(_ServerControl):
             server.registry.worker_exited(
                 key, content.name, content.code, content.signal, content.log, server.now()
             )
-            server.logs.end(self.user, Source("worker", key, content.name))
-        elif isinstance(content, Log):
-            worker = content.worker
-            source = Source("worker", key, check_name("worker", worker)) if worker else Source("pilot", key)
-            server.logs.add(self.user, source, content.text, server.now())
         elif isinstance(content, Draining):
             server.registry.draining(key, content.reason)
         elif isinstance(content, Bye):
             server.registry.bye(key, content.reason, server.now())
-            server.joining.leave(key, content.reason)
+            server.door.joining.leave(key, content.reason)
         server.act()
 
     def _register(self, about: Register) -> None:
         server = self._server
         try:
-            applicant = Applicant(about.job_id, about.nonce.encode(), about.ttl_end, about.ttl_end)
-            identity, older = server.joining.enrol(self._submission, applicant, time.time())
+            identity = server.door.joining.pilot(self._pilot)
+            if about.job_id != identity.job_id:
+                raise ProxyError(f"pilot {self._pilot} says that it is job {about.job_id[:40]!r}")
             server.registry.register(identity.pilot, identity.user, identity.session, about, server.now())
         except ProxyError as error:
             self.end(str(error))
             return
-        if older is not None:
-            server.registry.end(older.pilot, superseded(older.job_id), server.now())
         self.key = identity.pilot
-        self.user = identity.user
-        server.logs.begin(self.user, Source("pilot", self.key))
         self._cores = about.cores
         self._server.pilot_came(self.key, self)
 
@@ -250,7 +274,7 @@ class PilotControl(_ServerControl):
         asyncio.get_running_loop().call_later(_LEAVE_WITHIN, self.abort)
 
     def rubbish(self, error: ProxyError) -> None:
-        self._server.trace(f"pilot of submission {self._submission} dropped: {error}")
+        self._server.trace(f"pilot {self._pilot} dropped: {error}")
         self.abort()
 
     def lost(self, exc: Exception | None) -> None:  # noqa: ARG002

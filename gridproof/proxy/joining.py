@@ -41,13 +41,13 @@ class Applicant:
     """What a payload says of itself when it enrols ``key``.
 
     ``began``: when its run of the job began; of two payloads with the same job id the later one is wanted.
-    ``ttl_end``: when its slot ends, 0 for never.
+    ``grid_user``: whose job it has proved to be; None where no proof was asked for.
     """
 
     job_id: str
     key: bytes
     began: float
-    ttl_end: float = 0.0
+    grid_user: str | None = None
 
 
 @dataclass(frozen=True)
@@ -61,8 +61,16 @@ class Identity:
     session: str
     job_id: str
     began: float
-    ttl_end: float
     ended: str = ""
+
+
+@dataclass(frozen=True)
+class Changes:
+    """What is to be kept anew, and the names of submissions to be forgotten with all of their pilots."""
+
+    submissions: tuple[Submission, ...]
+    identities: tuple[Identity, ...]
+    forgotten: tuple[str, ...]
 
 
 class Joining:
@@ -80,24 +88,44 @@ class Joining:
         for identity in sorted(self._identities.values(), key=lambda identity: identity.began):
             self._of[identity.submission][identity.job_id] = identity
         self._away = {pilot: now for pilot, identity in self._identities.items() if not identity.ended}
+        self._changed_submissions: set[str] = set()
+        self._changed_pilots: set[str] = set()
+        self._forgotten: set[str] = set()
+
+    def take_changes(self) -> Changes | None:
+        """What has changed since the last call; None for nothing."""
+        if not (self._changed_submissions or self._changed_pilots or self._forgotten):
+            return None
+        changes = Changes(
+            tuple(self._submissions[name] for name in self._changed_submissions if name in self._submissions),
+            tuple(self._identities[pilot] for pilot in self._changed_pilots if pilot in self._identities),
+            tuple(self._forgotten),
+        )
+        for changed in (self._changed_submissions, self._changed_pilots, self._forgotten):
+            changed.clear()
+        return changes
 
     # ---- submissions
 
     def submit(self, submission: Submission) -> None:
         """Its pilots may enrol from now on."""
-        self._submissions[submission.name] = submission
+        self._keep(submission)
         self._of[submission.name] = {}
+
+    def _keep(self, submission: Submission) -> None:
+        self._submissions[submission.name] = submission
+        self._changed_submissions.add(submission.name)
 
     def allow(self, name: str, more: int) -> None:
         """So many more pilots of a submission may enrol."""
         submission = self._submissions[name]
-        self._submissions[name] = replace(submission, pilots=submission.pilots + more)
+        self._keep(replace(submission, pilots=submission.pilots + more))
 
     def revoke(self, session: str) -> None:
         """The join keys of a session are void; pilots that have enrolled stay what they are."""
-        for submission in self._submissions.values():
+        for submission in list(self._submissions.values()):
             if submission.session == session and not submission.revoked:
-                self._submissions[submission.name] = replace(submission, revoked=True)
+                self._keep(replace(submission, revoked=True))
 
     # ---- pilots
 
@@ -129,12 +157,13 @@ class Joining:
         submission = self._submissions.get(name)
         if submission is None or submission.revoked or now >= submission.expires:
             raise ProxyError(f"submission {name} takes no pilots any more")
+        if applicant.grid_user not in (None, submission.grid_user):
+            raise ProxyError(f"it is a job of {applicant.grid_user}, not of {submission.grid_user}")
         job = check_name("job id", applicant.job_id)
         pilot = f"{job}-{hashlib.sha256(applicant.key).hexdigest()[:16]}"
         known = self._identities.get(pilot)
         if known is not None:
-            self._check(known, applicant.key)
-            return known, None
+            return self.recognise(pilot, applicant.key), None
         older = self._of[name].get(job)
         if older is not None and applicant.began < older.began:
             raise ProxyError(superseded(job))
@@ -148,9 +177,9 @@ class Joining:
             submission.session,
             job,
             applicant.began,
-            applicant.ttl_end,
         )
         self._identities[pilot] = self._of[name][job] = identity
+        self._changed_pilots.add(pilot)
         self._away[pilot] = now
         if older is not None:
             self.leave(older.pilot, superseded(job))
@@ -165,14 +194,20 @@ class Joining:
         known = self._identities.get(pilot)
         if known is None:
             raise ProxyError("no such pilot")
-        self._check(known, key)
-        return known
-
-    def _check(self, known: Identity, key: bytes) -> None:
         if not hmac.compare_digest(known.key, key):
             raise ProxyError("not the pilot's key")
-        if known.ended:
-            raise ProxyError(f"the pilot has ended: {known.ended}")
+        return self.pilot(pilot)
+
+    def pilot(self, pilot: str) -> Identity:
+        """A pilot that has proved itself.
+
+        Raises:
+            ProxyError: it is none any more.
+        """
+        known = self._identities.get(pilot)
+        if known is None or known.ended:
+            raise ProxyError(f"it is no pilot any more: {known.ended if known else 'forgotten'}")
+        return known
 
     def came(self, pilot: str) -> None:
         """A pilot is connected."""
@@ -188,6 +223,7 @@ class Joining:
         self._away.pop(pilot, None)
         if (known := self._identities.get(pilot)) and not known.ended:
             ended = self._identities[pilot] = replace(known, ended=reason)
+            self._changed_pilots.add(pilot)
             jobs = self._of[known.submission]
             if jobs[known.job_id].pilot == pilot:
                 jobs[known.job_id] = ended
@@ -200,6 +236,7 @@ class Joining:
         for name, submission in list(self._submissions.items()):
             if now >= submission.expires and all(one.ended for one in self._of[name].values()):
                 del self._submissions[name], self._of[name]
+                self._forgotten.add(name)
                 self._identities = {p: one for p, one in self._identities.items() if one.submission != name}
 
 

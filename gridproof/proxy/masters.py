@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import codecs
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -22,7 +21,7 @@ class Master:
     """Scheduler and engine master of one session; ``directory`` is its own and goes with it.
 
     ``isolation``: under whose account. ``cache``: where the ProxyServer keeps compiled code beyond sessions;
-    None: in ``directory``. ``keep_results``: s. ``log`` is called with what it writes to standard error.
+    None: in ``directory``. ``keep_results``: s.
     """
 
     def __init__(
@@ -33,7 +32,6 @@ class Master:
         directory: Path,
         cache: Path | None,
         keep_results: float,
-        log: Callable[[str], None],
     ) -> None:
         self.identities = identities
         self.address = ""
@@ -43,8 +41,6 @@ class Master:
         self._directory = directory
         self._cache = isolation.cache(cache) if cache else directory
         self._keep_results = keep_results
-        self._log = log
-        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
         self._child: Child | None = None
 
     async def start(self, argv: Sequence[str], timeout: float) -> int:
@@ -58,11 +54,7 @@ class Master:
             self._isolation.own(own)
         command = self._isolation.command(argv, self._directory, self._cache)
         try:
-            self._child = await Child.start(
-                command,
-                env=self._isolation.environment(self._directory),
-                listen=lambda data: self._log(self._decoder.decode(data)),
-            )
+            self._child = await Child.start(command, env=self._isolation.environment(self._directory))
         except OSError as error:
             raise ProxyError(f"{what} cannot be started: {error}") from None
         settings = {
@@ -97,10 +89,9 @@ class Master:
         return running, kept
 
     async def ended(self) -> str:
-        """Wait for its end and its last words; returns how it ended."""
+        """Wait for its end; returns how it ended."""
         assert self._child is not None
         code = await asyncio.shield(self._child.exited)
-        await self._child.silence()
         return f"signal {-code}" if code < 0 else f"exit code {code}"
 
     async def stop(self) -> None:

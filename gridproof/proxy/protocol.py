@@ -17,6 +17,7 @@ from gridproof.errors import ProxyError
 
 CONTROL = "control"
 USER = "user:"
+JOIN = "join:"
 PILOT = "pilot:"
 MAX_LINE = 1 << 20
 EXIT_REPLACE = 75  # a worker asks for a fresh process in its place
@@ -108,15 +109,26 @@ class Versions:
 
 
 @dataclass(frozen=True)
-class Register:
-    """A pilot's first message; ``nonce`` tells payloads of the same job apart.
+class Enrol:
+    """What a payload sends over a join key's connection: the public half of the key pair that it has made.
 
-    ``ttl_end`` is in epoch seconds, 0 when the slot has no end.
+    ``began``: when (epoch s) it did. ``token`` is its job's certificate (PEM), ``signature`` by that
+    certificate's key, of the challenge (see `gridproof.proxy.jobtoken`); both "" outside of a job.
     """
 
     job_id: str
+    key: str
+    began: float
+    token: str = ""
+    signature: str = ""
+
+
+@dataclass(frozen=True)
+class Register:
+    """A pilot's first message of a connection; ``ttl_end`` is in epoch seconds, 0: the slot has no end."""
+
+    job_id: str
     master_id: str
-    nonce: str
     site: str
     host: str
     pid: int
@@ -137,14 +149,6 @@ class Heartbeat:
     """Every few seconds; ``load`` is the node's one-minute load average."""
 
     load: float
-
-
-@dataclass(frozen=True)
-class Log:
-    """What a worker of the pilot (``""``: the pilot itself) has written since the last one."""
-
-    worker: str
-    text: str
 
 
 @dataclass(frozen=True)
@@ -184,6 +188,20 @@ class Bye:
 
 
 @dataclass(frozen=True)
+class Challenge:
+    """First on a join key's connection: what the pilot signs by its job's token."""
+
+    challenge: str
+
+
+@dataclass(frozen=True)
+class Welcome:
+    """The payload is a pilot now, and will be known by its own key: ``pilot`` is its ID."""
+
+    pilot: str
+
+
+@dataclass(frozen=True)
 class StartWorker:
     """Start a worker of a session whose scheduler listens on ``scheduler_port`` of the VO-box's loopback."""
 
@@ -214,21 +232,27 @@ _FROM_PILOT: dict[str, type] = {
     "register": Register,
     "ready": Ready,
     "heartbeat": Heartbeat,
-    "log": Log,
     "draining": Draining,
     "worker_started": WorkerStarted,
     "worker_exited": WorkerExited,
     "bye": Bye,
 }
 _TO_PILOT: dict[str, type] = {"start_worker": StartWorker, "stop_worker": StopWorker, "exit": Exit}
-_VERBS = {kind: verb for verb, kind in (_FROM_PILOT | _TO_PILOT).items()}
+_FROM_APPLICANT: dict[str, type] = {"enrol": Enrol}
+_TO_APPLICANT: dict[str, type] = {"challenge": Challenge, "welcome": Welcome, "exit": Exit}
+_VERBS = {
+    kind: verb
+    for kinds in (_FROM_PILOT, _TO_PILOT, _FROM_APPLICANT, _TO_APPLICANT)
+    for verb, kind in kinds.items()
+}
 
-PilotMessage = Register | Ready | Heartbeat | Log | Draining | WorkerStarted | WorkerExited | Bye
+PilotMessage = Register | Ready | Heartbeat | Draining | WorkerStarted | WorkerExited | Bye
 PilotOrder = StartWorker | StopWorker | Exit
+EnrolmentAnswer = Challenge | Welcome | Exit
 
 
-def message(content: PilotMessage | PilotOrder) -> Message:
-    """The wire form of a pilot's message or of an order to it."""
+def message(content: PilotMessage | PilotOrder | Enrol | EnrolmentAnswer) -> Message:
+    """The wire form of what a pilot and the server tell each other."""
     return {"do": _VERBS[type(content)], **asdict(content)}
 
 
@@ -248,6 +272,24 @@ def pilot_order(received: Message) -> PilotOrder:
         ProxyError: as `pilot_message`.
     """
     return cast(PilotOrder, _content(received, _TO_PILOT))
+
+
+def applicant_message(received: Message) -> Enrol:
+    """Check and build what a payload sent that would be a pilot.
+
+    Raises:
+        ProxyError: as `pilot_message`.
+    """
+    return cast(Enrol, _content(received, _FROM_APPLICANT))
+
+
+def enrolment_answer(received: Message) -> EnrolmentAnswer:
+    """Check and build what the server answers to it.
+
+    Raises:
+        ProxyError: as `pilot_message`.
+    """
+    return cast(EnrolmentAnswer, _content(received, _TO_APPLICANT))
 
 
 def _content(received: Message, kinds: Mapping[str, type]) -> object:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import hmac
 import os
 import shutil
 import sys
@@ -17,10 +16,10 @@ import asyncssh
 from gridproof.errors import ProxyError
 from gridproof.proxy.channel import CIPHERS, KEEPALIVE, KEX
 from gridproof.proxy.config import ServerConfig
+from gridproof.proxy.doorkeeper import Doorkeeper
 from gridproof.proxy.gate import Gate, PilotControl
-from gridproof.proxy.joining import Joining
-from gridproof.proxy.logs import Logs, Room
-from gridproof.proxy.protocol import PILOT, USER, StartWorker, StopWorker
+from gridproof.proxy.joining import superseded
+from gridproof.proxy.protocol import Enrol, StartWorker, StopWorker
 from gridproof.proxy.registry import Registry
 from gridproof.proxy.scratch import Scratch
 from gridproof.proxy.state import Close, Drop, End, PilotKey, Start
@@ -36,17 +35,12 @@ class ProxyServer:
     def __init__(self, config: ServerConfig, host_key: asyncssh.SSHKey) -> None:
         self.config = config
         self.registry = Registry(config.limits)
-        self.joining = Joining()
-        self.logs = Logs(Room(ended=config.limits.ended_kept))
         self.host_key = host_key.export_public_key().decode().strip()
         self.forward_range = range(config.forward_ports[0], config.forward_ports[1] + 1)
         self.directory: Path
         self._next_forward = 0
         self._host_key = host_key
-        self._user_keys = {
-            name: tuple(asyncssh.import_public_key(key).public_data for key in keys)
-            for name, keys in config.users.items()
-        }
+        self.door = Doorkeeper(config, self.host_key, self.trace)
         self.users = Users(self)
         self._connections: set[asyncssh.SSHServerConnection] = set()
         self._strangers: dict[asyncssh.SSHServerConnection, None] = {}
@@ -60,12 +54,9 @@ class ProxyServer:
         """Listen.
 
         Raises:
-            ProxyError: the port cannot be had, or a user's key is none.
+            ConfigError, ProxyError: the port cannot be had, or something it is told to use cannot be read.
         """
-        try:
-            server = cls(config, _host_key(config.state_dir))
-        except asyncssh.KeyImportError as error:
-            raise ProxyError(f"a public key of the ProxyServer's users cannot be read: {error}") from None
+        server = cls(config, _host_key(config.state_dir))
         try:
             server._acceptor = await asyncssh.create_server(
                 lambda: Gate(server),
@@ -88,6 +79,7 @@ class ProxyServer:
                 **KEEPALIVE,
             )
         except OSError as error:
+            server.door.close()
             raise ProxyError(
                 f"the ProxyServer cannot listen on {config.host}:{config.port}: {error.strerror}"
             ) from None
@@ -115,17 +107,21 @@ class ProxyServer:
 
     def trace(self, line: str) -> None:
         """One line for the operator, on standard error."""
-        print(f"gridproof proxy: {line[:500]}", file=sys.stderr, flush=True)
+        printable = "".join(c if c.isprintable() else "?" for c in line[:500])
+        print(f"gridproof proxy: {printable}", file=sys.stderr, flush=True)
 
     async def close(self, reason: str) -> None:
-        """End pilots and masters and close everything."""
+        """End masters and close everything; pilots end too, unless they may find the server's successor."""
         if self._acceptor is not None:
             self._acceptor.close()
         for task in self._tasks:
             task.cancel()
         pilots = list(self._pilots.values())
         for pilot in pilots:
-            pilot.end(reason)
+            if self.config.state_dir is None:
+                pilot.end(reason)
+            else:
+                pilot.abort()
         await asyncio.gather(
             self.users.close(),
             asyncio.wait([pilot.closed for pilot in pilots], timeout=_STOP_GRACE)
@@ -139,6 +135,7 @@ class ProxyServer:
         await asyncio.sleep(_FORWARDS_END)
         if self._acceptor is not None:
             await self._acceptor.wait_closed()
+        self.door.close()
         if self._scratch is not None:
             self._scratch.remove()
             self._scratch = None
@@ -153,7 +150,7 @@ class ProxyServer:
         while True:
             await asyncio.sleep(1.0)
             self.registry.tick(self.now())
-            self.joining.tick(time.time())
+            await self.door.tick()
             self.act()
 
     # ---- who may come in
@@ -176,19 +173,6 @@ class ProxyServer:
         self._connections.discard(conn)
         self._strangers.pop(conn, None)
 
-    def accepts(self, username: str, key: asyncssh.SSHKey) -> bool:
-        """Whether ``key`` is one that ``username`` may prove itself with."""
-        if username.startswith(USER):
-            allowed = self._user_keys.get(username.removeprefix(USER), ())
-            return any(hmac.compare_digest(known, key.public_data) for known in allowed)
-        if not username.startswith(PILOT):
-            return False
-        try:
-            self.joining.admit(username.removeprefix(PILOT), key.public_data, time.time())
-        except ProxyError:
-            return False
-        return True
-
     def forward_candidates(self) -> Iterator[int]:
         """The forward range, least recently given first: a dead worker's port is not reused soon."""
         for _ in self.forward_range:
@@ -198,20 +182,31 @@ class ProxyServer:
 
     # ---- pilots
 
+    async def enrol(self, submission: str, enrol: Enrol, challenge: str) -> PilotKey:
+        """A payload becomes a pilot, and an older payload of its job is told to go; returns its ID.
+
+        Raises:
+            ProxyError: it must not.
+        """
+        identity, older = await self.door.enrol(submission, enrol, challenge)
+        if older is not None:
+            self.registry.end(older.pilot, superseded(older.job_id), self.now())
+            self.act()
+        return identity.pilot
+
     def pilot_came(self, key: PilotKey, control: PilotControl) -> None:
         """A pilot registered; an older connection of the same payload is closed."""
         if older := self._pilots.get(key):
             older.abort()
         self._pilots[key] = control
-        self.joining.came(key)
+        self.door.joining.came(key)
 
     def pilot_gone(self, control: PilotControl) -> None:
         """A pilot's connection was lost."""
         key = control.key
         if key is not None and self._pilots.get(key) is control:
             del self._pilots[key]
-            self.joining.lost(key, time.time())
-            self.logs.pilot_gone(control.user, key)
+            self.door.joining.lost(key, time.time())
             self.registry.disconnected(key, self.now())
             self.act()
 
@@ -221,6 +216,8 @@ class ProxyServer:
             if isinstance(action, Close):
                 self.background(self.users.end_session(action.session, action.reason))
                 continue
+            if isinstance(action, End):
+                self.door.joining.leave(action.pilot, action.reason)
             pilot = self._pilots.get(action.pilot)
             if pilot is None:
                 continue
@@ -245,7 +242,13 @@ def _host_key(state_dir: Path | None) -> asyncssh.SSHKey:
         return asyncssh.generate_private_key("ssh-ed25519")
     state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     path = state_dir / "host_key"
-    if not path.exists():
-        path.touch(mode=0o600)
-        path.write_bytes(asyncssh.generate_private_key("ssh-ed25519").export_private_key())
-    return asyncssh.import_private_key(path.read_bytes())
+    try:
+        if not path.exists():
+            whole = path.with_suffix(".new")  # so that a server that is killed here leaves no half of a key
+            whole.unlink(missing_ok=True)
+            whole.touch(mode=0o600)
+            whole.write_bytes(asyncssh.generate_private_key("ssh-ed25519").export_private_key())
+            whole.replace(path)
+        return asyncssh.import_private_key(path.read_bytes())
+    except (OSError, asyncssh.KeyImportError) as error:
+        raise ProxyError(f"the ProxyServer's host key {path} cannot be used: {error}") from None

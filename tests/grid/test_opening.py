@@ -109,9 +109,9 @@ def test_pilots_that_do_not_register_in_time_are_named(world, half_of_the_grid):
 def test_an_opening_ends_at_once_when_all_pilots_fail_and_says_why(world, monkeypatch):
     join = opening._join
 
-    def with_a_void_key(link):
+    def with_a_void_key(link, count):
         key = asyncssh.generate_private_key("ssh-ed25519").export_private_key().decode()
-        return {**join(link), "join_key": key}
+        return {**join(link, count), "join_key": key}
 
     monkeypatch.setattr(opening, "_join", with_a_void_key)
     with pytest.raises(NotEnoughWorkers, match=r"(?s)no pilot is left.*pilots? at SITE\d ended") as caught:

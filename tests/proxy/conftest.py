@@ -8,6 +8,8 @@ from pathlib import Path
 import asyncssh
 import pytest
 
+from gridproof.pilot.config import PilotConfig, job_of
+from gridproof.pilot.membership import Membership
 from gridproof.proxy.client import ProxyClient
 from gridproof.proxy.config import ServerConfig
 from gridproof.proxy.protocol import Versions
@@ -43,6 +45,17 @@ class Proxy:
             yield client
         finally:
             await client.close()
+
+    def membership(self, submission, job_id="1", **environ):
+        """What a payload with this job id would join with."""
+        config = PilotConfig(
+            "127.0.0.1",
+            self.server.port,
+            self.server.host_key,
+            submission.submission,
+            submission.join_key,
+        )
+        return Membership(config, job_of({"ALIEN_PROC_ID": job_id, **environ}))
 
     async def dial(self, username, key, **options):
         """A plain SSH connection, as a stranger would make it."""

@@ -125,7 +125,7 @@ def test_jobs_of_other_submissions_are_other_jobs(joining):
 def test_a_pilot_that_has_left_is_none_any_more(joining):
     identity = enrol(joining)
     joining.leave(identity.pilot, "signal SIGTERM")
-    with pytest.raises(ProxyError, match="the pilot has ended: signal SIGTERM"):
+    with pytest.raises(ProxyError, match="no pilot any more: signal SIGTERM"):
         joining.recognise(identity.pilot, b"a")
 
 

@@ -47,7 +47,7 @@ def test_what_is_no_json_object_is_refused(line):
 @pytest.mark.parametrize(
     "content",
     [
-        protocol.Register("1", "1", "n", "Site1", "host", 1, 2, 5.0),
+        protocol.Register("1", "1", "Site1", "host", 1, 2, 5.0),
         protocol.Ready(HERE, 1094),
         protocol.Heartbeat(1.5),
         protocol.WorkerStarted("w", 3, "tls://127.0.0.1:1"),

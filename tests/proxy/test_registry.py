@@ -27,16 +27,16 @@ class World:
 
     def about(self, **changes):
         self.jobs += 1
-        about = Register(str(self.jobs), "0", f"n{self.jobs}", "Site1", "node", 1, self.cores)
+        about = Register(str(self.jobs), "0", "Site1", "node", 1, self.cores)
         return replace(about, **changes)
 
-    def register(self, about):
-        key = f"{about.job_id}-{about.nonce}"
+    def register(self, about, payload="a"):
+        key = f"{about.job_id}-{payload}"
         self.registry.register(key, "me", "s", about, self.now)
         return key
 
-    def join(self, versions=HERE, **changes):
-        key = self.register(self.about(**changes))
+    def join(self, versions=HERE, payload="a", **changes):
+        key = self.register(self.about(**changes), payload)
         self.registry.ready(key, Ready(versions, 1094), self.now)
         return key
 
@@ -79,7 +79,7 @@ def test_a_pilot_starts_a_worker_per_core_once_it_is_ready():
 def test_no_worker_starts_before_the_session_is_ready():
     registry = Registry()
     registry.open_session("s", "me", HERE, 1, 0.0)
-    registry.register("pilot", "me", "s", Register("1", "0", "n", "Site1", "node", 1, 1), 0.0)
+    registry.register("pilot", "me", "s", Register("1", "0", "Site1", "node", 1, 1), 0.0)
     registry.ready("pilot", Ready(HERE), 0.0)
     assert registry.decide(0.0) == []
     registry.session_ready("s", 4000)
@@ -96,7 +96,7 @@ def test_late_pilots_join_while_workers_are_missing():
     world = World(workers=3)
     world.join()
     assert len(world.started()) == 1
-    world.pass_time(500, beating=["1-n1"])
+    world.pass_time(500, beating=["1-a"])
     world.join()
     world.join()
     world.join()
@@ -141,9 +141,9 @@ def test_another_patch_release_of_python_is_no_difference():
 
 def test_a_pilot_that_is_told_to_go_leaves_its_workers_to_another_one():
     world = World(workers=1)
-    older = world.join(job_id="7", nonce="a")
+    older = world.join(job_id="7", payload="a")
     world.started()
-    newer = world.join(job_id="7", nonce="b")
+    newer = world.join(job_id="7", payload="b")
     world.registry.end(older, "enough", world.now)
     actions = world.decide()
     assert [a for a in actions if isinstance(a, End)] == [End(older, "enough")]
@@ -152,18 +152,18 @@ def test_a_pilot_that_is_told_to_go_leaves_its_workers_to_another_one():
 
 def test_a_pilot_that_comes_back_gets_workers_under_new_names():
     world = World(workers=1)
-    key = world.join(job_id="7", nonce="a")
+    key = world.join(job_id="7", payload="a")
     world.started()
     world.registry.disconnected(key, world.now)
-    assert world.join(job_id="7", nonce="a") == key
+    assert world.join(job_id="7", payload="a") == key
     assert [a.name for a in world.started()] == ["Site1-7-0.2"]
 
 
 def test_a_pilot_that_redials_before_its_old_connection_is_noticed_loses_its_workers_only_once():
     world = World(workers=1)
-    world.join(job_id="7", nonce="a")
+    world.join(job_id="7", payload="a")
     world.started()
-    world.join(job_id="7", nonce="a")
+    world.join(job_id="7", payload="a")
     assert [a.name for a in world.started()] == ["Site1-7-0.2"]
     assert [w.state for w in world.workers().values()] == ["ended", "running"]
 

@@ -82,17 +82,17 @@ class Cluster(RuleBasedStateMachine):
 
     @rule(
         job=st.integers(0, 3),
-        nonce=st.integers(0, 1),
+        payload=st.integers(0, 1),
         cores=st.integers(1, 3),
         versions=st.sampled_from([HERE, HERE, HERE, OTHER]),
         ready=st.booleans(),
     )
-    def join(self, job, nonce, cores, versions, ready):
-        key = f"{job}-n{nonce}"
+    def join(self, job, payload, cores, versions, ready):
+        key = f"{job}-{payload}"
         if key in self.ended:
             return  # its process is gone
         try:
-            about = Register(str(job), "0", f"n{nonce}", "A", "h", 1, cores)
+            about = Register(str(job), "0", "A", "h", 1, cores)
             self.registry.register(key, "me", "s", about, self.now)
         except ProxyError:
             return

@@ -13,19 +13,16 @@ GONE = (asyncssh.Error, OSError)
 
 
 async def joined(proxy, alice, versions):
-    """A pilot's connection, authenticated but not registered."""
+    """A pilot's connection, enrolled but not registered."""
     opened = await alice.open_session(versions, 1)
     submission = await alice.new_submission(opened.session, 4, "alice")
-    key = asyncssh.import_private_key(submission.join_key)
-    conn = await proxy.dial(f"pilot:{submission.submission}", key)
-    return opened, submission, key, conn
+    return opened, await proxy.membership(submission).dial(10)
 
 
 REGISTER = {
     "do": "register",
     "job_id": "1",
     "master_id": "1",
-    "nonce": "n",
     "site": "Site1",
     "host": "node",
     "pid": 1,
@@ -37,7 +34,9 @@ async def control(conn):
     return await conn.open_session(subsystem=CONTROL, encoding=None)
 
 
-@pytest.mark.parametrize("username", ["user:alice", "user:nobody", "pilot:0011223344556677", "root", ""])
+@pytest.mark.parametrize(
+    "username", ["user:alice", "user:nobody", "join:0011223344556677", "pilot:1-0011223344556677", "root", ""]
+)
 def test_an_unknown_key_is_refused_whoever_it_says_it_is(running_proxy, username):
     async def main():
         async with running_proxy() as proxy:
@@ -51,7 +50,7 @@ def test_an_unknown_key_is_refused_whoever_it_says_it_is(running_proxy, username
 def test_a_users_key_is_good_for_that_user_only(running_proxy):
     async def main():
         async with running_proxy() as proxy:
-            for username in ("user:bob", "pilot:alice", "alice"):
+            for username in ("user:bob", "join:alice", "pilot:alice", "alice"):
                 with pytest.raises(asyncssh.PermissionDenied):
                     await proxy.dial(username, proxy.keys["alice"])
 
@@ -74,11 +73,13 @@ def test_passwords_are_not_even_asked_for(running_proxy):
 def test_a_revoked_join_key_is_refused(running_proxy, versions):
     async def main():
         async with running_proxy() as proxy, proxy.client() as alice:
-            opened, submission, key, conn = await joined(proxy, alice, versions)
-            conn.close()
+            opened = await alice.open_session(versions, 1)
+            submission = await alice.new_submission(opened.session, 4, "alice")
+            key = asyncssh.import_private_key(submission.join_key)
+            (await proxy.dial(f"join:{submission.submission}", key)).close()
             await alice.close_session(opened.session)
             with pytest.raises(asyncssh.PermissionDenied):
-                await proxy.dial(f"pilot:{submission.submission}", key)
+                await proxy.dial(f"join:{submission.submission}", key)
 
     asyncio.run(main())
 
@@ -171,7 +172,7 @@ def test_a_user_forwards_nothing_but_the_own_schedulers(running_proxy, versions)
 def test_a_pilot_listens_on_the_loopback_within_the_range_and_only_when_registered(running_proxy, versions):
     async def main():
         async with running_proxy() as proxy, proxy.client() as alice:
-            *_, conn = await joined(proxy, alice, versions)
+            _, conn = await joined(proxy, alice, versions)
             with pytest.raises(asyncssh.ChannelListenError):
                 await conn.forward_remote_port("127.0.0.1", 0, "127.0.0.1", 1)
             writer, _, _ = await control(conn)
@@ -189,7 +190,7 @@ def test_a_pilot_listens_on_the_loopback_within_the_range_and_only_when_register
 def test_a_full_forward_range_is_refused_and_freed_ports_come_back(running_proxy, versions):
     async def main():
         async with running_proxy(forward_ports=(28311, 28312)) as proxy, proxy.client() as alice:
-            *_, conn = await joined(proxy, alice, versions)
+            _, conn = await joined(proxy, alice, versions)
             writer, _, _ = await control(conn)
             writer.write(encode(REGISTER))
             first = await conn.forward_remote_port("127.0.0.1", 0, "127.0.0.1", 1)
@@ -208,7 +209,7 @@ def test_a_full_forward_range_is_refused_and_freed_ports_come_back(running_proxy
 def test_a_pilot_dials_only_its_own_sessions_scheduler_and_only_when_registered(running_proxy, versions):
     async def main():
         async with running_proxy() as proxy, proxy.client("alice") as alice, proxy.client("bob") as bob:
-            opened, _, _, conn = await joined(proxy, alice, versions)
+            opened, conn = await joined(proxy, alice, versions)
             other = await bob.open_session(versions, 1)
             own_port, other_port = (int(o.address.rsplit(":", 1)[1]) for o in (opened, other))
             with pytest.raises(asyncssh.ChannelOpenError):
@@ -240,7 +241,7 @@ def test_a_pilot_dials_only_its_own_sessions_scheduler_and_only_when_registered(
 def test_a_pilot_that_breaks_the_protocol_is_dropped(running_proxy, versions, sent):
     async def main():
         async with running_proxy() as proxy, proxy.client() as alice:
-            *_, conn = await joined(proxy, alice, versions)
+            _, conn = await joined(proxy, alice, versions)
             writer, reader, _ = await control(conn)
             writer.write(sent)
             try:

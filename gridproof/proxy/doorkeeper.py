@@ -1,0 +1,129 @@
+"""Who is let in at the ProxyServer's port, what is kept of that, and what the operator reads of refusals."""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+import time
+from collections.abc import Callable
+from datetime import datetime, timezone
+
+import asyncssh
+
+from gridproof.errors import ProxyError
+from gridproof.proxy.config import ServerConfig
+from gridproof.proxy.jobtoken import GridAuthorities, statement
+from gridproof.proxy.joining import Applicant, Identity, Joining
+from gridproof.proxy.ledger import Ledger
+from gridproof.proxy.protocol import JOIN, PILOT, USER, Enrol
+from gridproof.proxy.refusals import Refusals
+
+
+class Doorkeeper:
+    """Knows users, submissions and pilots by their keys; with ``state_dir`` also those of a former server.
+
+    Raises:
+        ConfigError, ProxyError: a user's key, the Grid's authorities or what was kept cannot be read.
+    """
+
+    def __init__(self, config: ServerConfig, host_key: str, trace: Callable[[str], None]) -> None:
+        self._host_key = host_key
+        self._trace = trace
+        self._refusals = {proved: Refusals() for proved in (True, False)}
+        self._authorities = GridAuthorities.read(config.grid_cas) if config.grid_cas else None
+        try:
+            self._user_keys = {
+                name: tuple(asyncssh.import_public_key(key).public_data for key in keys)
+                for name, keys in config.users.items()
+            }
+        except asyncssh.KeyImportError as error:
+            raise ProxyError(f"a public key of the ProxyServer's users cannot be read: {error}") from None
+        self._ledger = Ledger(config.state_dir / "joining.sqlite") if config.state_dir else None
+        self.joining = self._ledger.read(time.time()) if self._ledger else Joining()
+        self._writing = asyncio.Lock()
+
+    def accepts(self, username: str, key: asyncssh.SSHKey, whence: str) -> bool:
+        """Whether ``key`` is one that ``username`` may prove itself with; if not, the operator is told."""
+        kind, colon, name = username.partition(":")
+        try:
+            if kind + colon == JOIN:
+                self.joining.admit(name, key.public_data, time.time())
+            elif kind + colon == PILOT:
+                self.joining.recognise(name, key.public_data)
+            else:
+                self._check_user(username, key.public_data)
+        except ProxyError as error:
+            self.refused(username, whence, str(error))
+            return False
+        return True
+
+    def _check_user(self, username: str, key: bytes) -> None:
+        known = self._user_keys.get(username.removeprefix(USER)) if username.startswith(USER) else None
+        if known is None:
+            raise ProxyError("no such user")
+        if not any(hmac.compare_digest(one, key) for one in known):
+            raise ProxyError("not one of the user's keys")
+
+    def refused(self, who: str, whence: str, why: str, *, proved: bool = False) -> None:
+        """Tell the operator, within limits; those who ``proved`` to hold a key do not drown among others."""
+        for line in self._refusals[proved].lines(
+            f"refused {who[:80]!r} from {whence}: {why}", time.monotonic()
+        ):
+            self._trace(line)
+
+    async def enrol(self, submission: str, enrol: Enrol, challenge: str) -> tuple[Identity, Identity | None]:
+        """As `Joining.enrol`, with the payload's proof checked; what it returns is kept.
+
+        Raises:
+            ProxyError: it must not, or nothing can be kept.
+        """
+        applicant = self._applicant(submission, enrol, challenge)
+        enrolled = self.joining.enrol(submission, applicant, time.time())
+        await self.keep()
+        return enrolled
+
+    def _applicant(self, submission: str, enrol: Enrol, challenge: str) -> Applicant:
+        try:
+            key = asyncssh.import_public_key(enrol.key)
+        except asyncssh.KeyImportError:
+            raise ProxyError("it enrols something that is no public key") from None
+        if key.get_algorithm() != "ssh-ed25519":
+            raise ProxyError("it enrols a key that is not ssh-ed25519")
+        if self._authorities is None:
+            return Applicant(enrol.job_id, key.public_data, enrol.began)
+        said = statement(challenge, self._host_key, submission, enrol.key)
+        token = self._authorities.verify(enrol.token, enrol.signature, said, datetime.now(timezone.utc))
+        if token.job_id != enrol.job_id:
+            raise ProxyError(
+                f"it says that it is job {enrol.job_id[:40]!r}, its token is job {token.job_id}'s"
+            )
+        return Applicant(token.job_id, key.public_data, token.issued, token.user)
+
+    async def keep(self) -> None:
+        """Return when what was decided until now is on the disk; what many wait for is written at once.
+
+        Raises:
+            ProxyError: it cannot be.
+        """
+        if self._ledger is None:
+            self.joining.take_changes()
+            return
+        async with self._writing:
+            if changes := self.joining.take_changes():
+                await asyncio.shield(asyncio.to_thread(self._ledger.write, changes))
+
+    async def tick(self) -> None:
+        """Time has passed."""
+        self.joining.tick(time.time())
+        for refusals in self._refusals.values():
+            for line in refusals.left_out(time.monotonic()):
+                self._trace(line)
+        try:
+            await self.keep()
+        except ProxyError as error:
+            self._trace(str(error))
+
+    def close(self) -> None:
+        """Nothing is kept any more."""
+        if self._ledger is not None:
+            self._ledger.close()
