@@ -299,7 +299,7 @@ def test_a_pilot_drains_and_leaves_before_its_time_is_over(cluster):
     asyncio.run(main())
 
 
-def test_silence_is_shown_and_a_silent_pilot_is_dropped(cluster, quick):
+def test_silence_is_shown_and_a_silent_pilot_is_dropped_and_may_dial_again(cluster, quick):
     async def main():
         limits = replace(Limits(), silent_after=0.5, lost_after=2.0)
         async with cluster(limits=limits) as it:
@@ -307,8 +307,9 @@ def test_silence_is_shown_and_a_silent_pilot_is_dropped(cluster, quick):
             await it.pilot(timing=replace(quick, heartbeat=3600.0))
             await it.running(1)
             await it.until(lambda pilots, _: pilots[0].state == "silent")
-            await it.until(lambda pilots, _: pilots[0].state == "lost")
-            assert [w.state for w in it.worker_list] == ["ended"]
+            await it.until(lambda _, workers: "its pilot lost: no heartbeat" in workers[0].reason)
+            await it.until(lambda pilots, _: pilots[0].state == "ready")
+            assert it.worker_list[0].state == "ended"
 
     asyncio.run(main())
 
