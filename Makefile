@@ -20,13 +20,19 @@ help:
 install: $(STAMP)
 
 # What must be on the machine: command, Python module or (for ROOT's pictures) library -> Debian package.
+# Networks of sites behind firewalls can be made by root alone.
 system:
 	@missing=; need() { missing="$$missing $$1"; }; \
 	command -v xrootd >/dev/null 2>&1 || need xrootd-server; \
 	{ command -v xrdcp && command -v xrdfs; } >/dev/null 2>&1 || need xrootd-client; \
 	command -v g++ >/dev/null 2>&1 || need g++; \
-	command -v setpriv >/dev/null 2>&1 || need util-linux; \
-	[ "$$(id -u)" -ne 0 ] || command -v bwrap >/dev/null 2>&1 || need bubblewrap; \
+	{ command -v setpriv && command -v nsenter; } >/dev/null 2>&1 || need util-linux; \
+	if [ "$$(id -u)" -eq 0 ]; then \
+	  { command -v ip && command -v tc; } >/dev/null 2>&1 || need iproute2; \
+	  command -v nft >/dev/null 2>&1 || need nftables; \
+	else \
+	  command -v bwrap >/dev/null 2>&1 || need bubblewrap; \
+	fi; \
 	python() { "$(PYTHON)" -c "$$1" >/dev/null 2>&1; }; \
 	python 'import ensurepip, venv' || need python3-venv; \
 	for library in libSM.so.6=libsm6 libXext.so.6=libxext6 libXrender.so.1=libxrender1; do \

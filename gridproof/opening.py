@@ -10,7 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 from . import _root, config, grids, progress
 from .dataset import resolve
-from .errors import ConfigError, GridproofError, NotEnoughWorkers, SessionError, VersionMismatch
+from .errors import (
+    ConfigError,
+    GridproofError,
+    NotEnoughWorkers,
+    ProxyError,
+    SessionError,
+    VersionMismatch,
+)
 from .link import Link
 from .loopthread import LoopThread
 from .records import Table
@@ -89,7 +96,12 @@ def open(
         ending.callback(link.end_session)
         pilots = _pilots(link)
         ending.push(_telling_what_came_first(pilots.end))
-        pilots.submit(requests, _join(link, sum(request.count for request in requests)), versions)
+        try:
+            join = _join(link, sum(request.count for request in requests))
+        except ProxyError:
+            starting.result()  # raises why there is no such session
+            raise
+        pilots.submit(requests, join, versions)
         link.meet_master(starting.result())
         session = Session(link, pilots)
         deadline = began + (place.timeout if timeout is None else timeout)

@@ -97,7 +97,7 @@ class SlotAgent:
             sources = sandbox.sources(self._core)
             for source in sources:
                 self._core.trace(sandbox.job.id, f"Getting InputFile: {source.lfn} ({source.size} B)")
-            await fetch(sources, sandbox.path / ".incoming")
+            await fetch(sources, sandbox.path / ".incoming", self._site.network.nodes)
         except CopyFailed as failure:
             raise Failed(state.ERROR_IB, str(failure)) from failure
         sandbox.executable.chmod(0o700)
@@ -109,6 +109,7 @@ class SlotAgent:
         except PackageMissing as missing:
             raise Failed(state.ERROR_IB, f"Error setting the environment for {missing}") from None
         process = await asyncio.create_subprocess_exec(
+            *self._site.network.nodes,
             sys.executable,
             *("-I", "-S", str(_WRAPPER), str(sandbox.executable), *sandbox.arguments),
             stdin=asyncio.subprocess.PIPE,
@@ -181,7 +182,9 @@ class SlotAgent:
         for se in [*named, *others]:
             if saved == min(output.copies, len(core.storage)):
                 break
-            code, said = await run_copy(str(output.path), core.storage[se].url(guid))
+            code, said = await run_copy(
+                str(output.path), core.storage[se].url(guid), where=self._site.network.nodes
+            )
             if code:
                 why = f"{se}: {said or f'xrdcp exited with {code}'}"
                 core.trace(job.id, why)

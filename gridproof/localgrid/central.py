@@ -45,7 +45,7 @@ COMMANDS = sorted(
 
 
 class CentralService:
-    """Serves one :class:`Core` on the loopback interface.
+    """Serves one :class:`Core` at its address.
 
     A connection is closed after ``idle_limit`` seconds without a command. With a ``throttle`` those who ask
     much have to wait.
@@ -68,7 +68,7 @@ class CentralService:
         """Listen on a free port and return it."""
         self._server = await serve(
             self._connection,
-            "127.0.0.1",
+            self._core.address,
             self._core.port,
             ssl=self._tls(),
             process_request=self._admit,

@@ -46,6 +46,7 @@ class Core:
     catalogue: Catalogue
     store: JobStore
     queue: TaskQueue
+    address: str = "127.0.0.1"  # of the central service
     port: int = 0
     served: Counter[tuple[str, str]] = field(default_factory=Counter)  # commands by subject and name
     enders: dict[int, Callable[[], None]] = field(default_factory=dict)

@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
@@ -17,6 +18,7 @@ from typing import IO, Any
 from gridproof import processes
 from gridproof.errors import LocalGridError
 from gridproof.localgrid import discovery
+from gridproof.localgrid.sites import GridNetwork
 
 START_TIMEOUT = 60.0
 
@@ -26,6 +28,7 @@ class LocalGrid:
 
     Without ``root`` everything lies in a temporary directory that goes with it; with one, catalogue, jobs and
     files stay there for the next start. With ``throttle`` it makes those wait who ask much, as JAliEn does.
+    With ``network`` its sites and its central service are where that says, else all on the loopback.
     Use it as a context manager, or call :meth:`start` and :meth:`stop`. It never outlives the process that
     started it.
     """
@@ -37,6 +40,7 @@ class LocalGrid:
         root: Path | str | None = None,
         cores: int = 1,
         throttle: bool = False,
+        network: GridNetwork | None = None,
     ) -> None:
         for name, value in (("sites", sites), ("slots", slots), ("cores", cores)):
             if value < 1:
@@ -47,6 +51,7 @@ class LocalGrid:
             "cores": cores,
             "root": str(Path(root).absolute()) if root else "",
             "throttle": throttle,
+            "network": asdict(network or GridNetwork()),
         }
         self._process: subprocess.Popen[bytes] | None = None
         self._root: Path | None = None

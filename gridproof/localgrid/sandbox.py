@@ -67,7 +67,7 @@ class Sandbox:
             "ALIEN_JDL_CPUCORES": self.jdl.text("CPUCores", "1"),
             "JALIEN_TOKEN_CERT": str(self.path / "token" / "tokencert.pem"),
             "JALIEN_TOKEN_KEY": str(self.path / "token" / "tokenkey.pem"),
-            "JALIEN_HOST": "127.0.0.1",
+            "JALIEN_HOST": core.address,
             "JALIEN_WSPORT": str(core.port),
             "X509_CERT_DIR": str(core.root / "certificates"),
             "HOME": str(self.path),

@@ -16,7 +16,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,7 @@ from gridproof.localgrid.central import CentralService
 from gridproof.localgrid.certificates import Authority, user_subject, write_private
 from gridproof.localgrid.core import USERS, Core, utc_now
 from gridproof.localgrid.jobstore import JobStore
-from gridproof.localgrid.sites import Site, make_sites
+from gridproof.localgrid.sites import GridNetwork, Site, SiteNetwork, make_sites
 from gridproof.localgrid.storage import StorageElement, check_programs
 from gridproof.localgrid.taskqueue import TaskQueue
 from gridproof.localgrid.throttle import Throttle
@@ -55,6 +55,7 @@ class Settings:
     owner: int = 0
     cache: str = ""
     throttle: bool = False
+    network: GridNetwork = field(default_factory=GridNetwork)
 
     def to_json(self) -> str:
         """One line."""
@@ -63,7 +64,11 @@ class Settings:
     @classmethod
     def from_json(cls, line: str | bytes) -> Settings:
         """What :meth:`to_json` wrote."""
-        return cls(**json.loads(line))
+        settings = json.loads(line)
+        if network := settings.pop("network", None):
+            sites = (SiteNetwork(**site) for site in network.pop("sites"))
+            settings["network"] = GridNetwork(**network, sites=tuple(sites))
+        return cls(**settings)
 
 
 async def run(settings: Settings, announce: Announce) -> int:
@@ -153,7 +158,7 @@ class Grid:
         private.chmod(0o700)
         shutil.rmtree(self.root / "wn", ignore_errors=True)
         (self.root / "wn").mkdir(mode=0o711)  # pilots' own XRootD servers run as another user
-        sites = make_sites(settings.sites, settings.slots, settings.cores)
+        sites = make_sites(settings.sites, settings.slots, settings.cores, settings.network.sites)
         self._storage = [StorageElement(site, self.root / "se" / site.name, self._account) for site in sites]
         (self.root / "se").mkdir(mode=0o711, exist_ok=True)
         starting = asyncio.gather(self._start_vobox(), *(se.start() for se in self._storage))
@@ -212,12 +217,23 @@ class Grid:
         catalogue.make_root(list(USERS.items()), int(time.time() * 1000))
         store = JobStore(private / "jobs.db")
         storage = {se.name: se for se in self._storage}
-        return Core(self.root, sites, storage, authority, catalogue, store, TaskQueue(store.load()))
+        network = self._settings.network
+        return Core(
+            self.root,
+            sites,
+            storage,
+            authority,
+            catalogue,
+            store,
+            TaskQueue(store.load()),
+            network.address,
+            network.port,
+        )
 
     def _environment(self, core: Core) -> dict[str, str]:
         user = self.root / "private" / USER
         return {
-            "ALIENPY_JCENTRAL": "127.0.0.1",
+            "ALIENPY_JCENTRAL": core.address,
             "ALIENPY_JCENTRAL_PORT": str(core.port),
             "X509_USER_CERT": str(user / "usercert.pem"),
             "X509_USER_KEY": str(user / "userkey.pem"),

@@ -3,10 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 VO = "Local"
 JOB_TTL_LIMIT = 87_000  # s a slot lasts, as CEs publish it
+
+
+@dataclass(frozen=True)
+class SiteNetwork:
+    """Where a site is: the commands before those of its worker nodes and of its SE (``nsenter --net=…``).
+
+    ``se_address``: the SE's, from everywhere; ``se_port`` 0: any free one.
+    """
+
+    nodes: tuple[str, ...] = ()
+    se: tuple[str, ...] = ()
+    se_address: str = "127.0.0.1"
+    se_port: int = 0
+
+
+@dataclass(frozen=True)
+class GridNetwork:
+    """A Grid that is not all on the loopback: where its central service listens, and where its sites are."""
+
+    address: str = "127.0.0.1"
+    port: int = 0  # any free one
+    sites: tuple[SiteNetwork, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -16,6 +38,7 @@ class Site:
     number: int
     slots: int
     cores: int
+    network: SiteNetwork = field(default_factory=SiteNetwork)
 
     @property
     def name(self) -> str:
@@ -34,9 +57,10 @@ class Site:
         return (self.se,)
 
 
-def make_sites(count: int, slots: int, cores: int) -> tuple[Site, ...]:
-    """``count`` sites alike."""
-    return tuple(Site(number, slots, cores) for number in range(1, count + 1))
+def make_sites(count: int, slots: int, cores: int, networks: Sequence[SiteNetwork] = ()) -> tuple[Site, ...]:
+    """``count`` sites alike, on the loopback where they have no networks of their own."""
+    where = [*networks, *[SiteNetwork()] * count]
+    return tuple(Site(number, slots, cores, where[number - 1]) for number in range(1, count + 1))
 
 
 def site_of(name: str) -> str:

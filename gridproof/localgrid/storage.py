@@ -20,15 +20,15 @@ START_TIMEOUT = 15.0
 _PORT_TRIES = 5
 
 # XRootD's admin socket has a path limit of about 100 characters: it is reached through the server's
-# working directory, however deep that lies. Nobody but this machine may connect.
+# working directory, however deep that lies.
 _CONFIG = """\
 all.export /
 oss.localroot {data}
 all.adminpath /proc/self/cwd/admin
 all.pidpath /proc/self/cwd/admin
-xrd.allow host 127.0.0.1
 xrd.network nodnr
 """
+_LOOPBACK = "127.0.0.1"
 
 
 def check_programs() -> None:
@@ -62,11 +62,11 @@ class StorageElement:
 
     @property
     def endpoint(self) -> str:
-        return f"root://127.0.0.1:{self.port}//"
+        return f"root://{self.site.network.se_address}:{self.port}//"
 
     def url(self, guid: str) -> str:
         """The PFN of a file."""
-        return f"root://127.0.0.1:{self.port}/{pfn_path(guid)}"
+        return f"{self.endpoint}{pfn_path(guid).lstrip('/')}"
 
     def file(self, guid: str) -> Path:
         """Where the server keeps a file."""
@@ -106,9 +106,14 @@ class StorageElement:
             if self._account:
                 self._account.own(directory)
             directory.chmod(0o700)
-        (self._directory / "xrootd.cfg").write_text(_CONFIG.format(data=self.data))
+        config = _CONFIG.format(data=self.data)
+        if self.site.network.se_address == _LOOPBACK:  # else that network's firewalls say who may connect
+            config += f"xrd.allow host {_LOOPBACK}\n"
+        (self._directory / "xrootd.cfg").write_text(config)
 
     def _free_port(self) -> int:
+        if self.site.network.se_port:
+            return self.site.network.se_port
         kept = self._directory / "port"  # the same one as before, if it can be had
         for port in (int(kept.read_text()) if kept.exists() else 0, 0):
             with socket.socket(socket.AF_INET6 if socket.has_ipv6 else socket.AF_INET) as probe:
@@ -123,6 +128,7 @@ class StorageElement:
     def _launch(self, port: int) -> None:
         self.stop()
         argv = [
+            *self.site.network.se,
             *(self._account.change() if self._account else ()),
             "xrootd",
             "-c",
@@ -146,7 +152,7 @@ class StorageElement:
         deadline = loop.time() + START_TIMEOUT
         while self.pid and loop.time() < deadline:
             try:
-                _, writer = await asyncio.open_connection("127.0.0.1", port)
+                _, writer = await asyncio.open_connection(self.site.network.se_address, port)
             except OSError:
                 await asyncio.sleep(0.005)
                 continue

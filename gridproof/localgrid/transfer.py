@@ -43,35 +43,35 @@ def transfer_environment() -> dict[str, str]:
     return {"PATH": os.environ.get("PATH", os.defpath), "HOME": "/", **_LIMITS}
 
 
-def copy_argv(*arguments: str) -> list[str]:
-    """An ``xrdcp`` that dies with us."""
-    return ["setpriv", "--pdeathsig", "KILL", "xrdcp", "--silent", "--nopbar", *arguments]
+def copy_argv(*arguments: str, where: Sequence[str] = ()) -> list[str]:
+    """An ``xrdcp`` that dies with us; ``where``: the command before it (see `SiteNetwork`)."""
+    return [*where, "setpriv", "--pdeathsig", "KILL", "xrdcp", "--silent", "--nopbar", *arguments]
 
 
-async def fetch(sources: Sequence[Source], staging: Path) -> None:
+async def fetch(sources: Sequence[Source], staging: Path, where: Sequence[str] = ()) -> None:
     """Bring files in with as few processes as possible; ``staging`` is on the targets' file system.
 
-    The first replicas of all come in one go; what that did not bring is tried replica by replica.
-    Raises CopyFailed.
+    The first replicas of all come in one go; what that did not bring is tried replica by replica. ``where``
+    is as for :func:`copy_argv`. Raises CopyFailed.
     """
     wanted = _prepare(sources, staging)
     try:
         if first := list(dict.fromkeys(s.urls[0] for s in wanted if s.urls)):
-            await run_copy(*first, f"{staging}/")
+            await run_copy(*first, f"{staging}/", where=where)
         for source in wanted:
-            await _settle(source, staging)
+            await _settle(source, staging, where)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
 
 
-async def _settle(source: Source, staging: Path) -> None:
+async def _settle(source: Source, staging: Path, where: Sequence[str]) -> None:
     why = "has no replica on any storage element"
     for number, url in enumerate(source.urls):
         here = staging / url.rsplit("/", 1)[-1]
         said = ""
         if number or not here.exists():
             here.unlink(missing_ok=True)
-            _, said = await run_copy(url, str(here))
+            _, said = await run_copy(url, str(here), where=where)
         problem = await asyncio.to_thread(_problem, source, here)
         if not problem:
             here.replace(source.target)
@@ -80,10 +80,10 @@ async def _settle(source: Source, staging: Path) -> None:
     raise CopyFailed(f"{source.lfn}: {why}")
 
 
-async def run_copy(*arguments: str, timeout: float = 600.0) -> tuple[int, str]:
+async def run_copy(*arguments: str, timeout: float = 600.0, where: Sequence[str] = ()) -> tuple[int, str]:
     """Run ``xrdcp``: its exit code and the last line it said."""
     process = await asyncio.create_subprocess_exec(
-        *copy_argv(*arguments),
+        *copy_argv(*arguments, where=where),
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.DEVNULL,
         stderr=asyncio.subprocess.PIPE,

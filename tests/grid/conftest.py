@@ -15,7 +15,7 @@ _MAKE = """
 #include <TFile.h>
 #include <TRandom3.h>
 #include <TTree.h>
-void make_events(const char *name, int entries, int seed) {
+void make_events(const char *name, int entries, int seed, double tracks) {
    TFile file(name, "RECREATE");
    TTree tree("events", "");
    std::vector<float> pt; float vz; Long64_t id;
@@ -24,7 +24,7 @@ void make_events(const char *name, int entries, int seed) {
    TRandom3 random(seed);
    for (Long64_t i = 0; i < entries; ++i) {
       pt.clear();
-      for (int k = random.Poisson(3); k > 0; --k) pt.push_back(random.Exp(1));
+      for (int k = random.Poisson(tracks); k > 0; --k) pt.push_back(random.Exp(1));
       vz = random.Gaus(0, 5); id = i;
       tree.Fill();
    }
@@ -71,18 +71,18 @@ public:
 
 @dataclass
 class World:
-    """A running Grid, six files on it with two replicas each, and a selector for them."""
+    """A running Grid, files on it, and a selector for them."""
 
     grid: LocalGrid
     directory: Path
     files: list[Path]
+    events: int
 
     @property
     def selector(self) -> str:
         return f"{self.directory / 'Slow.C'}+"
 
     pattern = "/local/data/*.root"
-    events = FILES * ENTRIES
 
     def histogram(self, name: str = "pt"):
         """What a plain loop over the files fills."""
@@ -101,18 +101,29 @@ class World:
                 assert ours.GetBinContent(cell) == theirs.GetBinContent(cell)
 
 
+def make_world(grid: LocalGrid, directory: Path, files: int, entries: int, tracks: float) -> World:
+    """Files and the selector, in the directory."""
+    root = _root.load()
+    if not hasattr(root, "make_events"):
+        root.gInterpreter.Declare(_MAKE)
+    (directory / "Slow.C").write_text(textwrap.dedent(_SELECTOR))
+    paths = [directory / f"events{number}.root" for number in range(files)]
+    for number, path in enumerate(paths):
+        root.make_events(str(path), entries, number + 1, tracks)
+    return World(grid, directory, paths, files * entries)
+
+
+@pytest.fixture(scope="module")
+def new_world():
+    """`make_world`, for tests with a Grid of their own."""
+    return make_world
+
+
 @pytest.fixture(scope="module")
 def world(tmp_path_factory):
-    root = _root.load()
-    root.gInterpreter.Declare(_MAKE)
-    directory = tmp_path_factory.mktemp("world")
-    (directory / "Slow.C").write_text(textwrap.dedent(_SELECTOR))
-    files = []
-    for number in range(FILES):
-        files.append(directory / f"events{number}.root")
-        root.make_events(str(files[-1]), ENTRIES, number + 1)
     with LocalGrid(sites=3, slots=2) as grid:
-        for number, file in enumerate(files):
+        made = make_world(grid, tmp_path_factory.mktemp("world"), FILES, ENTRIES, tracks=3)
+        for number, file in enumerate(made.files):
             ses = [grid.se_names[number % 3], grid.se_names[(number + 1) % 3]]
             grid.put(file, f"/local/data/{file.name}", ses=ses)
-        yield World(grid, directory, files)
+        yield made

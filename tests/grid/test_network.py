@@ -1,0 +1,149 @@
+"""Whole sessions through real firewalls: sites behind NAT, in network namespaces, with slow links."""
+
+import subprocess
+import sys
+from dataclasses import dataclass
+
+import asyncssh
+import pytest
+import yaml
+
+import gridproof
+from gridproof.localgrid import LocalGrid
+from gridproof.localgrid.access import GridAccess
+from gridproof.localgrid.wide import PROXY_PORT, WideNetwork, missing
+
+pytestmark = pytest.mark.skipif(bool(missing()), reason=missing())
+
+SITES, CORES = 2, 2  # a pilot at each site, with two workers
+FILES, ENTRIES, TRACKS = 8, 40_000, 30  # 5 MB each
+
+
+class ProxyServer:
+    """The one on the VO-box, as `gridproof proxy` runs it there."""
+
+    def __init__(self, vobox, directory, **settings):
+        key = asyncssh.generate_private_key("ssh-ed25519")
+        self.directory = directory
+        self.key_file = directory / "id_ed25519"
+        self.key_file.touch(0o600)
+        self.key_file.write_bytes(key.export_private_key())
+        self._vobox = vobox
+        self._file = directory / "proxy.yaml"
+        self._file.write_text(
+            yaml.safe_dump(
+                {
+                    "users": {"jdoe": [key.export_public_key().decode()]},
+                    "accounts": {"jdoe": None},
+                    "host": "0.0.0.0",
+                    "port": PROXY_PORT,
+                    "state_dir": str(directory / "state"),
+                    "cache_dir": str(directory / "cache"),
+                    **settings,
+                }
+            )
+        )
+        self.process = None
+
+    def start(self):
+        """Until it listens; returns its host key."""
+        argv = [*self._vobox.command, sys.executable, "-m", "gridproof.cli", "proxy", "--config", self._file]
+        self.process = subprocess.Popen(argv, stdout=subprocess.PIPE)
+        return yaml.safe_load(self.process.stdout.readline())["host_key"]
+
+    def stop(self):
+        self.process.kill()
+        self.process.wait()
+        self.process.stdout.close()
+
+
+@dataclass
+class Wide:
+    """A Grid whose sites are behind firewalls, the ProxyServer of its VO-box, and files on it."""
+
+    network: WideNetwork
+    grid: LocalGrid
+    proxy: ProxyServer
+    world: object
+
+    def received(self):
+        """Bytes that have come to worker nodes, by peer, of all sites."""
+        by_site = [site.received() for site in self.network.sites]
+        return {peer: sum(counted[peer] for counted in by_site) for peer in by_site[0]}
+
+    def urls(self):
+        """The files as URLs, which tell nothing of sites."""
+        with GridAccess(self.grid.environment) as access:
+            lfns = [f"/local/data/{file.name}" for file in self.world.files]
+            return [access.command("access", "read", lfn)[0]["url"] for lfn in lfns]
+
+
+@pytest.fixture(scope="module")
+def wide(tmp_path_factory, new_world):
+    directory = tmp_path_factory.mktemp("wide")
+    directory.chmod(0o755)
+    with (
+        WideNetwork(SITES) as network,
+        pytest.MonkeyPatch.context() as patch,
+    ):
+        proxy = ProxyServer(network.vobox, directory)
+        grid = LocalGrid(sites=SITES, slots=1, cores=CORES, network=network.network)
+        with network.vobox.entered():
+            grid.start()
+        try:
+            host_key = proxy.start()
+            settings = {
+                "proxy": {
+                    "host": network.vobox_address,
+                    "host_key": host_key,
+                    "user": "jdoe",
+                    "key_file": str(proxy.key_file),
+                },
+                "pilots": {"python": sys.executable, "cores": CORES},
+            }
+            (directory / "gridproof.yaml").write_text(yaml.safe_dump(settings))
+            patch.setenv("GRIDPROOF_CONFIG", str(directory / "gridproof.yaml"))
+            for name, value in grid.environment.items():
+                patch.setenv(name, value)
+            world = new_world(grid, directory, FILES, ENTRIES, TRACKS)
+            for number, file in enumerate(world.files):
+                with network.vobox.entered():
+                    grid.put(file, f"/local/data/{file.name}", ses=[grid.se_names[number * SITES // FILES]])
+            with network.laptop.entered():
+                yield Wide(network, grid, proxy, world)
+        finally:
+            proxy.stop()
+            grid.stop()
+
+
+@pytest.fixture(scope="module")
+def session(wide):
+    """With the selector compiled at both sites: they need not come to that at the same time."""
+    world, workers = wide.world, SITES * CORES
+    with gridproof.open("alien", workers=workers, dataset=world.pattern, tree="events", timeout=60) as opened:
+        world.assert_exact(opened.process(opened.dataset(world.pattern, tree="events"), world.selector))
+        yield opened
+
+
+def process(session, wide, dataset):
+    """Process it; returns the share of bytes that were read at the own site, as the firewalls count them."""
+    before = wide.received()
+    result = session.process(session.dataset(dataset, tree="events"), wide.world.selector, "wait")
+    wide.world.assert_exact(result)
+    came = {peer: after - before[peer] for peer, after in wide.received().items()}
+    share = came["own_se"] / (came["own_se"] + came["other_se"])
+    print(f"{share:.0%} by the firewalls; {result.summary}")
+    return share
+
+
+def test_a_session_works_through_one_port_and_reads_at_home(session, wide):
+    print(f"wide-area links: 100 Mbit/s, 10 ms each way by {wide.network.delayed_by}")
+    assert {worker.site for worker in session.workers} == {"Site1", "Site2"}
+    assert process(session, wide, wide.world.pattern) >= 0.95
+    assert wide.received()["others"] == 0
+    assert [site.dialled() for site in wide.network.sites] == [0, 0]
+
+
+def test_without_locality_the_bytes_come_across_the_links(session, wide):
+    assert process(session, wide, wide.urls()) < 0.9
+    assert wide.received()["others"] == 0
