@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from datetime import datetime, timezone
 from importlib import import_module
 from pathlib import Path
@@ -11,6 +12,9 @@ from pathlib import Path
 import click
 
 from .errors import GridproofError
+
+FOLLOW_SECONDS = 2.0
+MOST_LINES = 10_000  # of a log, between two looks at it
 
 _ELSEWHERE = {
     "doctor": ("gridproof.doctor.command", "doctor"),
@@ -126,6 +130,31 @@ def queries(grid: str) -> None:
         for query in session.queries():
             click.echo(f"  {query.id} {query.title}: {query.progress}")
         session.detach()
+
+
+@cli.command()
+@click.argument("session", required=False)
+@click.option("--worker", help='Of this worker only, or of the session\'s "master".')
+@click.option("--pilot", help="Of this pilot only, by its job id.")
+@click.option("--lines", type=click.IntRange(min=1), default=20, show_default=True, help="Of each.")
+@click.option("--follow", is_flag=True, help="Show what is written from now on too, until interrupted.")
+@click.option("--grid", default="local", show_default=True, help="local or alien")
+def logs(
+    session: str | None, worker: str | None, pilot: str | None, lines: int, follow: bool, grid: str
+) -> None:
+    """Show what workers, pilots and the master of SESSION have written last, also after their death."""
+    from .logs import reader
+
+    with reader(session, grid) as read:
+        shown = read(worker, pilot, lines)
+        click.echo(str(shown))
+        while follow:
+            time.sleep(FOLLOW_SECONDS)
+            since = {log.source: log.written for log in shown}
+            shown = read(worker, pilot, MOST_LINES, since)
+            for log in shown:
+                if log.text and log.written:
+                    click.echo(str(log))
 
 
 @cli.command()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, suppress
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,7 @@ from .loopthread import LoopThread
 
 if TYPE_CHECKING:
     from .proxy.client import OpenedSession
+    from .proxy.logs import Source
     from .proxy.records import Status
 
 
@@ -79,6 +81,18 @@ class Link:
     def status(self) -> Status:
         """Pilots and workers of the session, as the ProxyServer knows them."""
         return self.loop.run(self.proxy.status(self.name))
+
+    def last_status(self) -> Status:
+        """The same; of a session that is gone, as it was known last."""
+        with suppress(ProxyError):
+            return self.status()
+        return self.proxy.last_status(self.name)
+
+    def logs(
+        self, sources: Sequence[Source], lines: int, since: Mapping[Source, int]
+    ) -> Mapping[Source, tuple[str, int]]:
+        """What these have written last; see `ProxyClient.logs`."""
+        return self.loop.run(self.proxy.logs(sources, lines, since))
 
     def check(self) -> None:
         """Raises:

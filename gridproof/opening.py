@@ -130,7 +130,7 @@ def attach(name: str | None = None, grid: str = "local") -> Session:
         loop = LoopThread("gridproof session")
         stack.callback(loop.close)
         link = Link(grids.standing(grid, config.load()), loop, stack)
-        record = _choose(loop.run(link.proxy.sessions()), name)
+        record = choose(loop.run(link.proxy.sessions()), name)
         link.name = record.name
         link.meet_master(loop.run(link.proxy.attach_session(link.name, here())))
         pilots = _pilots(link)
@@ -164,7 +164,8 @@ def sessions(grid: str = "local") -> Table[SessionRecord]:
         return Table(SessionRecord, loop.run(ask(place.proxy)))
 
 
-def _choose(records: Sequence[SessionRecord], name: str | None) -> SessionRecord:
+def choose(records: Sequence[SessionRecord], name: str | None) -> SessionRecord:
+    """The session of that name, or the only one there is. Raises SessionError if there is none."""
     chosen = [record for record in records if name in (None, record.name)]
     if len(chosen) == 1:
         return chosen[0]

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from .engine.handle import Query
     from .engine.result import Result
     from .feedback import Show
+    from .logs import Logs
     from .pilotjobs import PilotJobs
 
 WORKERLESS_SECONDS = 30.0  # a query without a worker so long asks whether any can still come
@@ -97,6 +98,25 @@ class Session:
                 for w in self._link.status().workers.values()
                 if w.state != "ended"
             ),
+        )
+
+    def logs(self, worker: str | None = None, pilot: str | int | None = None, *, lines: int = 20) -> Logs:
+        """The last lines that workers, pilots and the master have written, also after their death.
+
+        Args:
+            worker: its name, or ``"master"`` for the session's master.
+            pilot: its job id. Of one that never registered, the trace of its job is shown.
+            lines: of each at most. Without ``worker`` and ``pilot``: of all that there are.
+
+        Raises:
+            ConfigError: the session has no such worker or pilot.
+            AlienError: the Grid knows no such job, or does not answer.
+            ProxyError: the ProxyServer is gone.
+        """
+        from .logs import gather
+
+        return gather(
+            self.name, self._link.last_status(), self._link.logs, self._link.alien.trace, worker, pilot, lines
         )
 
     # ------------------------------------------------------------ work

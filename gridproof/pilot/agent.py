@@ -23,6 +23,7 @@ import asyncssh
 from gridproof.errors import GridproofError, ProxyError
 from gridproof.pilot import nodexrootd
 from gridproof.pilot.config import Job, PilotConfig
+from gridproof.pilot.logs import NewLines, OwnLines
 from gridproof.pilot.membership import Membership, Refused
 from gridproof.pilot.trace import trace
 from gridproof.pilot.workers import Workers
@@ -34,6 +35,7 @@ from gridproof.proxy.protocol import (
     Draining,
     Exit,
     Heartbeat,
+    Log,
     Message,
     PilotMessage,
     PilotOrder,
@@ -41,6 +43,8 @@ from gridproof.proxy.protocol import (
     Register,
     StartWorker,
     StopWorker,
+    WorkerExited,
+    WorkerStarted,
     message,
     pilot_order,
 )
@@ -103,6 +107,8 @@ class Agent:
         self._directory = work / f"pilot-{secrets.token_hex(8)}"
         self._exported = self._directory / "cache"
         cache = Path(config.cache_dir) if config.cache_dir else self._exported
+        self._own_lines = OwnLines()
+        self._new_lines = NewLines()
         self._workers = Workers(
             forkserver,
             start_forkserver,
@@ -111,6 +117,7 @@ class Agent:
             cache,
             config.worker_memory,
             self._tell,
+            self._new_lines,
         )
         self._xrootd: nodexrootd.NodeXrootd | None = None
         self._ready: Ready | None = None
@@ -153,7 +160,8 @@ class Agent:
             self.end(f"{named}{error}", BROKEN)
 
     async def _finish(self, reason: str) -> None:
-        trace(f"ends: {reason}")
+        self._say(f"ends: {reason}")
+        self._tell_logs()
         self._tell(Bye(reason))
         for task in list(self._tasks):
             task.cancel()
@@ -181,7 +189,7 @@ class Agent:
             await asyncio.gather(xrootd, return_exceptions=True)
             raise
         if threads > 1:
-            trace(f"the forkserver has {threads} threads; forking it is not safe")
+            self._say(f"the forkserver has {threads} threads; forking it is not safe")
         self._ready = Ready(versions, self._xrootd.port if self._xrootd else 0)
         self._tell(self._ready)
         self.end(await self._workers.follow(), BROKEN)
@@ -190,7 +198,7 @@ class Agent:
         try:
             self._xrootd = await nodexrootd.start(self._exported, self._directory / "xrootd")
         except (ProxyError, OSError) as error:
-            trace(f"goes on without an XRootD server: {error}")
+            self._say(f"goes on without an XRootD server: {error}")
 
     async def _leave_in_time(self) -> None:
         margin = min(self._timing.drain, self._timing.drain_share * self._config.ttl)
@@ -216,7 +224,7 @@ class Agent:
                 return
             except (OSError, asyncssh.Error, asyncio.TimeoutError, ProxyError) as error:
                 trouble = f"cannot reach the ProxyServer: {str(error) or type(error).__name__}"
-                trace(trouble)
+                self._say(trouble)
             else:
                 if self._ending.done():  # `wait_for` loses a cancellation that comes with its result
                     return
@@ -258,6 +266,7 @@ class Agent:
                 ttl_end=self._ttl_end,
             )
         )
+        self._own_lines.again()
         if self._ready is not None:
             self._tell(self._ready)
         if self._draining:
@@ -265,8 +274,9 @@ class Agent:
         try:
             while not control.closed.done():
                 self._tell(Heartbeat(os.getloadavg()[0]))
+                self._tell_logs()
                 await asyncio.wait([control.closed], timeout=self._timing.heartbeat)
-            trace("lost the connection to the ProxyServer")
+            self._say("lost the connection to the ProxyServer")
         finally:
             self._control = None
             if not self._ending.done():
@@ -274,8 +284,30 @@ class Agent:
                 await self._workers.disconnected()
 
     def _tell(self, content: PilotMessage) -> None:
+        if isinstance(content, WorkerStarted):
+            self._note(f"worker {content.name} runs, pid {content.pid}")
+        elif isinstance(content, WorkerExited):
+            how = f"signal {content.signal}" if content.signal else f"exit code {content.code}"
+            self._note(f"worker {content.name} ended, {how}")
         if self._control is not None:
             self._control.send(message(content))
+
+    def _say(self, line: str) -> None:
+        """For the trace of the job and for the ProxyServer."""
+        trace(line)
+        self._note(line)
+
+    def _note(self, line: str) -> None:
+        """For the ProxyServer."""
+        self._own_lines.add(f"{time.strftime('%H:%M:%S', time.gmtime())} {line}")
+
+    def _tell_logs(self) -> None:
+        """What is new in the logs, if anybody listens."""
+        if self._control is not None:
+            if own := self._own_lines.new():
+                self._tell(Log("", own))
+            for worker, text in self._new_lines.new():
+                self._tell(Log(worker, text))
 
     def ordered(self, order: PilotOrder) -> None:
         """Do what the ProxyServer says."""

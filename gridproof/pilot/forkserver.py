@@ -29,6 +29,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
+from gridproof.pilot.logs import LOG
 from gridproof.processes import die_with_parent
 from gridproof.proxy.protocol import LineBuffer, Message, decode, encode
 
@@ -121,7 +122,7 @@ class Forkserver:
             self._ending = True
 
     def _start(self, spec: dict[str, Any]) -> None:
-        log = Path(spec["work_dir"]) / "worker.log"
+        log = Path(spec["work_dir"]) / LOG
         parent = os.getpid()
         pid = os.fork()
         if pid == 0:

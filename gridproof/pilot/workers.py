@@ -16,9 +16,11 @@ import asyncssh
 
 from gridproof.errors import ProxyError
 from gridproof.pilot.config import Job
+from gridproof.pilot.logs import LOG, NewLines
 from gridproof.proxy.children import Child
 from gridproof.proxy.protocol import (
     EXIT_REPLACE,
+    Log,
     Message,
     PilotMessage,
     StartWorker,
@@ -59,6 +61,7 @@ class Workers:
         cache: Path,
         memory: int,
         tell: Tell,
+        logs: NewLines,
     ) -> None:
         self._forkserver = forkserver
         self._start_forkserver = start_forkserver
@@ -68,6 +71,7 @@ class Workers:
         self._cache = cache
         self._memory = memory  # bytes a worker may use, 0: no limit
         self._tell = tell
+        self._logs = logs
         self._workers: dict[str, _Worker] = {}
         self._schedulers: dict[int, asyncio.Future[int]] = {}
         self._empty = asyncio.Event()
@@ -142,6 +146,7 @@ class Workers:
         self._empty.clear()
         directory = self._work / order.name
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._logs.follow(order.name, directory / LOG)
         spec = {
             "name": order.name,
             "session": order.session,
@@ -197,6 +202,8 @@ class Workers:
         self._workers.clear()
 
     def _forget(self, name: str) -> None:
+        if text := self._logs.last(name):
+            self._tell(Log(name, text))
         worker = self._workers.pop(name, None)
         if worker is not None:
             worker.reserved.close()

@@ -15,6 +15,21 @@ from gridproof.errors import ProxyError
 from gridproof.processes import spawn
 from gridproof.proxy.protocol import MAX_LINE, Message, decode, encode
 
+_LAST_WORDS = 1.0  # seconds that what an ended process has written may take to be heard
+
+
+class _Listener(asyncio.Protocol):
+    def __init__(self, listen: Callable[[bytes], None], silent: asyncio.Future[None]) -> None:
+        self._listen = listen
+        self._silent = silent
+
+    def data_received(self, data: bytes) -> None:
+        self._listen(data)
+
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002
+        if not self._silent.done():
+            self._silent.set_result(None)
+
 
 class Child:
     """A process started through `gridproof.processes.spawn`, in the running loop's own thread."""
@@ -23,6 +38,7 @@ class Child:
         loop = asyncio.get_running_loop()
         self.pid = process.pid
         self.exited: asyncio.Future[int] = loop.create_future()  # its return code
+        self._silent: asyncio.Future[None] | None = None  # its standard error has come to its end
         self._process = process
         self._reader = reader
         self._transports: list[asyncio.BaseTransport] = []
@@ -39,15 +55,21 @@ class Child:
         cwd: Path | None = None,
         stderr: int | IO[bytes] | None = None,
         death_signal: int = signal.SIGTERM,
+        listen: Callable[[bytes], None] | None = None,
     ) -> Child:
-        """Start it.
+        """Start it; ``listen`` is called with what it writes to standard error.
 
         Raises:
             OSError: it could not be started.
         """
         loop = asyncio.get_running_loop()
         process = spawn(
-            argv, env=env, cwd=cwd, stdout=subprocess.PIPE, stderr=stderr, death_signal=death_signal
+            argv,
+            env=env,
+            cwd=cwd,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE if listen else stderr,
+            death_signal=death_signal,
         )
         reader = asyncio.StreamReader(limit=2 * MAX_LINE)
         child = cls(process, reader)
@@ -58,6 +80,10 @@ class Child:
         stdin, _ = await loop.connect_write_pipe(asyncio.BaseProtocol, process.stdin)
         child._stdin = stdin
         child._transports.append(stdin)
+        if listen:
+            silent = child._silent = loop.create_future()
+            transport, _ = await loop.connect_read_pipe(lambda: _Listener(listen, silent), process.stderr)
+            child._transports.append(transport)
         return child
 
     def _reap(self) -> None:
@@ -99,8 +125,14 @@ class Child:
             raise ProxyError(f"{what} did not come up within {timeout:.0f} s") from None
         if answer is None:
             code = await self.stop(5.0)
-            raise ProxyError(f"{what} ended with code {code} before it was up; its messages are on stderr")
+            where = "" if self._silent else "; its messages are on stderr"
+            raise ProxyError(f"{what} ended with code {code} before it was up{where}")
         return answer
+
+    async def silence(self) -> None:
+        """Wait until all has been heard that an ended process wrote; not for what it has left behind."""
+        if self._silent:
+            await asyncio.wait([self._silent], timeout=_LAST_WORDS)
 
     async def stop(self, grace: float) -> int:
         """Close its standard input, SIGTERM it after ``grace`` s, SIGKILL it after as much again."""
@@ -112,6 +144,7 @@ class Child:
                 break
             act()
         code = await self.exited
+        await self.silence()
         for transport in self._transports:
             if isinstance(transport, asyncio.ReadTransport):
                 transport.close()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -12,8 +12,11 @@ import asyncssh
 
 from gridproof.errors import ProxyError
 from gridproof.proxy.channel import CIPHERS, KEEPALIVE, KEX, ControlChannel
+from gridproof.proxy.logs import Source
 from gridproof.proxy.protocol import CONTROL, USER, Message, Versions, build
 from gridproof.proxy.records import PilotRecord, SessionRecord, Status, WorkerRecord
+
+_SOURCES_PER_LINE = 1000
 
 
 @dataclass(frozen=True)
@@ -179,7 +182,30 @@ class ProxyClient:
             ProxyError: there is no such session, or the connection is gone.
         """
         await self._request("status", session=session)
+        return self.last_status(session)
+
+    def last_status(self, session: str) -> Status:
+        """Pilots and workers of the session as was told last, also of one that is gone."""
         return self._statuses.get(session, Status())
+
+    async def logs(
+        self, sources: Sequence[Source], lines: int, since: Mapping[Source, int] | None = None
+    ) -> dict[Source, tuple[str, int]]:
+        """The last lines of the user's workers, pilots and masters, of those of which any are known.
+
+        With how many characters each has written in all: ``since`` so many, only what is newer comes.
+
+        Raises:
+            ProxyError: the connection is gone.
+        """
+        found: dict[Source, tuple[str, int]] = {}
+        left = list(sources)
+        while left:
+            asked = [[*source, (since or {}).get(source, 0)] for source in left[:_SOURCES_PER_LINE]]
+            answer = await self._request("logs", sources=asked, lines=lines)
+            found |= {s: (str(a[0]), int(a[1])) for s, a in zip(left, answer, strict=False) if a}
+            left = left[len(answer) :]
+        return found
 
     async def close_session(self, session: str) -> None:
         """End the session's master and pilots and revoke its join keys.

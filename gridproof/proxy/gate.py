@@ -17,6 +17,7 @@ import asyncssh
 
 from gridproof.errors import ProxyError
 from gridproof.proxy.channel import ServerControl
+from gridproof.proxy.logs import Source
 from gridproof.proxy.protocol import (
     JOIN,
     PILOT,
@@ -27,6 +28,7 @@ from gridproof.proxy.protocol import (
     Enrol,
     Exit,
     Heartbeat,
+    Log,
     Message,
     PilotOrder,
     Ready,
@@ -35,6 +37,7 @@ from gridproof.proxy.protocol import (
     WorkerExited,
     WorkerStarted,
     applicant_message,
+    check_name,
     message,
     pilot_message,
 )
@@ -216,6 +219,7 @@ class PilotControl(ServerControl):
         self.closed = asyncio.get_running_loop().create_future()
         self._server = server
         self._pilot = pilot
+        self.user = ""
         self._cores = 0
         self._forwards = 0
 
@@ -243,6 +247,11 @@ class PilotControl(ServerControl):
             server.registry.worker_exited(
                 key, content.name, content.code, content.signal, content.log, server.now()
             )
+            server.logs.end(self.user, Source("worker", key, content.name))
+        elif isinstance(content, Log):
+            worker = content.worker
+            source = Source("worker", key, check_name("worker", worker)) if worker else Source("pilot", key)
+            server.logs.add(self.user, source, content.text, server.now())
         elif isinstance(content, Draining):
             server.registry.draining(key, content.reason)
         elif isinstance(content, Bye):
@@ -261,6 +270,8 @@ class PilotControl(ServerControl):
             self.end(str(error))
             return
         self.key = identity.pilot
+        self.user = identity.user
+        server.logs.begin(self.user, Source("pilot", self.key))
         self._cores = about.cores
         self._server.pilot_came(self.key, self)
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import codecs
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -21,7 +22,7 @@ class Master:
     """Scheduler and engine master of one session; ``directory`` is its own and goes with it.
 
     ``isolation``: under whose account. ``cache``: where the ProxyServer keeps compiled code beyond sessions;
-    None: in ``directory``. ``keep_results``: s.
+    None: in ``directory``. ``keep_results``: s. ``log`` is called with what it writes to standard error.
     """
 
     def __init__(
@@ -32,6 +33,7 @@ class Master:
         directory: Path,
         cache: Path | None,
         keep_results: float,
+        log: Callable[[str], None],
     ) -> None:
         self.identities = identities
         self.address = ""
@@ -41,6 +43,8 @@ class Master:
         self._directory = directory
         self._cache = isolation.cache(cache) if cache else directory
         self._keep_results = keep_results
+        self._log = log
+        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
         self._child: Child | None = None
 
     async def start(self, argv: Sequence[str], timeout: float) -> int:
@@ -54,7 +58,11 @@ class Master:
             self._isolation.own(own)
         command = self._isolation.command(argv, self._directory, self._cache)
         try:
-            self._child = await Child.start(command, env=self._isolation.environment(self._directory))
+            self._child = await Child.start(
+                command,
+                env=self._isolation.environment(self._directory),
+                listen=lambda data: self._log(self._decoder.decode(data)),
+            )
         except OSError as error:
             raise ProxyError(f"{what} cannot be started: {error}") from None
         settings = {
@@ -89,9 +97,10 @@ class Master:
         return running, kept
 
     async def ended(self) -> str:
-        """Wait for its end; returns how it ended."""
+        """Wait for its end and its last words; returns how it ended."""
         assert self._child is not None
         code = await asyncio.shield(self._child.exited)
+        await self._child.silence()
         return f"signal {-code}" if code < 0 else f"exit code {code}"
 
     async def stop(self) -> None:

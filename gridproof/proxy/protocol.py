@@ -152,6 +152,14 @@ class Heartbeat:
 
 
 @dataclass(frozen=True)
+class Log:
+    """What a worker of the pilot (``""``: the pilot itself) has written since the last one."""
+
+    worker: str
+    text: str
+
+
+@dataclass(frozen=True)
 class Draining:
     """The pilot takes no further workers and leaves when its present ones have ended."""
 
@@ -232,6 +240,7 @@ _FROM_PILOT: dict[str, type] = {
     "register": Register,
     "ready": Ready,
     "heartbeat": Heartbeat,
+    "log": Log,
     "draining": Draining,
     "worker_started": WorkerStarted,
     "worker_exited": WorkerExited,
@@ -246,7 +255,7 @@ _VERBS = {
     for verb, kind in kinds.items()
 }
 
-PilotMessage = Register | Ready | Heartbeat | Draining | WorkerStarted | WorkerExited | Bye
+PilotMessage = Register | Ready | Heartbeat | Log | Draining | WorkerStarted | WorkerExited | Bye
 PilotOrder = StartWorker | StopWorker | Exit
 EnrolmentAnswer = Challenge | Welcome | Exit
 

@@ -19,6 +19,7 @@ from gridproof.proxy.config import ServerConfig
 from gridproof.proxy.doorkeeper import Doorkeeper
 from gridproof.proxy.gate import Gate, PilotControl
 from gridproof.proxy.joining import superseded
+from gridproof.proxy.logs import Logs, Room
 from gridproof.proxy.protocol import Enrol, StartWorker, StopWorker
 from gridproof.proxy.registry import Registry
 from gridproof.proxy.scratch import Scratch
@@ -35,6 +36,7 @@ class ProxyServer:
     def __init__(self, config: ServerConfig, host_key: asyncssh.SSHKey) -> None:
         self.config = config
         self.registry = Registry(config.limits)
+        self.logs = Logs(Room(ended=config.limits.ended_kept))
         self.host_key = host_key.export_public_key().decode().strip()
         self.forward_range = range(config.forward_ports[0], config.forward_ports[1] + 1)
         self.directory: Path
@@ -207,6 +209,7 @@ class ProxyServer:
         if key is not None and self._pilots.get(key) is control:
             del self._pilots[key]
             self.door.joining.lost(key, time.time())
+            self.logs.pilot_gone(control.user, key)
             self.registry.disconnected(key, self.now())
             self.act()
 

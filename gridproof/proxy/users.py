@@ -17,6 +17,7 @@ from gridproof.proxy.certificates import make_identities
 from gridproof.proxy.gate import UserControl
 from gridproof.proxy.isolation import isolate
 from gridproof.proxy.joining import Submission
+from gridproof.proxy.logs import Source, harmless
 from gridproof.proxy.masters import Master
 from gridproof.proxy.protocol import Message, Versions, build, check_name
 
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 
 _PUSH_DELAY = 0.05  # changes within it travel together
 _RECORDS_PER_LINE = 1000
+_LOG_CHARACTERS = 65_536  # in one answer
+_LAST_LINES, _LAST_CHARACTERS = 10, 1000  # of a master that died, in the error
 
 
 class Users:
@@ -86,6 +89,7 @@ class Users:
             "new_submission": self._new_submission,
             "resize_session": self._resize_session,
             "status": self._status,
+            "logs": self._logs,
             "close_session": self._close_session,
         }
         verb = request.get("do")
@@ -103,6 +107,7 @@ class Users:
         self._join(control, name)
         config, directory = self._server.config, self._server.directory
         identities = make_identities(name, datetime.now(timezone.utc))
+        logs, source = self._server.logs, Source("master", name)
         try:
             isolation = isolate(control.user, config.accounts, directory)
             master = self.masters[name] = Master(
@@ -112,11 +117,13 @@ class Users:
                 directory / f"session-{name}",
                 config.cache_dir,
                 config.keep_results,
+                lambda text: logs.add(control.user, source, text, self._server.now()),
             )
             port = await master.start(config.master, config.master_timeout)
         except ProxyError as error:
+            logs.end(control.user, source)
             await self.end_session(name, str(error))
-            raise
+            raise ProxyError(f"{error}{self._last_words(control.user, source)}") from None
         if self.masters.get(name) is not master:
             raise ProxyError(f"session {name} was closed while it opened")
         self._server.background(self._watch(name, master))
@@ -154,16 +161,22 @@ class Users:
             await self.end_session(name, str(error))
 
     async def _watch(self, name: str, master: Master) -> None:
+        owner, source = self._registry.owner(name) or "", Source("master", name)
         how = await master.ended()
+        self._server.logs.end(owner, source)
         if master.stopping:
             return
         reason = f"the master of session {name} died ({how})"
         self._server.trace(reason)
-        owner = self._registry.owner(name)
+        reason += self._last_words(owner, source)
         for control in self._controls:
             if control.user == owner:
                 control.send({"event": "session_lost", "session": name, "reason": reason})
         await self.end_session(name, reason)
+
+    def _last_words(self, user: str, source: Source) -> str:
+        found = self._server.logs.last(user, source, _LAST_LINES, _LAST_CHARACTERS)
+        return f"; it wrote:\n{harmless(found[0]).rstrip()}" if found else ""
 
     async def _new_submission(self, control: UserControl, request: Message) -> Message:
         session = _get(request, "session", str)
@@ -198,6 +211,24 @@ class Users:
         self._registry.check_owner(session, control.user)
         control.shown.pop(session, None)
         self._show(control, session)
+
+    async def _logs(self, control: UserControl, request: Message) -> list[tuple[str, int] | None]:
+        """The last lines of the first of the ``sources``, of as many as one answer holds.
+
+        Each comes as kind, owner, name, and how many characters of it are known already.
+        """
+        lines, room = max(1, _get(request, "lines", int)), _LOG_CHARACTERS
+        answer: list[tuple[str, int] | None] = []
+        for asked in _get(request, "sources", list):
+            if not isinstance(asked, list) or [type(part) for part in asked] != [str, str, str, int]:
+                raise ProxyError("a source of logs is a kind, an owner, a name and a number of characters")
+            *source, since = asked
+            found = self._server.logs.last(control.user, Source(*source), lines, _LOG_CHARACTERS, since)
+            room -= len(found[0]) if found else 0
+            if room < 0:
+                break
+            answer.append(found)
+        return answer
 
     async def _close_session(self, control: UserControl, request: Message) -> None:
         session = _get(request, "session", str)

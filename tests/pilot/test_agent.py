@@ -16,6 +16,7 @@ import pytest
 from gridproof.pilot.agent import BROKEN, UNREACHED, Agent, Timing
 from gridproof.pilot.workers import reserve_port
 from gridproof.proxy.children import Child
+from gridproof.proxy.logs import Source
 from gridproof.proxy.state import Limits
 
 # Tunnels that are being torn down when a test's loop ends have not told their sockets yet.
@@ -112,6 +113,31 @@ def test_what_a_worker_died_of_is_told_and_after_a_while_it_is_given_up(cluster,
             await it.until(lambda _, workers: any("given up" in w.reason for w in workers))
             assert len(it.worker_list) == 3
             assert all(words in w.reason for w in it.worker_list)
+
+    asyncio.run(main())
+
+
+def test_what_workers_and_pilots_wrote_can_be_read_after_their_death(cluster, quick):
+    async def main():
+        async with cluster() as it:
+            await it.open(workers=1)
+            agent, task = await it.pilot(timing=quick)
+            await it.running(1)
+            (worker,) = it.worker_list
+            pilot, own = Source("pilot", worker.pilot), Source("worker", worker.pilot, worker.name)
+
+            async def wrote(source, words):
+                while words not in (await it.client.logs([source], 20)).get(source, ("", 0))[0]:  # noqa: ASYNC110
+                    await asyncio.sleep(0.05)
+
+            await wrote(own, f"worker {worker.name} of echo runs\n")
+            await wrote(pilot, f"worker {worker.name} runs, pid {worker.pid}\n")
+            os.kill(worker.pid, signal.SIGKILL)
+            await wrote(pilot, f"worker {worker.name} ended, signal 9\n")
+            agent.end("enough")
+            await asyncio.wait_for(task, 10)
+            await wrote(pilot, "ends: enough\n")
+            await wrote(own, f"worker {worker.name} of echo runs\n")
 
     asyncio.run(main())
 

@@ -12,6 +12,7 @@ import pytest
 
 from gridproof.errors import ProxyError
 from gridproof.proxy.client import ProxyClient, SessionLost, new_session_name
+from gridproof.proxy.logs import Source
 from gridproof.proxy.state import Limits
 
 
@@ -117,6 +118,38 @@ def test_a_master_that_does_not_come_up_is_an_error_and_leaves_nothing(
     asyncio.run(main())
 
 
+def test_what_a_master_wrote_is_in_its_error_and_kept_for_its_user_alone(running_proxy, versions):
+    code = "import sys; sys.stderr.write('no space left\\n\\x1b[2Jbye\\n'); raise SystemExit(3)"
+
+    async def main():
+        async with (
+            running_proxy(master=(sys.executable, "-c", code)) as proxy,
+            proxy.client("alice") as alice,
+            proxy.client("bob") as bob,
+        ):
+            with pytest.raises(ProxyError, match=r"code 3 before it was up; it wrote:\nno space left\n\\x1b"):
+                await alice.open_session(versions, 1, session="mine")
+            source = Source("master", "mine")
+            assert (await alice.logs([source], 5))[source][0] == "no space left\n\x1b[2Jbye\n"
+            assert await bob.logs([source], 5) == {}
+
+    asyncio.run(main())
+
+
+def test_logs_that_do_not_fit_into_one_answer_come_in_several(running_proxy):
+    async def main():
+        async with running_proxy() as proxy, proxy.client() as alice:
+            sources = [Source("worker", "p", f"w{n}") for n in range(20)]
+            for source in sources:
+                for n in range(100):
+                    proxy.server.logs.add("alice", source, f"{source.name} {n} {'ü' * 100}\n", 1e9)
+            found = await alice.logs([*sources, Source("pilot", "p")], 1000)
+            assert list(found) == sources
+            assert all(text.startswith(f"{source.name} 0 ") for source, (text, _) in found.items())
+
+    asyncio.run(main())
+
+
 def test_requests_that_cannot_be_are_answered_with_why(running_proxy, versions):
     async def main():
         async with running_proxy() as proxy, proxy.client() as alice:
@@ -127,6 +160,8 @@ def test_requests_that_cannot_be_are_answered_with_why(running_proxy, versions):
                 ("open_session", {"session": "../x", "workers": 1, "versions": {}}, "not a name"),
                 ("open_session", {"session": "x", "workers": 1, "versions": {}}, "lacks its field"),
                 ("open_session", {"session": "x", "workers": True, "versions": {}}, "lacks|needs"),
+                ("logs", {"sources": [["worker", "p", 1, 0]], "lines": 1}, "a source of logs is"),
+                ("logs", {"sources": [None], "lines": 1}, "a source of logs is"),
             ]:
                 with pytest.raises(ProxyError, match=message):
                     await alice._request(verb, **arguments)
