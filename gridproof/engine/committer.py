@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -43,6 +44,7 @@ class Committer:
         self._sending: asyncio.Task[None] | None = None
         self.at_end = False  # one commit for all of a worker's packets
         self.began = 0.0  # when the open instance began (monotonic)
+        self.seconds = 0.0  # that the last commit has taken
 
     def begin(self, number: int, query: Mapping[str, Any]) -> None:
         """Commits are of this query from now on."""
@@ -80,6 +82,7 @@ class Committer:
         self._sending = asyncio.create_task(self._deliver(query, delta))
 
     async def _deliver(self, query: int, delta: Delta) -> None:
+        began = time.monotonic()
         self._sequence += 1
         sequence = self._sequence
         if len(delta.data) >= LARGE or delta.files:
@@ -100,5 +103,6 @@ class Committer:
         )
         for file in delta.files:
             file.path.unlink()
+        self.seconds = time.monotonic() - began + self._runner.instance_cost
         if query == self._query:
             self._interval = answer["interval"]

@@ -189,13 +189,20 @@ class _EnginePlugin(WorkerPlugin):  # type: ignore[misc]
     name = "gridproof-engine"
 
     def __init__(
-        self, make_runner: Callable[[], Runner], memory: MemoryGuard, pace: Pace, site: str, host: str
+        self,
+        make_runner: Callable[[], Runner],
+        memory: MemoryGuard,
+        pace: Pace,
+        site: str,
+        host: str,
+        ends: float,
     ) -> None:
         self._make_runner = make_runner
         self._memory = memory
         self._pace = pace
         self._site = site
         self._host = host
+        self._ends = ends
         self._task: asyncio.Task[None] | None = None
         self.exit_code = EXIT_LOST
 
@@ -210,6 +217,7 @@ class _EnginePlugin(WorkerPlugin):  # type: ignore[misc]
             self._make_runner,
             self._memory,
             self._pace,
+            self._ends,
         )
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, loop.leave)
         self._task = asyncio.create_task(self._run(worker, loop), name="gridproof engine")
@@ -247,12 +255,13 @@ async def run_worker(
     make_runner: Callable[[], Runner],
     memory: MemoryGuard,
     pace: Pace,
+    ends: float,
 ) -> int:
     """Be a worker until the session ends, or until SIGTERM and what was begun is committed.
 
-    Returns the exit code for the process.
+    ``ends``: when all has to be committed in any case (epoch seconds). Returns the process's exit code.
     """
-    plugin = _EnginePlugin(make_runner, memory, pace, site, host)
+    plugin = _EnginePlugin(make_runner, memory, pace, site, host, ends)
     worker = _Worker(
         scheduler,
         security=tls.security("worker"),

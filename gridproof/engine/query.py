@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -132,12 +133,16 @@ class Query:
 
     # ------------------------------------------------------------ packets
 
-    def lease(self, worker: str, now: float, patient: bool = False) -> list[Packet]:
+    def lease(self, worker: str, now: float, patient: bool = False, ends: float = math.inf) -> list[Packet]:
         """The next packets for this worker, in order; none if there is nothing for it ``now`` (seconds of
         any clock). See `Packetizer.lease`."""
         if self.error is not None:
             return []
-        return self._packetizer.lease(worker, now, patient)
+        return self._packetizer.lease(worker, now, patient, ends)
+
+    def short_of_time(self, worker: str) -> bool:
+        """There is something left, but no time for it before the worker's end."""
+        return self.error is None and self._packetizer.short_of_time(worker)
 
     def begin(self, worker: str, packet_id: int, now: float) -> bool:
         """A worker is about to run a ``solo`` packet that waited behind another; False: it was taken back."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -19,6 +20,7 @@ from .runner import Delta, Failure, PacketFailed, Runner
 from .watch import Attempt, Pace, Watch
 
 LEASE_WAIT = 10.0
+COMMITS_LEFT = 3.0  # before a worker's end there must be time for so many
 QUERIES_KNOWN = 4  # descriptions kept of queries that may come back
 
 Opening = tuple[int, int, int, int, Sequence[int]]  # query, packet, last entry, entries, clusters
@@ -42,7 +44,7 @@ class WorkerLoop:
     """Runs packets of whatever query the master gives, until cancelled or told to `leave`.
 
     ``address`` is what the master knows this worker by, ``name`` is its incarnation's own: no other process
-    ever has it.
+    ever has it. ``ends``: when it has to have committed everything (epoch seconds).
 
     Raises (from `run`):
         StaleCode: a fresh process must take over; nothing is left uncommitted.
@@ -58,12 +60,14 @@ class WorkerLoop:
         make_runner: Callable[[], Runner],
         memory: MemoryGuard,
         pace: Pace,
+        ends: float = math.inf,
     ) -> None:
         self._master = MasterLink(channel, address)
         self._name = name
         self._make_runner = make_runner
         self._memory = memory
         self._pace = pace
+        self._ends = ends
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="root")
         self._runner: Runner  # these three are made in `run`: a runner in its own thread
         self._watch: Watch
@@ -146,8 +150,11 @@ class WorkerLoop:
         ran, self._ran = self._ran, []
         openings, self._openings = self._openings, []
         self._next_tells = bool(openings)
-        answer = await self._master.once("lease", ran=ran, opened=openings, wait=wait)
+        left = self._ends - time.time() - COMMITS_LEFT * self._committer.seconds
+        answer = await self._master.once("lease", ran=ran, opened=openings, wait=wait, left=left)
         self._void.update(map(tuple, answer.get("void", ())))
+        if answer.get("leave") and not ahead:
+            self.leave()
         if not answer.get("packets"):
             return None
         files = dict(answer["files"])

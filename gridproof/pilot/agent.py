@@ -57,7 +57,7 @@ UNREACHED = 86
 
 @dataclass(frozen=True)
 class Timing:
-    """All in s; ``drain`` is how long before its end a pilot takes no more work."""
+    """All in s; ``drain`` is how long before its end a pilot's workers have committed all, and leave."""
 
     heartbeat: float = 5.0
     dial: float = 20.0
@@ -103,6 +103,7 @@ class Agent:
         self._timing = timing or Timing()
         self._membership = Membership(config, job, file)
         self._ttl_end = time.time() + config.ttl if config.ttl else 0.0
+        self._margin = min(self._timing.drain, self._timing.drain_share * config.ttl)
         self._ending: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self._directory = work / f"pilot-{secrets.token_hex(8)}"
         self._exported = self._directory / "cache"
@@ -118,6 +119,7 @@ class Agent:
             config.worker_memory,
             self._tell,
             self._new_lines,
+            self._ttl_end - self._margin if self._ttl_end else 0.0,
         )
         self._xrootd: nodexrootd.NodeXrootd | None = None
         self._ready: Ready | None = None
@@ -201,12 +203,11 @@ class Agent:
             self._say(f"goes on without an XRootD server: {error}")
 
     async def _leave_in_time(self) -> None:
-        margin = min(self._timing.drain, self._timing.drain_share * self._config.ttl)
-        await asyncio.sleep(max(0.0, self._ttl_end - margin - time.time()))
-        reason = f"its time is over in {margin:.0f} s"
+        await asyncio.sleep(max(0.0, self._ttl_end - self._margin - time.time()))
+        reason = f"its time is over in {self._margin:.0f} s"
         self._draining = True
         self._tell(Draining(reason))
-        await self._workers.stop_all(grace=margin / 2)
+        await self._workers.stop_all(grace=self._margin / 2)
         self.end(reason)
 
     # ---- the connection

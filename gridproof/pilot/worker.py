@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import os
 from collections.abc import Mapping
 from contextlib import closing
@@ -58,5 +59,6 @@ def main(spec: Mapping[str, Any]) -> int:
                 make_runner=lambda: Runner(cache, resolve, site, outputs),
                 memory=memory,
                 pace=Pace(),
+                ends=spec.get("ends", 0.0) or math.inf,
             )
         )

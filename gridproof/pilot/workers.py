@@ -62,6 +62,7 @@ class Workers:
         memory: int,
         tell: Tell,
         logs: NewLines,
+        ends: float,
     ) -> None:
         self._forkserver = forkserver
         self._start_forkserver = start_forkserver
@@ -72,6 +73,7 @@ class Workers:
         self._memory = memory  # bytes a worker may use, 0: no limit
         self._tell = tell
         self._logs = logs
+        self._ends = ends  # when workers have to have committed everything, epoch seconds; 0: never
         self._workers: dict[str, _Worker] = {}
         self._schedulers: dict[int, asyncio.Future[int]] = {}
         self._empty = asyncio.Event()
@@ -160,6 +162,7 @@ class Workers:
             "key": order.key,
             "cache_dir": str(self._cache),
             "memory_limit": self._memory,
+            "ends": self._ends,
             "work_dir": str(directory),
             "environment": dict(self._job.grid_environment),
         }

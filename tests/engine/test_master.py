@@ -1,6 +1,7 @@
 """The master's answers to workers whose messages come twice, late, or all at once; merging is a list."""
 
 import asyncio
+import math
 
 import pytest
 
@@ -91,8 +92,8 @@ async def hello(workers, *names):
         await workers.hello(name, name, "A", "host", 1)
 
 
-def lease(workers, name, number, wait=0.0, ran=(), opened=()):
-    return workers.lease(name, number, ran, opened, wait)
+def lease(workers, name, number, wait=0.0, ran=(), opened=(), left=math.inf):
+    return workers.lease(name, number, ran, opened, wait, left)
 
 
 def commit(workers, name, query, sequence, packets, delta=b"x"):
@@ -160,6 +161,19 @@ def test_a_worker_that_leaves_gets_nothing_more_and_may_commit_what_it_has(sessi
         await run_all(workers, "stays", query)
         state = await until_over(clients, query)
         assert (state["events"], state["error"]) == (3000, None)
+
+    session(scene)
+
+
+def test_a_worker_that_has_no_time_for_anything_there_is_is_told_to_leave(session):
+    async def scene(workers, clients, merge):
+        await hello(workers, "w")
+        assert await lease(workers, "w", 1, left=1.0) == {}
+        query = await clients.submit(SPEC)
+        (packet,) = (await lease(workers, "w", 2, left=60.0))["packets"]
+        slow = [(query, packet[0], 10, 20.0, "")]
+        assert await lease(workers, "w", 3, ran=slow, left=5.0, wait=10) == {"leave": True}
+        assert (await lease(workers, "w", 4, left=60.0))["packets"]
 
     session(scene)
 

@@ -232,6 +232,59 @@ def test_a_packet_has_a_deadline_that_fits_what_it_should_take():
 # ---------------------------------------------------------------- together to the end
 
 
+def limited(rate, left, given=None):
+    """What a worker of this rate gets so long before its end; None if nothing."""
+    packetizer = crowd(given or files("A", "A"), w="A")
+    for _ in range(5):
+        measure(packetizer, "w", rate, "A")
+    packets = packetizer.lease("w", 100.0, ends=100.0 + left)
+    return packets[0].last - packets[0].first if packets else None
+
+
+def test_packets_get_shorter_towards_the_end_of_a_worker_and_what_it_cannot_finish_it_does_not_get():
+    assert limited(1000.0, left=60.0) == 1000
+    assert limited(1000.0, left=1.5) == 500
+    assert limited(1000.0, left=0.03) == 10
+    assert limited(1000.0, left=0.001) is None
+    assert limited(0.1, left=60.0) == 1
+    assert limited(0.1, left=20.0) is None
+
+
+def test_what_a_worker_holds_already_is_taken_off_its_time():
+    packetizer = crowd(files("A", "A"), w="A")
+    for _ in range(5):
+        measure(packetizer, "w", 1.0, "A")
+    assert packetizer.lease("w", 100.0, ends=104.0)
+    assert packetizer.lease("w", 100.0, ends=103.5) == []
+    assert packetizer.short_of_time("w")
+
+
+def test_while_no_rate_is_known_a_worker_that_ends_in_a_moment_gets_nothing():
+    packetizer = crowd(files("A"), w="A")
+    assert packetizer.lease("w", 0.0, ends=5.0) == []
+    assert packetizer.lease("w", 0.0, ends=20.0)
+
+
+def test_a_packet_that_comes_back_goes_to_one_who_has_the_time_for_it():
+    packetizer = crowd(files("A", "A"), lost="A", brief="A", lasting="A")
+    for name in ("lost", "brief", "lasting"):
+        for _ in range(5):
+            measure(packetizer, name, 10.0, "A")
+    long = lease(packetizer, "lost")
+    packetizer.leave("lost")
+    assert long.id not in [packet.id for packet in packetizer.lease("brief", 0.0, ends=2.0)]
+    assert lease(packetizer, "lasting").id == long.id
+
+
+def test_a_worker_is_not_short_of_time_where_nothing_is_left():
+    packetizer = crowd(files("A", entries=10), w="A")
+    measure(packetizer, "w", 0.001, "A")
+    while packets := packetizer.lease("w", 0.0):
+        finish(packetizer, "w", packets[0], 0.001, "A")
+    assert packetizer.lease("w", 0.0, ends=1.0) == []
+    assert not packetizer.short_of_time("w")
+
+
 def test_workers_of_different_speed_finish_together():
     workers = {"a": ("A", 100_000, 0), "b": ("A", 100_000, 0), "c": ("A", 25_000, 0), "d": ("A", 60_000, 0)}
     seconds, _ = process([Placed(1, ("A",), -1)] * 3, workers)

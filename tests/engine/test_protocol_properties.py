@@ -5,6 +5,7 @@ message may come late, behind others, again, or be answered in vain, so that its
 is merged is counted entry by entry, apart from the query's own books.
 """
 
+import math
 from dataclasses import dataclass, field
 
 from hypothesis import settings
@@ -43,6 +44,7 @@ class Worker:
     waiting: list[Message] = field(default_factory=list)  # for an answer
     commits: int = 0
     leaving: bool = False
+    ends: float = math.inf
 
     def waits(self, *kinds):
         return any(message.kind in kinds for message in self.waiting)
@@ -81,11 +83,15 @@ class Protocol(RuleBasedStateMachine):
 
     # ------------------------------------------------------------ workers
 
-    @rule(site=st.sampled_from(SITES), rate=st.sampled_from([20.0, 200.0, 2_000.0]))
+    @rule(
+        site=st.sampled_from(SITES),
+        rate=st.sampled_from([20.0, 200.0, 2_000.0]),
+        left=st.sampled_from([1.0, 30.0, math.inf, math.inf]),
+    )
     @precondition(lambda self: len(self.living()) < 4)
-    def join(self, site, rate):
+    def join(self, site, rate, left):
         self.born += 1
-        self.workers.append(Worker(f"w{self.born}", site, rate))
+        self.workers.append(Worker(f"w{self.born}", site, rate, ends=self.now + left))
         self.query.join(f"w{self.born}", site)
 
     @rule(data=st.data(), packets=st.integers(1, 4), commit=st.booleans())
@@ -274,7 +280,7 @@ class Protocol(RuleBasedStateMachine):
             if message not in self.leases:
                 for packet_id, entries, seconds, source in content["ran"]:
                     query.ran(name, packet_id, entries, seconds, source)
-                packets = query.lease(name, self.now, content["patient"])
+                packets = query.lease(name, self.now, content["patient"], worker.ends)
                 self.leases[message] = [(packet, query.entries(packet.file)) for packet in packets]
             return self.leases[message]
         if message.kind == "opened":

@@ -1,7 +1,9 @@
 """The worker's loop against a master that answers as it is told, and a runner that only notes down."""
 
 import asyncio
+import math
 import threading
+import time
 from collections import defaultdict
 
 import pytest
@@ -116,7 +118,7 @@ def packet(number, **fields):
     return Packet(number, 0, 0, 100)._replace(**fields)
 
 
-def work(master_of, runner, pace=None, leaves_at=""):
+def work(master_of, runner, pace=None, leaves_at="", ends=math.inf):
     """Run the loop until its master has nothing more; returns that master.
 
     ``leaves_at``: the message to the master at which the worker is told to leave.
@@ -124,7 +126,7 @@ def work(master_of, runner, pace=None, leaves_at=""):
 
     async def go():
         master = master_of()
-        loop = WorkerLoop(master, "address", "w1", lambda: runner, MemoryGuard(0), pace or Pace())
+        loop = WorkerLoop(master, "address", "w1", lambda: runner, MemoryGuard(0), pace or Pace(), ends)
         master.when[leaves_at] = loop.leave
         running = asyncio.ensure_future(loop.run("site", "host", 1))
         done = asyncio.ensure_future(master.done.wait())
@@ -269,6 +271,15 @@ def test_packets_that_come_as_a_worker_leaves_are_given_back_and_what_has_run_is
 def test_a_worker_that_is_told_to_leave_before_it_is_ready_takes_nothing():
     master = work(lambda: Master(lease(packet(1))), Runner(), leaves_at="hello")
     assert master.order == ["hello"]
+
+
+def test_a_worker_says_how_long_it_has_and_leaves_when_that_is_too_short():
+    leases = (lease(packet(1), packet(2)), {"leave": True}, {"leave": True}, lease(packet(3)))
+    runner = Runner()
+    master = work(lambda: Master(*leases), runner, ends=time.time() + 100)
+    assert all(90 < asked["left"] < 100 for asked in master.said["lease"])
+    assert [commit["packets"] for commit in master.said["commit"]] == [[1, 2]]
+    assert len(master.said["leave"]) == 1
 
 
 def test_files_that_are_not_counted_before_a_worker_leaves_are_given_back():

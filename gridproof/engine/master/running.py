@@ -130,9 +130,9 @@ class Running:
             return {**part.files[place], "entries": self.state.entries(index)}
         return {**part.files[place], "tree": part.tree}
 
-    def lease(self, worker: str, now: float, patient: bool) -> list[Packet]:
+    def lease(self, worker: str, now: float, patient: bool, ends: float) -> list[Packet]:
         """The worker's next packets; see `Query.lease`."""
-        packets = self.active.lease(worker, now, patient)
+        packets = self.active.lease(worker, now, patient, ends)
         for packet in packets:
             if packet.last < 0:
                 self._opening[packet.id] = packet.file

@@ -97,14 +97,16 @@ class ForWorkers:
         ran: Sequence[tuple[int, int, int, float, str]],
         opened: Sequence[tuple[int, int, int, int, Sequence[int]]],
         wait: float,
+        left: float,
     ) -> dict[str, Any]:
         """The worker's next packets: ``{query, count, packets, files}``, or nothing of that.
 
         ``ran``: packets run since the last message, as (query, packet, entries, seconds, source site).
         ``opened``: as in the message of that name; ``void`` in the answer is that message's answer. Waits up
         to ``wait`` s for something to do. ``files`` are those of the packets, as (index, description).
+        ``left``: seconds that the worker has; ``{leave: True}`` if that is too little for anything there is.
         """
-        return await self._once(worker, number, self._lease(worker, ran, opened, wait))
+        return await self._once(worker, number, self._lease(worker, ran, opened, wait, left))
 
     async def begin(self, worker: str, query: int, packet: int) -> bool:
         """Whether to run a ``solo`` packet that waited behind another one; False: it was taken back."""
@@ -264,6 +266,7 @@ class ForWorkers:
         ran: Sequence[tuple[int, int, int, float, str]],
         opened: Sequence[tuple[int, int, int, int, Sequence[int]]],
         wait: float,
+        left: float,
     ) -> dict[str, Any]:
         state = self._state
         for query, packet, entries, seconds, source in ran:
@@ -272,23 +275,23 @@ class ForWorkers:
                 running.active.ran(worker, packet, entries, seconds, source)
         void = await self._opened(worker, opened)
         asked = time.monotonic()
-        patience, deadline = asked + HELP_SECONDS, asked + min(wait, LONGEST_WAIT)
+        patience, deadline, ends = asked + HELP_SECONDS, asked + min(wait, LONGEST_WAIT), asked + left
         answer: dict[str, Any] = {}
         while worker in state.workers and worker not in self._leaving:
             now = time.monotonic()
-            answer = self._next_packets(worker, now, patient=now < patience)
+            answer = self._next_packets(worker, now, now < patience, ends)
             if answer or now >= deadline:
                 break
             await state.work.wait(min(deadline, now + self._pause()))
         return {**answer, "void": void} if void else answer
 
-    def _next_packets(self, worker: str, now: float, patient: bool) -> dict[str, Any]:
+    def _next_packets(self, worker: str, now: float, patient: bool, ends: float) -> dict[str, Any]:
         """From the query whose turn it is."""
         in_flight = {number: running for number, running in self._state.queries.items() if not running.over}
         for number in self._sharing.order(worker, in_flight, now):
             running = in_flight[number]
             try:
-                packets = running.lease(worker, now, patient)
+                packets = running.lease(worker, now, patient, ends)
             except Exception as error:  # a fault of the master's own must end its query, not the workers
                 running.state.error = QueryError(f"the master failed: {type(error).__name__}: {error}")
                 self._state.settle(running)
@@ -303,7 +306,8 @@ class ForWorkers:
                 }
                 return running.sending(answer)
         self._sharing.rests(worker)
-        return {}
+        late = any(running.active.short_of_time(worker) for running in in_flight.values())
+        return {"leave": True} if late else {}
 
     def _pause(self) -> float:
         """Seconds between what each worker asks again and again."""

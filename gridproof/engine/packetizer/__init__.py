@@ -5,7 +5,8 @@ one of the site that is furthest behind, if reading from there takes it less tim
 still have to work.
 Packets start small, grow to about a second of work at the rate measured for this worker and this source,
 and shrink towards the end so that all finish together. Many workers get longer packets, so that the master
-can keep up with them. Where files are so small that a packet is over in no time, several go out at once.
+can keep up with them, and one that ends soon shorter ones. Where files are so small that a packet is over in
+no time, several go out at once.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from collections.abc import Collection, Iterable, Sequence
 from ..packets import Packet
 from .out import Out
 from .places import File, Placed, Site, Worker
-from .rates import Rates
+from .rates import TIME_MARGIN, Rates
 from .rescue import Rescue
 from .stock import Stock
 
@@ -115,14 +116,16 @@ class Packetizer:
 
     # ------------------------------------------------------------ packets
 
-    def lease(self, name: str, now: float, patient: bool = False) -> list[Packet]:
+    def lease(self, name: str, now: float, patient: bool = False, ends: float = math.inf) -> list[Packet]:
         """The worker's next packets, none if there is nothing for it ``now`` (seconds of any clock).
 
-        A ``patient`` one leaves to other sites what their own workers will have done in a moment.
+        A ``patient`` one leaves to other sites what their own workers will have done in a moment. One that
+        ``ends`` soon gets only what it will have run by then, with a margin.
         """
         worker = self._workers.get(name)
         if worker is None:
             return []
+        worker.left = ends - now - sum(worker.queue.values())
         if worker.since < 0:
             worker.since = now
         end = self._end_in()
@@ -144,6 +147,11 @@ class Packetizer:
                 packets.append(packet)
                 seconds += worker.queue[packet.id]
         return packets
+
+    def short_of_time(self, name: str) -> bool:
+        """There is something left, but since it asked last this worker has no time for one entry of it."""
+        worker = self._workers.get(name)
+        return worker is not None and not self._stock.exhausted and not self._has_time(worker, worker.site)
 
     def opened(self, name: str, packet_id: int, last: int, entries: int, clusters: Sequence[int]) -> bool:
         """The worker that opened a file tells how many entries it has and where it cut its packet; False if
@@ -245,6 +253,8 @@ class Packetizer:
     def _near(self, worker: Worker, now: float, end: float, most: float = math.inf) -> Packet | None:
         """Of the worker's own file, of another one on its node or at its site, or one that lies nowhere."""
         stock, site, file = self._stock, worker.site, worker.file
+        if not self._has_time(worker, site):
+            return None
         if (
             file is None
             or file.next >= file.entries
@@ -269,7 +279,7 @@ class Packetizer:
         tried = 0
         for site in stock.furthest_behind(now):
             behind = stock.behind(site)
-            if site is worker.site or not behind:
+            if site is worker.site or not behind or not self._has_time(worker, site):
                 continue
             most = behind * END_SHARE
             rate, wanted = self._size(worker, site, end, most)
@@ -367,8 +377,12 @@ class Packetizer:
             return 0.0, int(
                 max(1, min(FIRST_ENTRIES, self._stock.remaining * END_SHARE / self._rates.workers))
             )
-        seconds = min(seconds, max(self._shortest, min(most, end * END_SHARE)))
+        seconds = min(seconds, max(self._shortest, min(most, end * END_SHARE)), worker.left / TIME_MARGIN)
         return rate, max(1, round(seconds * rate))
+
+    def _has_time(self, worker: Worker, source: Site) -> bool:
+        """For one entry at least."""
+        return self._rates.fits(worker, source, 1)
 
     def _last_ones(self, end: float) -> bool:
         """Packets are as short as they get, and are committed one by one."""

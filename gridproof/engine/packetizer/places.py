@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Collection, Iterable, Sequence
 from typing import NamedTuple
@@ -118,6 +119,7 @@ class Worker:
         "avoids",
         "file",
         "host",
+        "left",
         "local",
         "meters",
         "name",
@@ -140,6 +142,7 @@ class Worker:
         self.queue: dict[int, float] = {}  # packets to run, the first one now; seconds expected
         self.ran: dict[int, float] = {}  # packets run and not committed; seconds expected
         self.since = -1.0  # when it began the first of the queue, −1: not known to have begun
+        self.left = math.inf  # seconds that it has for more than it holds
         self.watched = False
         self.avoids: list[File] = []
 

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import math
+
 from .places import Meter, Site, Worker
 
 REMOTE = 0.5  # rate far away over rate at home, as long as no worker has measured both
 LINK_MEMORY = 0.3  # weight of the newest measurement of such a ratio
+TIME_MARGIN = 3.0  # a worker must have so many times as long left as a packet should take,
+UNKNOWN_SECONDS = 10.0  # or so long where nobody knows
 
 
 class Rates:
@@ -77,6 +81,13 @@ class Rates:
         if source is worker.site or not source.name:
             return local
         return local * worker.site.links.get(source.name, self._remote)
+
+    def fits(self, worker: Worker, source: Site, entries: int) -> bool:
+        """Whether a worker can be expected to run so many entries before its end."""
+        if worker.left == math.inf:
+            return True
+        rate = self.of(worker, source)
+        return TIME_MARGIN * entries <= rate * worker.left if rate else worker.left >= UNKNOWN_SECONDS
 
     def of_site(self, site: Site) -> float:
         """What a site's own workers do together."""

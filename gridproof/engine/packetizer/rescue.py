@@ -74,7 +74,7 @@ class Rescue:
             if holder is None or packet_id in self._out.second:
                 continue
             packet = self._packets[packet_id]
-            if holder is not worker and not self._stock.shuns(worker, self._stock.files[packet.file]):
+            if holder is not worker and self._stock.suits(worker, packet):
                 return packet._replace(solo=True)
             self._late.append(packet_id)
         return None
@@ -138,9 +138,8 @@ class Rescue:
         return packet._replace(solo=True)
 
     def _seconds(self, worker: Worker, packet: Packet) -> float:
-        """What a packet will take this worker; infinite if nobody can tell."""
-        file = self._stock.files[packet.file]
-        if self._stock.shuns(worker, file):
+        """What a packet will take this worker; infinite if nobody can tell, or it has no time for it."""
+        if not self._stock.suits(worker, packet):
             return math.inf
-        rate = self._rates.of(worker, self._stock.source(worker, file))
+        rate = self._rates.of(worker, self._stock.source(worker, self._stock.files[packet.file]))
         return self._stock.entries_in(packet) / rate if rate else math.inf

@@ -148,14 +148,14 @@ class Stock:
 
     def take_returned(self, queue: deque[int], worker: Worker) -> Packet | None:
         """A packet that has come back and that this worker may have."""
-        shunned = 0
-        while queue and shunned < TRIES:
+        unsuited = 0
+        while queue and unsuited < TRIES:
             packet = self.returned.get(queue[0])
             if packet is None:
                 queue.popleft()
-            elif self.shuns(worker, self.files[packet.file]):
+            elif not self.suits(worker, packet):
                 queue.rotate(-1)
-                shunned += 1
+                unsuited += 1
             else:
                 queue.popleft()
                 self._take_back(packet)
@@ -165,6 +165,13 @@ class Stock:
     def shuns(self, worker: Worker, file: File) -> bool:
         """This worker has failed on the file, and there is one that has not."""
         return worker in file.avoided_by and len(file.avoided_by) < self._rates.workers
+
+    def suits(self, worker: Worker, packet: Packet) -> bool:
+        """A packet that has been out may go to this worker, which has the time for it."""
+        file = self.files[packet.file]
+        if self.shuns(worker, file):
+            return False
+        return self._rates.fits(worker, self.source(worker, file), self.entries_in(packet))
 
     def source(self, worker: Worker, file: File) -> Site:
         """Where a worker will read a file, as far as can be told."""
