@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import MISSING, asdict, dataclass, field, fields, is_dataclass
+from dataclasses import MISSING, asdict, dataclass, field, fields, is_dataclass, replace
 from typing import Any, TypeVar, cast, get_type_hints
 
 from gridproof.errors import ProxyError
@@ -97,9 +97,12 @@ class Versions:
 
     def difference(self, other: Versions) -> tuple[str, ...]:
         """Names of what differs between the two."""
-        mine, theirs = asdict(self), asdict(other)
-        mine["python"], theirs["python"] = (v.python.split(".")[:2] for v in (self, other))
+        mine, theirs = asdict(self.comparable()), asdict(other.comparable())
         return tuple(name for name in mine if mine[name] != theirs[name])
+
+    def comparable(self) -> Versions:
+        """The same for all that may work together."""
+        return replace(self, python=".".join(self.python.split(".")[:2]))
 
     def __str__(self) -> str:
         return ", ".join(f"{name} {value}" for name, value in asdict(self).items())

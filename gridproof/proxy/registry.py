@@ -1,16 +1,21 @@
 """Which pilots and workers there are, and what is to be done with them (pure: no I/O, no clock).
 
 The server reports what happens (`register`, `ready`, `heartbeat`, `worker_exited`, …), with the time
-``now`` in seconds of any steady clock, and then carries out what `decide` returns.
+``now`` in seconds of any steady clock, and then carries out what `decide` returns. What that costs does not
+grow with the number of pilots.
 """
 
 from __future__ import annotations
 
-from collections import deque
+from collections.abc import Collection, Reversible
+from itertools import takewhile
+from typing import TypeVar
 
 from gridproof.errors import ProxyError
+from gridproof.proxy.aging import Aging
 from gridproof.proxy.protocol import EXIT_LEFT, EXIT_REPLACE, Ready, Register, Versions, check_name
 from gridproof.proxy.records import PilotRecord, SessionRecord, WorkerRecord
+from gridproof.proxy.shares import Slot
 from gridproof.proxy.state import (
     CONNECTED,
     Action,
@@ -20,10 +25,11 @@ from gridproof.proxy.state import (
     Limits,
     Pilot,
     PilotKey,
+    Pool,
     Session,
-    Slot,
     Start,
     Stop,
+    User,
     Worker,
     pilot_record,
     session_record,
@@ -32,39 +38,55 @@ from gridproof.proxy.state import (
 
 
 class Registry:
-    """Sessions, pilots and workers.
+    """Users with their sessions and pilots, and the workers.
 
-    ``version`` grows with every change that `records` shows. Methods that are given an unknown pilot
-    (one that was told to go meanwhile) do nothing.
+    A pilot belongs to a user and serves all sessions of this user that run its versions. ``version`` grows
+    with every change that `records` shows. Methods that are given an unknown pilot (one that was told to go
+    meanwhile) do nothing.
     """
 
     def __init__(self, limits: Limits | None = None) -> None:
         self.version = 0
         self._limits = limits or Limits()
+        self._users: dict[str, User] = {}
         self._sessions: dict[str, Session] = {}
         self._pilots: dict[PilotKey, Pilot] = {}
-        self._dirty: set[str] = set()
+        self._heard: Aging[PilotKey] = Aging()  # pilots that are connected
+        self._unheard: Aging[PilotKey] = Aging()  # and silent
+        self._gone: Aging[PilotKey] = Aging()
+        self._dirty: dict[tuple[str, Versions], None] = {}  # pools whose slots are to be shared out anew
         self._out: list[Action] = []
 
     # ---- sessions
 
-    def open_session(self, name: str, user: str, versions: Versions, workers: int, now: float) -> None:
-        """A session that wants ``workers`` workers; none start before `session_ready`.
+    def open_session(
+        self, name: str, user: str, versions: Versions, workers: int, now: float, near: Collection[str] = ()
+    ) -> None:
+        """A session that wants ``workers`` workers, at sites ``near`` its data if there are some.
+
+        None start before `session_ready`, but others may be asked to make room.
 
         Raises:
-            ProxyError: the name is in use or no name.
+            ProxyError: the name is in use or no name, or the user would have more than is allowed.
         """
         check_name("session", name)
         if name in self._sessions:
             raise ProxyError(f"session {name} is open already; choose another name")
         if workers < 1:
             raise ProxyError(f"a session of {workers} workers was asked for; ask for one at least")
-        self._sessions[name] = Session(name, user, versions, workers, opened=now, last_used=now)
+        owner = self._user(user)
+        owner.check_sessions()
+        owner.check_workers(workers)
+        sites = frozenset(site.upper() for site in near)
+        session = Session(name, user, versions, workers, sites, opened=now, last_used=now, worked=now)
+        self._sessions[name] = owner.sessions[name] = owner.pool(versions).sessions[name] = session
+        self._share(session)
 
-    def session_ready(self, name: str, scheduler_port: int) -> None:
+    def session_ready(self, name: str, scheduler_port: int, now: float) -> None:
         """The session's scheduler listens: its workers may start."""
-        self._sessions[name].scheduler_port = scheduler_port
-        self._dirty.add(name)
+        session = self._sessions[name]
+        session.scheduler_port, session.worked = scheduler_port, now
+        self._share(session)
 
     def user_came(self, name: str) -> None:
         """One more process of its user is connected to a session."""
@@ -90,41 +112,53 @@ class Registry:
                 f"this process has {versions}"
             )
 
-    def activity(self, name: str, running: int, kept: int) -> None:
+    def activity(self, name: str, running: int, kept: int, now: float) -> None:
         """What a session's master has: queries that run, and others whose results it keeps."""
         if session := self._sessions.get(name):
+            if session.running or running:
+                session.worked = now
             session.running, session.kept = running, kept
+            self._see_whether_at_work(session, now)
 
     def resize_session(self, name: str, workers: int) -> None:
-        """Change how many workers the session wants."""
-        self._sessions[name].wanted = workers
-        self._dirty.add(name)
+        """Change how many workers the session wants.
 
-    def close_session(self, name: str, reason: str) -> None:
-        """Forget the session and end its pilots."""
+        Raises:
+            ProxyError: the user would have more than is allowed.
+        """
+        session = self._sessions[name]
+        if workers > session.wanted:
+            self._users[session.user].check_workers(workers, but=session)
+        session.wanted = workers
+        self._share(session)
+
+    def close_session(self, name: str) -> None:
+        """Forget the session and end its workers at once; the pilots stay, for others."""
         session = self._sessions.pop(name, None)
         if session is None:
             return
-        self._dirty.discard(name)
-        for pilot in session.pilots.values():
-            if pilot.state in CONNECTED:
-                self._out.append(End(pilot.key, reason))
-            self._pilots.pop(pilot.key, None)
+        user = self._users[session.user]
+        pool = user.pool(session.versions)
+        del user.sessions[name], pool.sessions[name]
+        for slot, worker in [*session.held.items(), *session.leaving.items()]:
+            pool.ending[slot] = worker
+            self._out.append(Stop(slot.pilot, worker.name, 0.0))
+        self._share(session)
+        self._perhaps_forget(user)
 
     def sessions(self, user: str) -> tuple[str, ...]:
         """Names of a user's sessions."""
-        return tuple(s.name for s in self._sessions.values() if s.user == user)
+        return tuple(self._users[user].sessions) if user in self._users else ()
 
     def session_records(self, user: str, now: float) -> list[SessionRecord]:
         """A user's sessions, the oldest first."""
-        return [session_record(s, now) for s in self._sessions.values() if s.user == user]
+        return [session_record(self._sessions[name], now) for name in self.sessions(user)]
 
     def check_owner(self, name: str, user: str) -> None:
         """Raises:
         ProxyError: the user has no such session.
         """
-        session = self._sessions.get(name)
-        if session is None or session.user != user:
+        if name not in self.sessions(user):
             own = ", ".join(self.sessions(user)) or "none"
             raise ProxyError(f"{user} has no session {name[:40]!r}; there are: {own}")
 
@@ -133,249 +167,314 @@ class Registry:
         session = self._sessions.get(name)
         return session.user if session else None
 
-    def scheduler_ports(self, key: PilotKey) -> tuple[int, ...]:
-        """The ports that a pilot may reach."""
-        pilot = self._pilots.get(key)
-        session = self._sessions.get(pilot.session) if pilot else None
-        return (session.scheduler_port,) if session and session.scheduler_port else ()
-
     def scheduler_port(self, session: str) -> int:
         """The session's scheduler port, 0 before it is ready."""
         return self._sessions[session].scheduler_port
+
+    def scheduler_ports(self, key: PilotKey) -> tuple[int, ...]:
+        """The ports that a pilot may reach: those of the sessions that have workers there."""
+        pilot = self._pilots.get(key)
+        names = {worker.session for worker in pilot.workers.values()} if pilot else ()
+        return tuple(session.scheduler_port for name in names if (session := self._sessions.get(name)))
+
+    def at_hand(self, name: str) -> int:
+        """How many workers the pilots that are registered can give to a session that opens."""
+        session = self._sessions[name]
+        return self._users[session.user].pool(session.versions).at_hand(session)
 
     # ---- pilots
 
     def register(self, key: PilotKey, user: str, session: str, about: Register, now: float) -> None:
         """A pilot that was accepted joins, or comes back after its connection was lost.
 
+        ``session`` is the one that submitted it.
+
         Raises:
-            ProxyError: its session is closed, or it sent nonsense.
+            ProxyError: it sent nonsense.
         """
-        serves = self._sessions.get(session)
-        if serves is None or serves.retired:
-            raise ProxyError(f"session {session} is closed")
         for what in ("job_id", "site", "host"):
             check_name(what, getattr(about, what))
         if not 1 <= about.cores <= 1024:
             raise ProxyError(f"a pilot must have 1 to 1024 cores, not {about.cores}")
-        returning = self._pilots.get(key)
-        if returning is not None:
-            self._end_workers(returning, "the pilot's connection was replaced")
-        pilot = Pilot(key, user, about, session, now)
-        pilot.slots = [Slot(number) for number in range(about.cores)]
-        self._pilots[key] = serves.pilots[key] = pilot
+        if key in self._pilots:
+            self.disconnected(key, now, "its connection was replaced")
+        owner = self._user(user)
+        owner.connected += 1
+        pilot = self._pilots[key] = Pilot(key, user, about, session)
+        self._gone.drop(key)
+        self._heard.touch(key, now)
         self._touch(pilot)
 
     def end(self, key: PilotKey, reason: str, now: float) -> None:
         """Tell a pilot to go."""
-        pilot = self._pilots.get(key)
-        if pilot is not None and pilot.state in CONNECTED:
+        if pilot := self._connected(key):
             self._out.append(End(key, reason))
             self._leave(pilot, "left", reason, now)
 
     def ready(self, key: PilotKey, ready: Ready, now: float) -> None:
-        """The pilot can start workers, if its versions are the session's; else it is refused."""
-        pilot = self._pilots.get(key)
-        if pilot is None or pilot.state not in CONNECTED:
+        """The pilot can start workers.
+
+        It is refused if the session that submitted it is open, but neither that one nor another one of its
+        user can use it, since versions differ.
+        """
+        pilot = self._connected(key)
+        if pilot is None:
             return
-        pilot.last_seen = now
-        pilot.xrootd_port = ready.xrootd_port
-        wanted = self._sessions[pilot.session].versions
-        if different := ready.versions.difference(wanted):
+        self._hear(pilot, now)
+        pilot.xrootd_port, pilot.versions = ready.xrootd_port, ready.versions
+        user = self._users[pilot.user]
+        pool = user.pool(ready.versions)
+        wanted = user.sessions.get(pilot.session)
+        if wanted is not None and not pool.sessions:
+            different = " and ".join(ready.versions.difference(wanted.versions))
             reason = (
-                f"{' and '.join(different)} differ: the session has {wanted}; "
+                f"{different} differ: the session has {wanted.versions}; "
                 f"the pilot at {pilot.about.site} ({pilot.about.host}) has {ready.versions}"
             )
             self._out.append(End(key, reason))
             self._leave(pilot, "refused", reason, now)
         elif pilot.state != "draining":
-            pilot.state = "ready"
-            self._touch(pilot)
+            user.idle.touch(key, now)
+            self._turn(pilot, "ready")
 
     def heartbeat(self, key: PilotKey, load: float, now: float) -> None:
         """The pilot is alive."""
-        pilot = self._pilots.get(key)
-        if pilot is None or pilot.state not in CONNECTED:
-            return
-        pilot.last_seen = now
-        pilot.load = load
+        if pilot := self._connected(key):
+            pilot.load = load
+            self._hear(pilot, now)
+
+    def _hear(self, pilot: Pilot, now: float) -> None:
+        self._unheard.drop(pilot.key)
+        self._heard.touch(pilot.key, now)
         if pilot.state == "silent":
-            pilot.state, pilot.reason = "ready", ""
-            self._touch(pilot)
+            self._turn(pilot, "ready")
 
     def draining(self, key: PilotKey, reason: str) -> None:
         """The pilot leaves soon: nothing further starts there."""
-        pilot = self._pilots.get(key)
-        if pilot is not None and pilot.state in CONNECTED:
-            pilot.state, pilot.reason = "draining", reason
-            self._touch(pilot)
+        if pilot := self._connected(key):
+            self._turn(pilot, "draining", reason)
 
     def disconnected(self, key: PilotKey, now: float, reason: str = "its connection was lost") -> None:
         """The pilot's connection is gone, and its workers, which were reached through it, with it."""
-        pilot = self._pilots.get(key)
-        if pilot is not None and pilot.state in CONNECTED:
+        if pilot := self._connected(key):
             self._leave(pilot, "lost", reason, now)
 
     def bye(self, key: PilotKey, reason: str, now: float) -> None:
         """The pilot ends itself."""
-        pilot = self._pilots.get(key)
-        if pilot is not None and pilot.state in CONNECTED:
+        if pilot := self._connected(key):
             self._leave(pilot, "left", reason, now)
 
-    def _leave(self, pilot: Pilot, state: str, reason: str, now: float) -> None:
-        pilot.state, pilot.reason, pilot.last_seen = state, reason, now
-        self._end_workers(pilot, f"its pilot {state}: {reason}")
+    def _connected(self, key: PilotKey) -> Pilot | None:
+        pilot = self._pilots.get(key)
+        return pilot if pilot and pilot.state in CONNECTED else None
+
+    def _turn(self, pilot: Pilot, state: str, reason: str = "") -> None:
+        pilot.state, pilot.reason = state, reason
+        if pilot.versions is not None:
+            self._users[pilot.user].pool(pilot.versions).settle(pilot)
         self._touch(pilot)
 
-    def _end_workers(self, pilot: Pilot, reason: str) -> None:
-        for slot in pilot.slots:
-            if slot.worker:
-                self._end_worker(pilot, slot, reason)
+    def _leave(self, pilot: Pilot, state: str, reason: str, now: float) -> None:
+        user = self._users[pilot.user]
+        user.connected -= 1
+        user.idle.drop(pilot.key)
+        self._heard.drop(pilot.key)
+        self._unheard.drop(pilot.key)
+        self._gone.touch(pilot.key, now)
+        self._turn(pilot, state, reason)
+        for worker in list(pilot.workers.values()):
+            self._end_worker(worker, f"its pilot {state}: {reason}", now)
 
     # ---- workers
 
     def worker_started(self, key: PilotKey, name: str, pid: int, contact: str) -> None:
         """The worker's process runs."""
         pilot = self._pilots.get(key)
-        for worker in pilot.workers() if pilot else ():
-            if worker.name == name:
-                worker.state, worker.pid, worker.contact = "running", pid, contact
-                worker.version = self._changed()
+        if pilot and (worker := pilot.workers.get(name)):
+            worker.state, worker.pid, worker.contact = "running", pid, contact
+            self._show(worker)
 
     def worker_exited(self, key: PilotKey, name: str, code: int, signal: int, log: str, now: float) -> None:
         """The worker's process ended; unless it was told to, another one takes its place after a while."""
         pilot = self._pilots.get(key)
-        slot = next((s for s in pilot.slots if s.worker and s.worker.name == name), None) if pilot else None
-        if pilot is None or slot is None or slot.worker is None:
-            return
-        how = "it left" if code == EXIT_LEFT else f"signal {signal}" if signal else f"exit code {code}"
-        lived = now - slot.worker.started
-        if slot.worker.stopping:
-            how = f"told to end, {how}"
-        elif code == EXIT_LEFT:
-            slot.not_before = now + self._limits.backoff_max  # nothing fits into the time that is left here
-        else:
-            young = lived < self._limits.young and code != EXIT_REPLACE
-            slot.young_deaths = slot.young_deaths + 1 if young else 0
-            slot.given_up = slot.young_deaths >= self._limits.young_deaths
-            doublings = slot.young_deaths - 2
-            delay = (
-                min(self._limits.backoff * 2**doublings, self._limits.backoff_max) if doublings >= 0 else 0
-            )
-            slot.not_before = now + delay
-        given_up = (
-            f", {slot.young_deaths} times in a row: given up" if slot.young_deaths and slot.given_up else ""
-        )
-        tail = f": {log.strip()}" if log.strip() else ""
-        self._end_worker(pilot, slot, f"{how} after {lived:.1f} s{given_up}{tail}")
-        self._dirty.add(pilot.session)
-
-    def _end_worker(self, pilot: Pilot, slot: Slot, reason: str) -> None:
-        worker, slot.worker = slot.worker, None
+        worker = pilot.workers.get(name) if pilot else None
         if worker is None:
             return
-        worker.state, worker.reason, worker.version = "ended", reason, self._changed()
-        session = self._sessions.get(pilot.session)
-        if session:
-            session.ended.append((pilot, worker))
+        how = "it left" if code == EXIT_LEFT else f"signal {signal}" if signal else f"exit code {code}"
+        lived = now - worker.started
+        given_up = 0
+        session = self._sessions.get(worker.session)
+        if worker.stopping or session is None:
+            how = f"told to end, {how}"
+        elif code == EXIT_LEFT:
+            session.rest_for(worker.slot, self._limits.backoff_max, now)  # no packet fits into what is left
+        else:
+            young = lived < self._limits.young and code != EXIT_REPLACE
+            given_up = session.rest_after_death(worker.slot, young, self._limits, now)
+        giving_up = f", {given_up} times in a row: given up" if given_up else ""
+        tail = f": {log.strip()}" if log.strip() else ""
+        self._end_worker(worker, f"{how} after {lived:.1f} s{giving_up}{tail}", now)
+
+    def _end_worker(self, worker: Worker, reason: str, now: float) -> None:
+        pilot, slot = worker.pilot, worker.slot
+        del pilot.workers[worker.name]
+        user = self._users[pilot.user]
+        assert pilot.versions is not None  # only such a pilot has workers
+        pool = user.pool(pilot.versions)
+        pool.ending.pop(slot, None)
+        pool.settle(pilot)
+        self._dirty[user.name, pilot.versions.comparable()] = None
+        if pilot.state in CONNECTED and not pilot.workers:
+            user.idle.touch(pilot.key, now)
+        worker.state, worker.reason = "ended", reason
+        if session := self._sessions.get(worker.session):
+            session.held.pop(slot, None)
+            session.leaving.pop(slot, None)
+            session.ended.append(worker.name)
             while len(session.ended) > self._limits.ended_kept:
-                session.ended.popleft()
-            self._dirty.add(session.name)
+                del session.workers[session.ended.popleft()]
+            self._show(worker)
 
     # ---- decisions
 
     def tick(self, now: float) -> None:
         """Time has passed: pilots may have fallen silent, workers be due again, sessions be idle."""
-        limits = self._limits
         for session in self._sessions.values():
             self._look_after(session, now)
-        for pilot in list(self._pilots.values()):
-            age = now - pilot.last_seen
-            if pilot.state in CONNECTED and age > limits.lost_after:
-                reason = f"no heartbeat for {age:.0f} s"
-                self._out.append(Drop(pilot.key))
-                self._leave(pilot, "lost", reason, now)
-            elif pilot.state == "ready" and age > limits.silent_after:
-                pilot.state, pilot.reason = "silent", f"no heartbeat for {age:.0f} s"
-                self._touch(pilot)
-            elif pilot.state not in CONNECTED and age > limits.forget_after:
-                del self._pilots[pilot.key]
-                self._sessions[pilot.session].pilots.pop(pilot.key, None)
-            if any(slot.not_before and slot.not_before <= now for slot in pilot.slots):
-                self._dirty.add(pilot.session)
+        for key, age in self._heard.older(self._limits.silent_after, now):
+            pilot = self._pilots[key]
+            self._heard.drop(key)
+            self._unheard.touch(key, now - age)
+            if pilot.state == "ready":
+                self._turn(pilot, "silent", f"no heartbeat for {age:.0f} s")
+        for key, age in self._unheard.older(self._limits.lost_after, now):
+            self._out.append(Drop(key))
+            self._leave(self._pilots[key], "lost", f"no heartbeat for {age:.0f} s", now)
+        for user in list(self._users.values()):
+            for key, age in user.idle.older(user.limits.pilot_idle, now):
+                self._perhaps_dismiss(user, self._pilots[key], age, now)
+        for key, _ in self._gone.older(self._limits.forget_after, now):
+            self._gone.drop(key)
+            user = self._users[self._pilots.pop(key).user]
+            del user.pilots[key]
+            self._perhaps_forget(user)
 
     def _look_after(self, session: Session, now: float) -> None:
         """A session that nobody uses gives its workers back, and ends when it keeps no result any more."""
-        if session.in_use():
+        user = self._users[session.user]
+        if session.users or (session.running and user.connected):
             session.last_used = now
-        idle = now - session.last_used
-        if idle > self._limits.idle and not session.retired:
+        if now - session.last_used > user.limits.idle and not session.retired:
             session.retired = True
             session.wanted = 0
-            for pilot in session.pilots.values():
-                if pilot.state in CONNECTED:
-                    reason = f"nobody has used session {session.name} for {idle:.0f} s"
-                    self._out.append(End(pilot.key, reason))
-                    self._leave(pilot, "left", reason, now)
+            self._share(session)
         if session.retired and not session.users and not session.kept:
             self._out.append(Close(session.name, "nobody uses it and it keeps no results"))
+        if session.wake(now):
+            self._share(session)
+        self._see_whether_at_work(session, now)
+
+    def _see_whether_at_work(self, session: Session, now: float) -> None:
+        """It lends its workers when it has run no query for long, and wants them back with the next one."""
+        session.complete = session.complete or len(session.held) >= session.wanted
+        if session.running or (not session.complete and now - session.opened < self._limits.opening):
+            session.worked = now
+        at_work = now - session.worked <= self._limits.lend_after
+        if at_work is not session.at_work:
+            session.at_work = at_work
+            self._share(session)
+
+    def _perhaps_dismiss(self, user: User, pilot: Pilot, age: float, now: float) -> None:
+        """A pilot without work for long leaves, unless a session that opens may want it."""
+        pool = user.pool(pilot.versions) if pilot.versions is not None else Pool()
+        if pilot.workers:
+            user.idle.drop(pilot.key)
+        elif all(session.scheduler_port for session in pool.sessions.values()):
+            self.end(pilot.key, f"no session of {user.name} has needed it for {age:.0f} s", now)
 
     def decide(self, now: float) -> list[Action]:
         """What is to be done now; each action is returned once."""
-        for name in sorted(self._dirty):
-            if session := self._sessions.get(name):
-                self._assign(session, now)
+        for name, versions in self._dirty:
+            if (user := self._users.get(name)) and (pool := user.pools.get(versions)):
+                self._share_out(user, pool, now)
         self._dirty.clear()
         actions, self._out = self._out, []
         return actions
 
-    def _assign(self, session: Session, now: float) -> None:
-        """Start workers on the least used pilots until the session has what it wants, or end the surplus."""
-        if not session.scheduler_port:
-            return
-        live = [(p, w) for p in session.pilots.values() for w in p.workers()]
-        staying = [(p, w) for p, w in live if not w.stopping]
-        for pilot, worker in staying[session.wanted :]:
+    def _share_out(self, user: User, pool: Pool, now: float) -> None:
+        elsewhere = user.living() - pool.living() if len(user.pools) > 1 else 0
+        shares = pool.share(user.limits.workers - elsewhere)
+        for name, slot in shares.give:
+            session = pool.sessions[name]
+            worker = session.leaving[slot] = session.held.pop(slot)
             worker.stopping = True
-            self._out.append(Stop(pilot.key, worker.name, self._limits.leave))
-        usable = [p for p in session.pilots.values() if p.state == "ready"]
-        used = {p.key: sum(1 for _ in p.workers()) for p in usable}
-        free = {
-            p.key: deque(s for s in p.slots if not s.worker and not s.given_up and s.not_before <= now)
-            for p in usable
-        }
-        for _ in range(session.wanted - len(live)):
-            candidates = [p for p in usable if free[p.key]]
-            if not candidates:
-                return
-            pilot = min(candidates, key=lambda p: used[p.key] / p.about.cores)
-            used[pilot.key] += 1
-            self._start(session, pilot, free[pilot.key].popleft(), now)
+            self._out.append(Stop(slot.pilot, worker.name, self._limits.leave))
+        for name, slot in shares.take:
+            session = pool.sessions[name]
+            if session.scheduler_port:  # else the slot is kept for it
+                del pool.free[slot]
+                self._start(user, session, slot, now)
 
-    def _start(self, session: Session, pilot: Pilot, slot: Slot, now: float) -> None:
+    def _start(self, user: User, session: Session, slot: Slot, now: float) -> None:
+        pilot = self._pilots[slot.pilot]
         base = f"{pilot.about.site}-{pilot.about.job_id}-{slot.number}"
-        session.incarnations[base] += 1
-        incarnation = session.incarnations[base]
+        user.incarnations[base] += 1
+        incarnation = user.incarnations[base]
         name = base if incarnation == 1 else f"{base}.{incarnation}"
-        slot.not_before = 0.0
-        slot.worker = Worker(name, now, version=self._changed())
+        worker = session.held[slot] = pilot.workers[name] = Worker(name, session.name, pilot, slot, now)
+        user.idle.drop(pilot.key)
+        self._show(worker)
         self._out.append(Start(pilot.key, name, session.name))
 
     # ---- what there is
 
-    def _changed(self) -> int:
-        self.version += 1
-        return self.version
+    def _user(self, name: str) -> User:
+        return self._users.setdefault(name, User(name, self._limits.of(name)))
+
+    def _perhaps_forget(self, user: User) -> None:
+        if not user.sessions and not user.pilots:
+            del self._users[user.name]
+
+    def _share(self, session: Session) -> None:
+        """The slots that the session may use are to be shared out anew."""
+        self._dirty[session.user, session.versions.comparable()] = None
 
     def _touch(self, pilot: Pilot) -> None:
-        pilot.version = self._changed()
-        self._dirty.add(pilot.session)
+        self.version += 1
+        pilot.version = self.version
+        pilots = self._users[pilot.user].pilots
+        pilots.pop(pilot.key, None)
+        pilots[pilot.key] = pilot
+        if pilot.versions is not None:
+            self._dirty[pilot.user, pilot.versions.comparable()] = None
+
+    def _show(self, worker: Worker) -> None:
+        self.version += 1
+        worker.version = self.version
+        if session := self._sessions.get(worker.session):
+            session.workers.pop(worker.name, None)
+            session.workers[worker.name] = worker
 
     def records(self, session: str, since: int = 0) -> tuple[list[PilotRecord], list[WorkerRecord]]:
-        """Pilots and workers of a session that changed after ``since`` (a former ``version``)."""
+        """What changed after ``since`` (a former ``version``), the latest last.
+
+        Of the user's pilots those that serve the session or were submitted for it; its own workers.
+        """
         known = self._sessions.get(session)
         if known is None:
             return [], []
-        pilots = [pilot_record(p) for p in known.pilots.values() if p.version > since]
-        workers = [(p, w) for p in known.pilots.values() for w in p.workers()]
-        return pilots, [worker_record(p, w) for p, w in [*known.ended, *workers] if w.version > since]
+        mine = known.versions.comparable()
+        pilots = [
+            pilot_record(pilot)
+            for pilot in _later(self._users[known.user].pilots.values(), since)
+            if pilot.session == session or (pilot.versions and pilot.versions.comparable() == mine)
+        ]
+        return pilots, [worker_record(worker) for worker in _later(known.workers.values(), since)]
+
+
+T = TypeVar("T", Pilot, Worker)
+
+
+def _later(changed: Reversible[T], since: int) -> list[T]:
+    """Those with a later version, out of all in the order of their versions."""
+    return list(takewhile(lambda one: one.version > since, reversed(changed)))[::-1]

@@ -51,14 +51,20 @@ class Shares:
     give: Sequence[tuple[str, Slot]] = ()
 
 
-def share(claims: Sequence[Claim], free: Collection[Slot], limit: int | None = None) -> Shares:
-    """Share out free slots, and see who has to give one back for it; ``limit`` is for all sessions together.
+def share(
+    claims: Sequence[Claim],
+    free: Collection[Slot],
+    limit: int | None = None,
+    away: Collection[Slot] = (),
+) -> Shares:
+    """Share out free slots, and see who has to give one back for it.
 
     All slots of the claims and the free ones are different, and a session that is named earlier is the older.
+    ``limit`` is for all sessions together; slots that are ``away`` are of use to nobody but who holds them.
     """
     if all(len(claim.held) == claim.wanted and not claim.near for claim in claims):
         return Shares()
-    sharing = _Sharing(claims, free, limit)
+    sharing = _Sharing(claims, free, limit, away)
     sharing.give_surplus()
     sharing.hand_out()
     sharing.ask_back()
@@ -69,10 +75,17 @@ def share(claims: Sequence[Claim], free: Collection[Slot], limit: int | None = N
 class _Sharing:
     """One sharing out, step by step."""
 
-    def __init__(self, claims: Sequence[Claim], free: Collection[Slot], limit: int | None) -> None:
+    def __init__(
+        self,
+        claims: Sequence[Claim],
+        free: Collection[Slot],
+        limit: int | None,
+        away: Collection[Slot],
+    ) -> None:
         self.take: list[tuple[str, Slot]] = []
         self.give: list[tuple[str, Slot]] = []
         self._claims = claims
+        self._away = away
         self._left = dict.fromkeys(sorted(free))  # free slots that nobody has taken yet
         self._has = {claim.session: len(claim.held) for claim in claims}  # once all is carried out
         self._dear: dict[str, dict[Slot, None]] = {}  # what is held still, the first to be given back first
@@ -110,7 +123,8 @@ class _Sharing:
     def ask_back(self) -> None:
         """Who has less than is fair gets it from those that have more, as soon as their workers have left."""
         gone = {slot for _, slot in self.give}
-        coming = dict.fromkeys(sorted({slot for claim in self._claims for slot in claim.leaving} | gone))
+        going = {slot for claim in self._claims for slot in claim.leaving} | gone
+        coming = dict.fromkeys(sorted(slot for slot in going if slot not in self._away))
         hungry = [claim for claim in self._claims if self._missing(claim)]
         queue = [self._need(claim, age) for age, claim in enumerate(hungry)]
         heapq.heapify(queue)
@@ -132,7 +146,8 @@ class _Sharing:
             if rich is poor or not self._is_unfair(poor, rich):
                 continue
             if rich.session not in self._dear:
-                self._dear[rich.session] = dict.fromkeys(_dearest(rich, set(rich.held) - gone))
+                usable = [s for s in rich.held if s not in gone and s not in self._away]
+                self._dear[rich.session] = dict.fromkeys(_dearest(rich, usable))
             dear = self._dear[rich.session]
             slot = next((slot for slot in dear if slot not in poor.barred), None)
             if slot is not None:

@@ -3,27 +3,58 @@
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Iterator
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from math import inf
 
+from gridproof.errors import ProxyError
+from gridproof.proxy.aging import Aging
 from gridproof.proxy.protocol import Register, Versions
 from gridproof.proxy.records import PilotRecord, SessionRecord, WorkerRecord
+from gridproof.proxy.shares import Claim, Shares, Slot, share
+
+
+@dataclass(frozen=True)
+class UserLimits:
+    """What a user may have: workers and sessions at once; times in seconds.
+
+    A session that nobody uses gives its workers back after ``idle``; a pilot without any worker leaves after
+    ``pilot_idle``.
+    """
+
+    workers: int = 2000
+    sessions: int = 16
+    idle: float = 3600.0
+    pilot_idle: float = 300.0
 
 
 @dataclass(frozen=True)
 class Limits:
-    """Times in seconds."""
+    """Times in seconds.
+
+    ``lend_after``: a session lends its workers when it has run no query for so long. Much longer than what a
+    change costs (a worker starts, connects and loads the selector in one or two seconds), and than most of the
+    time for which an analyst looks at one histogram before the next query; short against the work that the
+    lent workers do meanwhile.
+    """
 
     silent_after: float = 15.0
     lost_after: float = 60.0
     young: float = 5.0  # a worker that dies earlier died young
-    young_deaths: int = 20  # so many in a row, and the slot is given up
+    young_deaths: int = 20  # so many in a row, and the session gives the slot up
     backoff: float = 0.5
     backoff_max: float = 30.0
     leave: float = 60.0  # so long a worker that is given back may take to finish and commit its packet
     forget_after: float = 3600.0
     ended_kept: int = 64
-    idle: float = 3600.0  # a session that nobody uses gives its workers back
+    lend_after: float = 30.0
+    opening: float = 600.0  # so long a session that never had all its workers is at work without a query
+    user: UserLimits = UserLimits()
+    users: Mapping[str, UserLimits] = field(default_factory=dict)  # those that have others
+
+    def of(self, user: str) -> UserLimits:
+        """A user's limits."""
+        return self.users.get(user, self.user)
 
 
 CONNECTED = frozenset({"joining", "ready", "silent", "draining"})  # states of a pilot
@@ -77,9 +108,12 @@ Action = Start | Stop | End | Drop | Close
 
 @dataclass
 class Worker:
-    """One incarnation of a worker."""
+    """One incarnation of a worker, on a slot of a pilot."""
 
     name: str
+    session: str
+    pilot: Pilot
+    slot: Slot
     started: float
     state: str = "starting"
     pid: int = 0
@@ -90,63 +124,190 @@ class Worker:
 
 
 @dataclass
-class Slot:
-    """A core of a pilot: at most one worker at a time, and how its predecessors fared."""
-
-    number: int
-    worker: Worker | None = None
-    young_deaths: int = 0
-    not_before: float = 0.0
-    given_up: bool = False
-
-
-@dataclass
 class Pilot:
-    """A pilot's payload and its slots."""
+    """A pilot's payload; ``session`` is the one that submitted it, which it may outlive."""
 
     key: PilotKey
     user: str
     about: Register
     session: str
-    last_seen: float
     state: str = "joining"
+    versions: Versions | None = None
     load: float = 0.0
     xrootd_port: int = 0
     reason: str = ""
     version: int = 0
-    slots: list[Slot] = field(default_factory=list)
+    workers: dict[str, Worker] = field(default_factory=dict)  # those that live
 
-    def workers(self) -> Iterator[Worker]:
-        """Those that live."""
-        return (slot.worker for slot in self.slots if slot.worker)
+    def slots(self) -> list[Slot]:
+        """A slot for each of its cores."""
+        return [Slot(self.key, number, self.about.site.upper()) for number in range(self.about.cores)]
+
+
+@dataclass
+class Rest:
+    """How a session's workers fared on a slot: ``deaths`` in a row, and when it tries again (inf: never)."""
+
+    deaths: int = 0
+    until: float = 0.0
 
 
 @dataclass
 class Session:
     """A session, what became of its workers, and who uses it.
 
-    ``users`` processes are connected to it; its master runs ``running`` queries and keeps the results of
-    ``kept`` others. ``retired``: its workers were given back, it lasts for what it keeps.
+    ``near``: sites of its data (upper case; none: unknown). ``users`` processes are connected to it; its master
+    runs ``running`` queries and keeps the results of ``kept`` others. ``retired``: its workers were given back,
+    it lasts for what it keeps. ``at_work``: it wants its workers now; ``worked`` is when that was known last.
     """
 
     name: str
     user: str
     versions: Versions
     wanted: int
+    near: frozenset[str]
     opened: float
     last_used: float
+    worked: float
+    at_work: bool = True
+    complete: bool = False  # it has had all its workers once
     scheduler_port: int = 0
     users: int = 0
     running: int = 0
     kept: int = 0
     retired: bool = False
-    pilots: dict[PilotKey, Pilot] = field(default_factory=dict)
-    incarnations: Counter[str] = field(default_factory=Counter)
-    ended: deque[tuple[Pilot, Worker]] = field(default_factory=deque)
+    held: dict[Slot, Worker] = field(default_factory=dict)
+    leaving: dict[Slot, Worker] = field(default_factory=dict)
+    barred: set[Slot] = field(default_factory=set)  # slots that rest
+    rests: dict[Slot, Rest] = field(default_factory=dict)
+    workers: dict[str, Worker] = field(default_factory=dict)  # also ended ones, by their last change
+    ended: deque[str] = field(default_factory=deque)
 
-    def in_use(self) -> bool:
-        """Somebody is connected, or workers are at a query."""
-        return bool(self.users or (self.running and any(p.state in CONNECTED for p in self.pilots.values())))
+    def claim(self) -> Claim:
+        """What it has and wants, to share slots by."""
+        return Claim(
+            self.name,
+            self.wanted,
+            self.at_work,
+            self.held.keys(),
+            self.leaving.keys(),
+            self.barred,
+            self.near,
+        )
+
+    def rest_after_death(self, slot: Slot, young: bool, limits: Limits, now: float) -> int:
+        """A worker died there unasked; returns how many have died young in a row if the slot is given up."""
+        rest = self.rests.setdefault(slot, Rest())
+        rest.deaths = rest.deaths + 1 if young else 0
+        if rest.deaths >= limits.young_deaths:
+            self.rest_for(slot, inf, now)
+            return rest.deaths
+        if rest.deaths >= 2:
+            self.rest_for(slot, min(limits.backoff * 2 ** (rest.deaths - 2), limits.backoff_max), now)
+        return 0
+
+    def rest_for(self, slot: Slot, seconds: float, now: float) -> None:
+        """No worker is started there for so long."""
+        self.rests.setdefault(slot, Rest()).until = now + seconds
+        self.barred.add(slot)
+
+    def wake(self, now: float) -> bool:
+        """Slots that have rested can be used again; returns whether there are any."""
+        rested = {slot for slot in self.barred if self.rests[slot].until <= now}
+        self.barred -= rested
+        return bool(rested)
+
+
+@dataclass
+class Pool:
+    """Sessions and pilots of one user that run the same versions: any of these may serve any of those."""
+
+    sessions: dict[str, Session] = field(default_factory=dict)
+    free: dict[Slot, None] = field(default_factory=dict)
+    away: set[Slot] = field(default_factory=set)  # with workers, on pilots that take no others
+    ending: dict[Slot, Worker] = field(default_factory=dict)  # workers of sessions that are closed
+
+    def living(self) -> int:
+        """How many workers there are, with those that end."""
+        return len(self.ending) + sum(len(s.held) + len(s.leaving) for s in self.sessions.values())
+
+    def share(self, limit: int) -> Shares:
+        """Which session takes which free slots now, and who gives back what; not more than ``limit`` workers."""
+        claims = [session.claim() for session in self.sessions.values()]
+        if self.ending:
+            claims.append(Claim("", 0, leaving=self.ending.keys()))
+        return share(claims, self.free, limit, self.away)
+
+    def settle(self, pilot: Pilot) -> None:
+        """A pilot's state has changed, and with it what its slots are good for."""
+        busy = {worker.slot for worker in pilot.workers.values()}
+        for slot in pilot.slots():
+            self.free.pop(slot, None)
+            self.away.discard(slot)
+            if pilot.state == "ready" and slot not in busy:
+                self.free[slot] = None
+            elif pilot.state != "ready" and slot in busy:
+                self.away.add(slot)
+
+    def at_hand(self, session: Session) -> int:
+        """How many workers the pilots that are here can give to a session that opens.
+
+        What sessions at work have, or will take as soon as they can, does not count; far from the session's
+        data two are as good as one.
+        """
+        others = [s for s in self.sessions.values() if s is not session]
+        lent = [slot for other in others if not other.at_work for slot in (*other.held, *other.leaving)]
+        slots = [s for s in (*self.free, *self.ending, *lent) if s not in self.away]
+        far = sum(map(session.claim().far, slots))
+        taken = sum(max(0, other.wanted - len(other.held)) for other in others if other.at_work)
+        return max(0, len(slots) - far + far // 2 - taken)
+
+
+@dataclass
+class User:
+    """Who has sessions or pilots here. ``pilots`` are in the order of their last change."""
+
+    name: str
+    limits: UserLimits
+    sessions: dict[str, Session] = field(default_factory=dict)
+    pilots: dict[PilotKey, Pilot] = field(default_factory=dict)
+    pools: dict[Versions, Pool] = field(default_factory=dict)
+    idle: Aging[PilotKey] = field(default_factory=Aging)  # pilots without a worker
+    connected: int = 0  # pilots
+    incarnations: Counter[str] = field(default_factory=Counter)
+
+    def pool(self, versions: Versions) -> Pool:
+        """The pool of these versions."""
+        return self.pools.setdefault(versions.comparable(), Pool())
+
+    def living(self) -> int:
+        """How many workers there are, with those that end."""
+        return sum(pool.living() for pool in self.pools.values())
+
+    def check_sessions(self) -> None:
+        """Raises:
+        ProxyError: one more would be too many.
+        """
+        if len(self.sessions) >= self.limits.sessions:
+            raise ProxyError(
+                f"{self.name} may have {self.limits.sessions} sessions at once on this ProxyServer and has "
+                f"{', '.join(self.sessions)}; close one: gridproof.attach(name).close()"
+            )
+
+    def check_workers(self, workers: int, but: Session | None = None) -> None:
+        """Raises:
+        ProxyError: so many for one session would be too many, with what the others are at work with.
+        """
+        limit = self.limits.workers
+        others = [s for s in self.sessions.values() if s.at_work and s.wanted and s is not but]
+        left = limit - sum(session.wanted for session in others)
+        if workers > left:
+            busy = ", ".join(f"{session.name} is at work with {session.wanted}" for session in others)
+            raise ProxyError(
+                f"{self.name} may have {limit} workers at once on this ProxyServer; {workers} are too many"
+                + (f": {busy}; close one (gridproof.attach(name).close())" if busy and left < limit else "")
+                + (f"; ask for {left} at most" if left > 0 else "")
+            )
 
 
 def pilot_record(pilot: Pilot) -> PilotRecord:
@@ -171,10 +332,11 @@ def pilot_record(pilot: Pilot) -> PilotRecord:
 
 def session_record(session: Session, now: float) -> SessionRecord:
     """How the registry shows a session."""
+    living = (*session.held.values(), *session.leaving.values())
     return SessionRecord(
         name=session.name,
         state="retired" if session.retired else "open" if session.scheduler_port else "opening",
-        workers=sum(w.state == "running" for p in session.pilots.values() for w in p.workers()),
+        workers=sum(worker.state == "running" for worker in living),
         users=session.users,
         running=session.running,
         kept=session.kept,
@@ -182,17 +344,18 @@ def session_record(session: Session, now: float) -> SessionRecord:
     )
 
 
-def worker_record(pilot: Pilot, worker: Worker) -> WorkerRecord:
+def worker_record(worker: Worker) -> WorkerRecord:
     """How the registry shows a worker."""
+    about = worker.pilot.about
     return WorkerRecord(
         name=worker.name,
-        session=pilot.session,
-        site=pilot.about.site,
-        host=pilot.about.host,
+        session=worker.session,
+        site=about.site,
+        host=about.host,
         pid=worker.pid,
         state=worker.state,
-        job_id=pilot.about.job_id,
-        pilot=pilot.key,
+        job_id=about.job_id,
+        pilot=worker.pilot.key,
         contact=worker.contact,
         reason=worker.reason,
     )
