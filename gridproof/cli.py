@@ -65,7 +65,7 @@ def demo(as_json: bool, output: Path) -> None:
     "--config",
     type=click.Path(path_type=Path, dir_okay=False),
     help="YAML: users (name: [public keys]), host, port, forward_ports, state_dir, orphan_limit, "
-    "keep_results, idle_limit (s). "
+    "keep_results (s), limits, user_limits. "
     "Without it, one line of JSON on standard input, whose end ends the ProxyServer.",
 )
 def proxy(config: Path | None) -> None:

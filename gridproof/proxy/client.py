@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -128,18 +128,29 @@ class ProxyClient:
         return client
 
     async def open_session(
-        self, versions: Versions, workers: int, *, session: str | None = None
+        self, versions: Versions, workers: int, *, session: str | None = None, sites: Collection[str] = ()
     ) -> OpenedSession:
         """Start a session's scheduler and master; ``session`` may be chosen with `new_session_name`.
 
-        A `new_submission` for it may be asked for without waiting for this to return.
+        ``sites``: where its data are. What is `at_hand` for it, and a `new_submission`, may be asked for
+        without waiting for this to return.
 
         Raises:
             ProxyError: the master did not come up, or the connection is gone.
         """
         name = session or new_session_name()
-        answer = await self._request("open_session", session=name, versions=asdict(versions), workers=workers)
+        answer = await self._request(
+            "open_session", session=name, versions=asdict(versions), workers=workers, sites=sorted(sites)
+        )
         return build(OpenedSession, answer)
+
+    async def at_hand(self, session: str) -> int:
+        """How many workers the user's registered pilots can give to a session that opens.
+
+        Raises:
+            ProxyError: there is no such session, or the connection is gone.
+        """
+        return int(await self._request("at_hand", session=session))
 
     async def sessions(self) -> list[SessionRecord]:
         """The user's sessions, the oldest first.
@@ -208,7 +219,7 @@ class ProxyClient:
         return found
 
     async def close_session(self, session: str) -> None:
-        """End the session's master and pilots and revoke its join keys.
+        """End the session's master and workers and revoke its join keys; registered pilots stay.
 
         Raises:
             ProxyError: there is no such session, or the connection is gone.

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
 from gridproof.errors import ConfigError
 from gridproof.proxy.protocol import check_name
-from gridproof.proxy.state import Limits
+from gridproof.proxy.state import Limits, UserLimits
 
 MASTER = (sys.executable, "-m", "gridproof.proxy.master")
 
@@ -22,9 +22,9 @@ class ServerConfig:
     ``accounts`` names the account on this machine under which sessions of a user run, where it has another
     name than the user; None: the one that the ProxyServer itself runs as.
     With ``owner_pipe`` the end of standard input ends the server and everything below it. Results of queries
-    are kept for ``keep_results``. In the configuration ``idle_limit`` stands for ``limits.idle``: a session
-    that nobody is connected to and that runs no query gives its workers back after that time, and ends when
-    it keeps no result any more.
+    are kept for ``keep_results``. In the configuration ``limits`` is what a user may have (see `UserLimits`),
+    and ``user_limits`` maps names to what differs from that for some: a session that nobody is connected to
+    and that runs no query gives its workers back after ``idle``, and ends when it keeps no result any more.
     """
 
     users: Mapping[str, Sequence[str]]
@@ -59,7 +59,9 @@ _KINDS: Mapping[str, tuple[type, ...]] = {
     "orphan_limit": (int, float),
     "keep_results": (int, float),
     "join_lifetime": (int, float),
-    "idle_limit": (int, float),
+    "limits": (dict,),
+    "user_limits": (dict,),
+    "lost_after": (int, float),
     "master": (list,),
 }
 
@@ -90,9 +92,26 @@ def read_config(values: Mapping[str, Any]) -> ServerConfig:
     for name in ("state_dir", "cache_dir", "grid_cas"):
         if settings.get(name) is not None:
             settings[name] = Path(settings[name]).expanduser().absolute()
-    if "idle_limit" in settings:
-        settings["limits"] = Limits(idle=settings.pop("idle_limit"))
-    return ServerConfig(**settings)
+    everybody = _user_limits("limits", settings.pop("limits", {}), UserLimits())
+    others = {
+        name: _user_limits(f"user_limits, {name}", some, everybody)
+        for name, some in settings.pop("user_limits", {}).items()
+    }
+    if unknown := sorted(set(others) - set(users)):
+        raise ConfigError(f"user_limits are given for {unknown[0]}, who is not among the ProxyServer's users")
+    silence = settings.pop("lost_after", Limits().lost_after)
+    return ServerConfig(**settings, limits=Limits(lost_after=silence, user=everybody, users=others))
+
+
+def _user_limits(where: str, values: Any, beside: UserLimits) -> UserLimits:
+    known = [f.name for f in fields(UserLimits)]
+    if not isinstance(values, dict) or not set(values) <= set(known):
+        raise ConfigError(f"the ProxyServer's {where} cannot be {values!r}; they are {', '.join(known)}")
+    for name, value in values.items():
+        kinds = (int,) if name in ("workers", "sessions") else (int, float)
+        if isinstance(value, bool) or not isinstance(value, kinds) or value <= 0:
+            raise ConfigError(f"the ProxyServer's {where}: {name} cannot be {value!r}")
+    return replace(beside, **values)
 
 
 def _port_range(ports: Sequence[Any]) -> tuple[int, int]:

@@ -369,15 +369,15 @@ class Registry:
             session.wanted = 0
             self._share(session)
         if session.retired and not session.users and not session.kept:
-            self._out.append(Close(session.name, "nobody uses it and it keeps no results"))
+            self._out.append(Close(session.name))
         if session.wake(now):
             self._share(session)
         self._see_whether_at_work(session, now)
 
     def _see_whether_at_work(self, session: Session, now: float) -> None:
         """It lends its workers when it has run no query for long, and wants them back with the next one."""
-        session.complete = session.complete or len(session.held) >= session.wanted
-        if session.running or (not session.complete and now - session.opened < self._limits.opening):
+        session.settled = session.settled or session.running > 0 or len(session.held) >= session.wanted
+        if session.running or (not session.settled and now - session.opened < self._limits.opening):
             session.worked = now
         at_work = now - session.worked <= self._limits.lend_after
         if at_work is not session.at_work:

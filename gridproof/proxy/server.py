@@ -217,7 +217,7 @@ class ProxyServer:
         """Carry out what the registry decides, and tell users what changed."""
         for action in self.registry.decide(self.now()):
             if isinstance(action, Close):
-                self.background(self.users.end_session(action.session, action.reason))
+                self.background(self.users.end_session(action.session))
                 continue
             if isinstance(action, End):
                 self.door.joining.leave(action.pilot, action.reason)

@@ -163,10 +163,11 @@ class _Sharing:
 
     def come_nearer(self) -> None:
         """A worker far from its session's data makes way for one on a free slot near them."""
+        giving = {name for name, _ in self.give}
         for claim in self._claims:
-            far = [slot for slot in claim.held if claim.far(slot)] if claim.near and self._left else []
-            if not far or not len(claim.held) == self._has[claim.session] == claim.wanted:
+            if not claim.near or claim.session in giving or self._has[claim.session] < claim.wanted:
                 continue
+            far = [slot for slot in claim.held if claim.far(slot)] if self._left else []
             near = [slot for slot in self._left if not claim.far(slot) and slot not in claim.barred]
             for slot in near[: len(far)]:
                 del self._left[slot]

@@ -33,9 +33,8 @@ class Limits:
     """Times in seconds.
 
     ``lend_after``: a session lends its workers when it has run no query for so long. Much longer than what a
-    change costs (a worker starts, connects and loads the selector in one or two seconds), and than most of the
-    time for which an analyst looks at one histogram before the next query; short against the work that the
-    lent workers do meanwhile.
+    change costs (a worker starts, connects and loads the selector in one or two seconds) and than most looks
+    at a histogram before the next query; short against the work that lent workers do meanwhile.
     """
 
     silent_after: float = 15.0
@@ -48,7 +47,7 @@ class Limits:
     forget_after: float = 3600.0
     ended_kept: int = 64
     lend_after: float = 30.0
-    opening: float = 600.0  # so long a session that never had all its workers is at work without a query
+    opening: float = 600.0  # so long a session that waits for workers is at work without a query
     user: UserLimits = UserLimits()
     users: Mapping[str, UserLimits] = field(default_factory=dict)  # those that have others
 
@@ -100,7 +99,6 @@ class Close:
     """End a session."""
 
     session: str
-    reason: str
 
 
 Action = Start | Stop | End | Drop | Close
@@ -156,9 +154,9 @@ class Rest:
 class Session:
     """A session, what became of its workers, and who uses it.
 
-    ``near``: sites of its data (upper case; none: unknown). ``users`` processes are connected to it; its master
-    runs ``running`` queries and keeps the results of ``kept`` others. ``retired``: its workers were given back,
-    it lasts for what it keeps. ``at_work``: it wants its workers now; ``worked`` is when that was known last.
+    ``near``: sites of its data (upper case; none: unknown). ``users`` processes are connected to it; its
+    master runs ``running`` queries and keeps the results of ``kept`` others. ``retired``: its workers were
+    given back, it lasts for what it keeps. ``at_work``: it wants its workers now, and did at ``worked``.
     """
 
     name: str
@@ -170,7 +168,7 @@ class Session:
     last_used: float
     worked: float
     at_work: bool = True
-    complete: bool = False  # it has had all its workers once
+    settled: bool = False  # it has had all its workers once, or a query
     scheduler_port: int = 0
     users: int = 0
     running: int = 0
@@ -185,15 +183,8 @@ class Session:
 
     def claim(self) -> Claim:
         """What it has and wants, to share slots by."""
-        return Claim(
-            self.name,
-            self.wanted,
-            self.at_work,
-            self.held.keys(),
-            self.leaving.keys(),
-            self.barred,
-            self.near,
-        )
+        held, leaving = self.held.keys(), self.leaving.keys()
+        return Claim(self.name, self.wanted, self.at_work, held, leaving, self.barred, self.near)
 
     def rest_after_death(self, slot: Slot, young: bool, limits: Limits, now: float) -> int:
         """A worker died there unasked; returns how many have died young in a row if the slot is given up."""
@@ -232,7 +223,7 @@ class Pool:
         return len(self.ending) + sum(len(s.held) + len(s.leaving) for s in self.sessions.values())
 
     def share(self, limit: int) -> Shares:
-        """Which session takes which free slots now, and who gives back what; not more than ``limit`` workers."""
+        """Which session takes which free slots, and who gives back what, for ``limit`` workers at most."""
         claims = [session.claim() for session in self.sessions.values()]
         if self.ending:
             claims.append(Claim("", 0, leaving=self.ending.keys()))
@@ -250,13 +241,14 @@ class Pool:
                 self.away.add(slot)
 
     def at_hand(self, session: Session) -> int:
-        """How many workers the pilots that are here can give to a session that opens.
+        """How many workers the pilots that are here can give to a session that opens, with those that it has.
 
         What sessions at work have, or will take as soon as they can, does not count; far from the session's
         data two are as good as one.
         """
         others = [s for s in self.sessions.values() if s is not session]
-        lent = [slot for other in others if not other.at_work for slot in (*other.held, *other.leaving)]
+        lenders = [session, *(other for other in others if not other.at_work)]
+        lent = [slot for lender in lenders for slot in (*lender.held, *lender.leaving)]
         slots = [s for s in (*self.free, *self.ending, *lent) if s not in self.away]
         far = sum(map(session.claim().far, slots))
         taken = sum(max(0, other.wanted - len(other.held)) for other in others if other.at_work)

@@ -39,6 +39,7 @@ class Users:
         self._registry = server.registry
         self._controls: set[UserControl] = set()
         self._push: asyncio.TimerHandle | None = None
+        self._told = 0  # the registry's version that all users have been told of
 
     async def close(self) -> None:
         """End all masters."""
@@ -57,12 +58,13 @@ class Users:
             self._registry.user_left(session, self._server.now())
 
     def tell_soon(self) -> None:
-        """Tell users what has changed, in a moment."""
-        if self._push is None and self._controls:
+        """Tell users what has changed, if anything has, in a moment."""
+        if self._push is None and self._controls and self._registry.version != self._told:
             self._push = asyncio.get_running_loop().call_later(_PUSH_DELAY, self._push_now)
 
     def _push_now(self) -> None:
         self._push = None
+        self._told = self._registry.version
         for control in self._controls:
             for session in self._registry.sessions(control.user):
                 self._show(control, session)
@@ -86,6 +88,7 @@ class Users:
             "open_session": self._open_session,
             "attach_session": self._attach_session,
             "sessions": self._sessions,
+            "at_hand": self._at_hand,
             "new_submission": self._new_submission,
             "resize_session": self._resize_session,
             "status": self._status,
@@ -101,9 +104,9 @@ class Users:
     async def _open_session(self, control: UserControl, request: Message) -> Message:
         name = check_name("session", _get(request, "session", str))
         versions = build(Versions, request.get("versions"))
-        self._registry.open_session(
-            name, control.user, versions, _get(request, "workers", int), self._server.now()
-        )
+        workers, sites = _get(request, "workers", int), _get(request, "sites", list)
+        near = [check_name("site", site) if isinstance(site, str) else "" for site in sites]
+        self._registry.open_session(name, control.user, versions, workers, self._server.now(), near)
         self._join(control, name)
         config, directory = self._server.config, self._server.directory
         identities = make_identities(name, datetime.now(timezone.utc))
@@ -122,13 +125,13 @@ class Users:
             port = await master.start(config.master, config.master_timeout)
         except ProxyError as error:
             logs.end(control.user, source)
-            await self.end_session(name, str(error))
+            await self.end_session(name)
             raise ProxyError(f"{error}{self._last_words(control.user, source)}") from None
         if self.masters.get(name) is not master:
             raise ProxyError(f"session {name} was closed while it opened")
         self._server.background(self._watch(name, master))
         self._server.background(self._listen(name, master))
-        self._registry.session_ready(name, port)
+        self._registry.session_ready(name, port, self._server.now())
         self._server.act()
         return self._opened(name)
 
@@ -155,10 +158,11 @@ class Users:
     async def _listen(self, name: str, master: Master) -> None:
         try:
             while activity := await master.activity():
-                self._registry.activity(name, *activity)
+                self._registry.activity(name, *activity, self._server.now())
+                self._server.act()
         except ProxyError as error:
             self._server.trace(str(error))
-            await self.end_session(name, str(error))
+            await self.end_session(name)
 
     async def _watch(self, name: str, master: Master) -> None:
         owner, source = self._registry.owner(name) or "", Source("master", name)
@@ -172,7 +176,12 @@ class Users:
         for control in self._controls:
             if control.user == owner:
                 control.send({"event": "session_lost", "session": name, "reason": reason})
-        await self.end_session(name, reason)
+        await self.end_session(name)
+
+    async def _at_hand(self, control: UserControl, request: Message) -> int:
+        session = _get(request, "session", str)
+        self._registry.check_owner(session, control.user)
+        return self._registry.at_hand(session)
 
     def _last_words(self, user: str, source: Source) -> str:
         found = self._server.logs.last(user, source, _LAST_LINES, _LAST_CHARACTERS)
@@ -233,14 +242,14 @@ class Users:
     async def _close_session(self, control: UserControl, request: Message) -> None:
         session = _get(request, "session", str)
         self._registry.check_owner(session, control.user)
-        await self.end_session(session, "the session was closed")
+        await self.end_session(session)
 
-    async def end_session(self, name: str, reason: str) -> None:
-        """End a session's master and pilots, and revoke its join keys."""
-        self._registry.close_session(name, reason)
+    async def end_session(self, name: str) -> None:
+        """End a session's master and workers, and revoke its join keys."""
+        self._registry.close_session(name)
         self._server.door.joining.revoke(name)
-        await self._server.door.keep()
         self._server.act()
+        await self._server.door.keep()
         for control in self._controls:
             control.shown.pop(name, None)
             control.sessions.discard(name)

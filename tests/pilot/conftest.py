@@ -45,11 +45,17 @@ class Cluster:
         )
         self.changed = asyncio.Condition()
         self.status = None
-        self.session = (await self.client.open_session(versions, workers, session=session)).session
+        self.session = session
+        await self.client.open_session(versions, workers, session=session)
         self.submission = await self.client.new_submission(self.session, 100, "alice")
 
+    async def open_next(self, workers=2, versions=VERSIONS):
+        """Another session of the user, which is then the one to watch."""
+        self.session = "next"
+        await self.client.open_session(versions, workers, session="next")
+
     async def on_event(self, event):
-        if isinstance(event, StatusChanged):
+        if isinstance(event, StatusChanged) and event.session == self.session:
             async with self.changed:
                 self.status = event.status
                 self.changed.notify_all()

@@ -17,7 +17,7 @@ from gridproof.pilot.agent import BROKEN, UNREACHED, Agent, Timing
 from gridproof.pilot.workers import reserve_port
 from gridproof.proxy.children import Child
 from gridproof.proxy.logs import Source
-from gridproof.proxy.state import Limits
+from gridproof.proxy.state import Limits, UserLimits
 
 # Tunnels that are being torn down when a test's loop ends have not told their sockets yet.
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
@@ -63,17 +63,49 @@ def test_workers_start_reach_their_scheduler_and_can_be_reached(cluster):
     asyncio.run(main())
 
 
-def test_closing_the_session_ends_pilots_and_workers_and_leaves_no_file(cluster, tmp_path):
+def test_a_session_that_ends_frees_its_workers_for_the_next_one(cluster):
     async def main():
         async with cluster() as it:
-            await it.open()
+            await it.open(workers=2)
+            await it.pilot(cores=2)
+            await it.running(2)
+            pids = [w.pid for w in it.worker_list]
+            await it.open_next()
+            assert await it.client.at_hand("next") == 0
+            await it.client.close_session("echo")
+            await it.until(lambda _, ws: [(w.session, w.state) for w in ws] == 2 * [("next", "running")])
+            assert not any(map(alive, pids))
+            assert [await reached(worker) for worker in it.worker_list] == list(it.status.workers)
+
+    asyncio.run(main())
+
+
+def test_a_session_that_opens_on_a_warm_pilot_needs_no_submission(cluster):
+    async def main():
+        async with cluster() as it:
+            await it.open(workers=2)
+            await it.pilot(cores=2)
+            await it.running(2)
+            await it.client.close_session(it.session)
+            await it.open_next()
+            assert await it.client.at_hand("next") == 2
+            await it.until(lambda _, ws: [(w.session, w.state) for w in ws] == 2 * [("next", "running")])
+            (pilot,) = it.pilot_list
+            assert (pilot.session, pilot.state) == ("echo", "ready")
+
+    asyncio.run(main())
+
+
+def test_a_pilot_that_no_session_needs_ends_with_its_workers_and_leaves_no_file(cluster, tmp_path):
+    async def main():
+        limits = replace(Limits(), user=UserLimits(pilot_idle=0.1))
+        async with cluster(limits=limits) as it:
+            await it.open(workers=2)
             _, task = await it.pilot(cores=2)
             await it.running(2)
             pids = [w.pid for w in it.worker_list]
-            began = time.monotonic()
             await it.client.close_session(it.session)
-            assert await asyncio.wait_for(task, 5) == "the session was closed"
-            assert time.monotonic() - began < 3
+            assert "no session of alice has needed it" in await asyncio.wait_for(task, 10)
             assert not any(map(alive, pids))
             assert not any(tmp_path.iterdir())
 

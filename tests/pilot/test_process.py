@@ -13,6 +13,7 @@ import psutil
 import pytest
 
 from gridproof.proxy.config import MASTER
+from gridproof.proxy.state import Limits, UserLimits
 from gridproof.proxy.versions import here
 
 ARGV = [sys.executable, "-m", "gridproof.pilot"]
@@ -89,9 +90,9 @@ def test_with_a_pilot_ends_all_that_it_started(cluster, sandbox, signum):
     asyncio.run(main())
 
 
-def test_closing_the_session_ends_real_pilots(cluster, sandbox):
+def test_real_pilots_end_when_no_session_needs_them(cluster, sandbox):
     async def main():
-        async with cluster(master=MASTER) as it:
+        async with cluster(master=MASTER, limits=Limits(user=UserLimits(pilot_idle=0.1))) as it:
             await it.open(workers=1, versions=here())
             with job(sandbox, it.config()) as (process, directory):
                 await it.until(lambda _, ws: any(w.state == "running" for w in ws), timeout=60)

@@ -23,7 +23,7 @@ class World:
         self.jobs = 0
         self.registry.open_session("s", "me", HERE, workers, self.now)
         self.registry.user_came("s")
-        self.registry.session_ready("s", 4000)
+        self.registry.session_ready("s", 4000, self.now)
 
     def about(self, **changes):
         self.jobs += 1
@@ -82,7 +82,7 @@ def test_no_worker_starts_before_the_session_is_ready():
     registry.register("pilot", "me", "s", Register("1", "0", "Site1", "node", 1, 1), 0.0)
     registry.ready("pilot", Ready(HERE), 0.0)
     assert registry.decide(0.0) == []
-    registry.session_ready("s", 4000)
+    registry.session_ready("s", 4000, 0.0)
     assert [type(a) for a in registry.decide(0.0)] == [Start]
 
 
@@ -247,13 +247,25 @@ def test_the_surplus_is_stopped_once_and_may_come_back():
     starts = world.started()
     world.registry.resize_session("s", 1)
     stops = world.decide()
-    assert stops == [Stop(a.pilot, a.name, LIMITS.leave) for a in starts[1:]]
+    assert stops == [Stop(a.pilot, a.name, LIMITS.leave) for a in starts[:0:-1]]
     assert world.decide() == []
     for stop in stops:
         world.exit(stop, signal=15)
     assert world.decide() == []
     world.registry.resize_session("s", 3)
     assert [a.name for a in world.decide()] == ["Site1-1-1.2", "Site1-1-2.2"]
+
+
+def test_workers_that_leave_are_not_replaced_before_they_are_gone():
+    world = World(workers=2, cores=3)
+    world.join()
+    world.started()
+    world.registry.resize_session("s", 1)
+    (stop,) = world.decide()
+    world.registry.resize_session("s", 2)
+    assert world.decide() == []
+    world.exit(stop)
+    assert [type(action) for action in world.decide()] == [Start]
 
 
 def test_a_draining_pilot_keeps_its_workers_and_gets_no_more():
@@ -267,25 +279,29 @@ def test_a_draining_pilot_keeps_its_workers_and_gets_no_more():
     assert world.pilots()["1"].state == "draining"
 
 
-def test_closing_a_session_ends_its_pilots():
+def test_closing_a_session_ends_its_workers_at_once_and_leaves_its_pilots():
     world = World()
     key = world.join()
-    world.started()
-    world.registry.close_session("s", "done")
-    assert world.decide() == [End(key, "done")]
-    with pytest.raises(ProxyError, match="closed"):
-        world.join()
+    (start,) = world.started()
+    world.registry.close_session("s")
+    assert world.decide() == [Stop(key, start.name, 0.0)]
+    world.exit(start, signal=9)
+    world.pass_time(LIMITS.user.pilot_idle - 1, beating=[key])
+    assert world.decide() == []
     world.registry.disconnected(key, world.now)
     world.registry.worker_exited(key, "Site1-1-0", 0, 9, "", world.now)
     world.registry.heartbeat(key, 0.0, world.now)
     assert world.decide() == []
 
 
-def test_pilots_reach_only_their_own_sessions_scheduler():
+def test_pilots_reach_only_the_schedulers_of_sessions_whose_workers_they_run():
     world = World()
     world.registry.open_session("t", "you", HERE, 1, world.now)
-    world.registry.session_ready("t", 5000)
-    assert world.registry.scheduler_ports(world.join()) == (4000,)
+    world.registry.session_ready("t", 5000, world.now)
+    key = world.join()
+    assert world.registry.scheduler_ports(key) == ()
+    world.started()
+    assert world.registry.scheduler_ports(key) == (4000,)
     assert world.registry.scheduler_ports("other") == ()
     assert world.registry.sessions("you") == ("t",)
     with pytest.raises(ProxyError, match="you has no session 's'"):
@@ -331,14 +347,11 @@ def test_a_session_that_nobody_uses_gives_its_workers_back_and_ends():
     key = world.join()
     world.started()
     world.registry.user_left("s", world.now)
-    world.pass_time(LIMITS.idle - 1, beating=[key])
+    world.pass_time(LIMITS.user.idle - 1, beating=[key])
     assert world.decide() == []
     world.pass_time(2, beating=[key])
-    ended, closed = world.decide()
-    assert (ended.pilot, closed) == (key, Close("s", closed.reason))
-    assert "nobody has used session s for 3601 s" in ended.reason
-    with pytest.raises(ProxyError, match="closed"):
-        world.join()
+    closed, stopped = world.decide()
+    assert (closed, stopped.pilot) == (Close("s"), key)
 
 
 @pytest.mark.parametrize("use", ["connected", "at work"])
@@ -347,10 +360,10 @@ def test_a_session_in_use_stays_as_it_is_however_long(use):
     key = world.join()
     world.started()
     if use == "at work":
-        world.registry.activity("s", running=1, kept=0)
+        world.registry.activity("s", 1, 0, world.now)
         world.registry.user_left("s", world.now)
     for _ in range(10):
-        world.pass_time(LIMITS.idle, beating=[key])
+        world.pass_time(LIMITS.user.idle, beating=[key])
         assert world.decide() == []
 
 
@@ -358,24 +371,24 @@ def test_the_idle_time_begins_when_the_last_use_ends():
     world = World(workers=1)
     key = world.join()
     world.started()
-    world.registry.activity("s", running=1, kept=0)
+    world.registry.activity("s", 1, 0, world.now)
     world.registry.user_left("s", world.now)
-    world.pass_time(LIMITS.idle * 3, beating=[key])
-    world.registry.activity("s", running=0, kept=0)
-    world.pass_time(LIMITS.idle, beating=[key])
+    world.pass_time(LIMITS.user.idle * 3, beating=[key])
+    world.registry.activity("s", 0, 0, world.now)
+    world.pass_time(LIMITS.user.idle, beating=[key])
     assert world.decide() == []
     world.pass_time(1, beating=[key])
-    assert [type(action) for action in world.decide()] == [End, Close]
+    assert [type(action) for action in world.decide()] == [Close, Stop]
 
 
 def test_a_query_without_any_pilot_is_no_use():
     world = World(workers=1)
     key = world.join()
     world.started()
-    world.registry.activity("s", running=1, kept=0)
+    world.registry.activity("s", 1, 0, world.now)
     world.registry.user_left("s", world.now)
     world.registry.bye(key, "its time is over", world.now)
-    world.pass_time(LIMITS.idle + 1)
+    world.pass_time(LIMITS.user.idle + 1)
     assert [type(action) for action in world.decide()] == [Close]
 
 
@@ -383,17 +396,18 @@ def test_a_session_without_workers_lasts_as_long_as_its_results_or_whoever_fetch
     world = World(workers=1)
     key = world.join()
     world.started()
-    world.registry.activity("s", running=0, kept=2)
+    world.registry.activity("s", 0, 2, world.now)
     world.registry.user_left("s", world.now)
-    world.pass_time(LIMITS.idle + 1, beating=[key])
-    assert [type(action) for action in world.decide()] == [End]
+    world.pass_time(LIMITS.user.idle + 1, beating=[key])
+    (stop,) = world.decide()
+    world.exit(stop)
     (record,) = world.registry.session_records("me", world.now)
     assert (record.state, record.workers, record.kept) == ("retired", 0, 2)
     world.registry.check_attachable("s", "me", HERE)
     world.registry.user_came("s")
-    world.registry.activity("s", running=0, kept=0)
-    world.pass_time(LIMITS.idle + 1)
-    assert world.decide() == []
+    world.registry.activity("s", 0, 0, world.now)
+    world.pass_time(LIMITS.user.idle + 1)
+    assert [type(action) for action in world.decide()] == [Drop]
     world.registry.user_left("s", world.now)
     world.pass_time(1)
     assert [type(action) for action in world.decide()] == [Close]

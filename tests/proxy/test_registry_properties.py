@@ -23,7 +23,7 @@ class Cluster(RuleBasedStateMachine):
         self.registry = Registry()
         self.registry.open_session("s", "me", HERE, WANTED, 0.0)
         self.registry.user_came("s")
-        self.registry.session_ready("s", 4000)
+        self.registry.session_ready("s", 4000, 0.0)
         self.connected = set()
         self.ended = set()
         self.live = {}  # name -> pilot
@@ -75,7 +75,7 @@ class Cluster(RuleBasedStateMachine):
     def queries_start_and_end(self, running, kept):
         self.used()
         self.running, self.kept = running, kept
-        self.registry.activity("s", running, kept)
+        self.registry.activity("s", running, kept, self.now)
 
     def drop_workers(self, key):
         self.live = {name: pilot for name, pilot in self.live.items() if pilot != key}
@@ -159,7 +159,7 @@ class Cluster(RuleBasedStateMachine):
     def only_an_idle_session_gives_its_workers_back(self):
         if self.retired():
             assert not self.live
-            assert self.retired_before or self.now - self.last_used > Limits.idle
+            assert self.retired_before or self.now - self.last_used > Limits().user.idle
             self.retired_before = True
 
     @invariant()

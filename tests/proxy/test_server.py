@@ -13,7 +13,7 @@ import pytest
 from gridproof.errors import ProxyError
 from gridproof.proxy.client import ProxyClient, SessionLost, new_session_name
 from gridproof.proxy.logs import Source
-from gridproof.proxy.state import Limits
+from gridproof.proxy.state import Limits, UserLimits
 
 
 def masters():
@@ -276,7 +276,7 @@ def test_a_session_is_attached_to_by_another_process_of_its_user_and_by_nobody_e
 
 def test_a_session_that_everybody_has_left_ends_when_it_is_idle_for_long(running_proxy, versions):
     async def main():
-        async with running_proxy(limits=Limits(idle=0.1)) as proxy:
+        async with running_proxy(limits=Limits(user=UserLimits(idle=0.1))) as proxy:
             async with proxy.client() as alice:
                 await alice.open_session(versions, 1)
                 (master,) = masters()
@@ -293,7 +293,7 @@ def test_a_session_that_keeps_results_lasts_longer_than_its_workers(running_prox
     )
 
     async def main():
-        changes = {"master": (sys.executable, "-c", keeps), "limits": Limits(idle=0.1)}
+        changes = {"master": (sys.executable, "-c", keeps), "limits": Limits(user=UserLimits(idle=0.1))}
         async with running_proxy(**changes) as proxy:
             async with proxy.client() as alice:
                 opened = await alice.open_session(versions, 1)

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import socket
+from dataclasses import asdict
 
 import asyncssh
 import pytest
@@ -206,7 +207,7 @@ def test_a_full_forward_range_is_refused_and_freed_ports_come_back(running_proxy
     asyncio.run(main())
 
 
-def test_a_pilot_dials_only_its_own_sessions_scheduler_and_only_when_registered(running_proxy, versions):
+def test_a_pilot_dials_only_schedulers_of_sessions_whose_workers_it_was_told_to_run(running_proxy, versions):
     async def main():
         async with running_proxy() as proxy, proxy.client("alice") as alice, proxy.client("bob") as bob:
             opened, conn = await joined(proxy, alice, versions)
@@ -214,8 +215,13 @@ def test_a_pilot_dials_only_its_own_sessions_scheduler_and_only_when_registered(
             own_port, other_port = (int(o.address.rsplit(":", 1)[1]) for o in (opened, other))
             with pytest.raises(asyncssh.ChannelOpenError):
                 await conn.open_connection("127.0.0.1", own_port)
-            control_channel, _, _ = await control(conn)
+            control_channel, orders, _ = await control(conn)
             control_channel.write(encode(REGISTER))
+            with pytest.raises(asyncssh.ChannelOpenError):
+                await conn.open_connection("127.0.0.1", own_port)
+            control_channel.write(encode({"do": "ready", "versions": asdict(versions)}))
+            while b"start_worker" not in await orders.readline():
+                pass
             _, writer = await conn.open_connection("127.0.0.1", own_port)
             writer.close()
             for host, port in [("127.0.0.1", other_port), ("127.0.0.1", 22), ("example.org", own_port)]:
