@@ -362,7 +362,8 @@ def test_silence_is_shown_and_a_silent_pilot_is_dropped_and_may_dial_again(clust
         limits = replace(Limits(), silent_after=0.5, lost_after=2.0)
         async with cluster(limits=limits) as it:
             await it.open(workers=1)
-            await it.pilot(timing=replace(quick, heartbeat=3600.0))
+            timing = replace(quick, heartbeat=3600.0, backoff=1.0, backoff_max=1.0)  # away long enough
+            await it.pilot(timing=timing, orphan_limit=1.0)
             await it.running(1)
             await it.until(lambda pilots, _: pilots[0].state == "silent")
             await it.until(lambda _, workers: "its pilot lost: no heartbeat" in workers[0].reason)
