@@ -25,6 +25,7 @@ class ServerConfig:
     are kept for ``keep_results``. In the configuration ``limits`` is what a user may have (see `UserLimits`),
     and ``user_limits`` maps names to what differs from that for some: a session that nobody is connected to
     and that runs no query gives its workers back after ``idle``, and ends when it keeps no result any more.
+    There ``lost_after`` is how long a pilot may be silent before it is given up.
     """
 
     users: Mapping[str, Sequence[str]]

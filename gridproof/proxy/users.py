@@ -249,11 +249,11 @@ class Users:
         self._registry.close_session(name)
         self._server.door.joining.revoke(name)
         self._server.act()
-        await self._server.door.keep()
         for control in self._controls:
             control.shown.pop(name, None)
             control.sessions.discard(name)
         master = self.masters.pop(name, None)
+        await self._server.door.keep()
         if master is not None:
             await master.stop()
 

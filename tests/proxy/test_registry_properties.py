@@ -7,7 +7,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from gridproof.errors import ProxyError
 from gridproof.proxy.protocol import Ready, Register, Versions
 from gridproof.proxy.registry import Registry
-from gridproof.proxy.state import Close, Drop, End, Limits, Start
+from gridproof.proxy.state import Close, Drop, End, Limits, Start, Stop
 
 HERE = Versions("3.11.2", "6.40.00", "0.1.0", "2026.8.0")
 OTHER = Versions("3.11.2", "6.38.00", "0.1.0", "2026.8.0")
@@ -28,6 +28,7 @@ class Cluster(RuleBasedStateMachine):
         self.ended = set()
         self.live = {}  # name -> pilot
         self.names = set()
+        self.stopped = set()
         self.shown = {}
         self.version = 0
         self.users = 1
@@ -46,6 +47,10 @@ class Cluster(RuleBasedStateMachine):
                 assert action.pilot not in self.ended, "and not on those that were told to go"
                 self.names.add(action.name)
                 self.live[action.name] = action.pilot
+            elif isinstance(action, Stop):
+                assert action.name not in self.stopped, "a worker is told to end once"
+                assert action.name in self.live
+                self.stopped.add(action.name)
             elif isinstance(action, End):
                 self.ended.add(action.pilot)
                 self.drop_workers(action.pilot)
@@ -158,7 +163,7 @@ class Cluster(RuleBasedStateMachine):
     @invariant()
     def only_an_idle_session_gives_its_workers_back(self):
         if self.retired():
-            assert not self.live
+            assert set(self.live) <= self.stopped
             assert self.retired_before or self.now - self.last_used > Limits().user.idle
             self.retired_before = True
 

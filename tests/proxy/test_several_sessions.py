@@ -43,7 +43,7 @@ class World:
         for _ in range(count):
             key = f"{len(self.pilots) + 1}"
             self.pilots.append(key)
-            about = Register(key, "0", "n", site, "node", 1, cores)
+            about = Register(key, "0", site, "node", 1, cores)
             self.registry.register(key, self.user, session, about, self.now)
             self.registry.ready(key, Ready(versions), self.now)
             self.act()
