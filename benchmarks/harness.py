@@ -170,10 +170,15 @@ class Master:
             [sys.executable, "-m", "gridproof.proxy.master"], stdout=subprocess.PIPE, stderr=log
         )
         server, client = identities.scheduler, identities.client
-        where = {"cache_dir": str(cache), "scratch_dir": str(directory), "keep_results": 3600.0}
+        where = {
+            "host": "127.0.0.1",
+            "cache_dir": str(cache),
+            "scratch_dir": str(directory),
+            "keep_results": 3600.0,
+        }
         tell(self._process, session="bench", ca=server.ca, cert=server.cert, key=server.key, **where)
         assert self._process.stdout is not None
-        self.address: str = json.loads(self._process.stdout.readline())["address"]
+        self.address = f"tls://127.0.0.1:{json.loads(self._process.stdout.readline())['port']}"
         self._loop = LoopThread("bench")
 
         async def connect() -> MasterClient:

@@ -11,13 +11,18 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class WorkerRecord:
-    """A worker process; ``state``: ``starting``, ``ready`` or ``ended``. ``pid`` is its own on ``host``."""
+    """A worker process; ``pid`` is its own on ``host``.
+
+    ``state``: ``starting``, ``ready`` or ``ended``. ``way``: its own connection to the session's master is
+    ``direct``, or a ``tunnel`` through its pilot's.
+    """
 
     name: str
     site: str
     host: str
     pid: int
     state: str
+    way: str
 
 
 class Table(list[T]):

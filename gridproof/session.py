@@ -94,7 +94,7 @@ class Session:
         return Table(
             WorkerRecord,
             (
-                WorkerRecord(w.name, w.site, w.host, w.pid, "ready" if w.name in ready else "starting")
+                WorkerRecord(w.name, w.site, w.host, w.pid, "ready" if w.name in ready else "starting", w.way)
                 for w in self._link.status().workers.values()
                 if w.state != "ended"
             ),

@@ -20,6 +20,8 @@ from typing import Any
 import dask
 from distributed import Scheduler, Worker
 from distributed.comm.core import CommClosedError
+from distributed.comm.registry import backends
+from distributed.comm.tcp import TLSBackend, TLSListener
 from distributed.core import Status, rpc
 from distributed.diagnostics.plugin import SchedulerPlugin, WorkerPlugin
 from distributed.security import Security
@@ -42,6 +44,8 @@ _CLIENT_MESSAGES = (
     *("cancel", "forget"),
 )
 _RETRIES = 5
+_HANDSHAKE_WITHIN = 20.0  # s
+_STRANGERS = 256  # connections in their handshake; the oldest one makes room for a further one
 
 EXIT_STALE = 75
 """A worker's exit code when only a fresh process can go on."""
@@ -76,6 +80,7 @@ def configure(scratch: str | None = None) -> None:
     ``scratch``: its directory for temporary files.
     """
     logging.getLogger("distributed").setLevel(logging.ERROR)
+    backends["tls"] = _Tls()
     dask.config.set(
         {
             "temporary-directory": scratch,
@@ -95,6 +100,29 @@ def configure(scratch: str | None = None) -> None:
             "distributed.admin.system-monitor.gil.enabled": False,
         }
     )
+
+
+class _TlsListener(TLSListener):  # type: ignore[misc]
+    """distributed waits for ever for handshakes, and a master may listen where strangers can dial it."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self._strangers: dict[Any, None] = {}
+
+    async def _prepare_stream(self, stream: Any, address: str) -> Any:
+        self._strangers[stream] = None
+        if len(self._strangers) > _STRANGERS:
+            next(iter(self._strangers)).close()
+        too_late = asyncio.get_running_loop().call_later(_HANDSHAKE_WITHIN, stream.close)
+        try:
+            return await super()._prepare_stream(stream, address)
+        finally:
+            too_late.cancel()
+            del self._strangers[stream]
+
+
+class _Tls(TLSBackend):  # type: ignore[misc]
+    _listener_class = _TlsListener
 
 
 class _NoHttp:
@@ -120,14 +148,14 @@ class _LostWorkers(SchedulerPlugin):  # type: ignore[misc]
 
 
 class MasterServer:
-    """A session's scheduler with its master, listening on the loopback of the VO-box."""
+    """A session's scheduler with its master, listening on the interface ``host`` of the VO-box."""
 
-    def __init__(self, tls: Tls, cache: Path, scratch: Path, keep_results: float) -> None:
+    def __init__(self, tls: Tls, host: str, cache: Path, scratch: Path, keep_results: float) -> None:
         self._master = Master(cache, scratch, keep_results)
         self._scheduler = _Scheduler(
             security=tls.security("scheduler"),
             protocol="tls",
-            host="127.0.0.1",
+            host=host,
             port=0,
             dashboard=False,
             plugins=[_LostWorkers(self._master.for_workers.lost)],
@@ -139,11 +167,11 @@ class MasterServer:
             for message in messages:
                 self._scheduler.handlers[_PREFIX + message] = getattr(side, message)
 
-    async def start(self) -> str:
-        """Listen; returns the address, ``tls://127.0.0.1:PORT``."""
+    async def start(self) -> int:
+        """Listen; returns the port."""
         await self._scheduler
         await self._master.start()
-        return str(self._scheduler.address)
+        return int(self._scheduler.port)
 
     async def activity(self, running: int, kept: int) -> tuple[int, int]:
         """How many queries run and how many are over and kept, once it is not ``running`` and ``kept``."""

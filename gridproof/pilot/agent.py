@@ -14,7 +14,7 @@ import signal
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +34,7 @@ from gridproof.proxy.protocol import (
     Bye,
     Draining,
     Exit,
+    Forward,
     Heartbeat,
     Log,
     Message,
@@ -41,6 +42,7 @@ from gridproof.proxy.protocol import (
     PilotOrder,
     Ready,
     Register,
+    Registered,
     StartWorker,
     StopWorker,
     WorkerExited,
@@ -48,6 +50,7 @@ from gridproof.proxy.protocol import (
     message,
     pilot_order,
 )
+from gridproof.proxy.reach import reaches
 
 #: Exit code of a pilot that cannot run workers on its node, or has failed in another way of its own.
 BROKEN = 85
@@ -114,6 +117,7 @@ class Agent:
             forkserver,
             start_forkserver,
             job,
+            config.host,
             self._directory / "workers",
             cache,
             config.worker_memory,
@@ -122,7 +126,7 @@ class Agent:
             self._ttl_end - self._margin if self._ttl_end else 0.0,
         )
         self._xrootd: nodexrootd.NodeXrootd | None = None
-        self._ready: Ready | None = None
+        self._node: asyncio.Future[Ready] = asyncio.get_running_loop().create_future()  # but for the way
         self._draining = False
         self._conn: asyncssh.SSHClientConnection | None = None
         self._control: _Control | None = None
@@ -181,7 +185,7 @@ class Agent:
     # ---- the node
 
     async def _prepare(self) -> None:
-        """Bring up what the node offers, then say so."""
+        """Bring up what the node offers."""
         xrootd = asyncio.create_task(self._start_xrootd())
         try:
             versions, threads = await self._workers.ready()
@@ -192,8 +196,8 @@ class Agent:
             raise
         if threads > 1:
             self._say(f"the forkserver has {threads} threads; forking it is not safe")
-        self._ready = Ready(versions, self._xrootd.port if self._xrootd else 0)
-        self._tell(self._ready)
+        xrootd_port, key = (self._xrootd.port, self._xrootd.keytab.read_text()) if self._xrootd else (0, "")
+        self._node.set_result(Ready(versions, xrootd_port, key))
         self.end(await self._workers.follow(), BROKEN)
 
     async def _start_xrootd(self) -> None:
@@ -268,8 +272,6 @@ class Agent:
             )
         )
         self._own_lines.again()
-        if self._ready is not None:
-            self._tell(self._ready)
         if self._draining:
             self._tell(Draining("its time is over"))
         try:
@@ -283,6 +285,24 @@ class Agent:
             if not self._ending.done():
                 conn.abort()
                 await self._workers.disconnected()
+
+    async def _get_ready(self, order: Registered) -> None:
+        """Look for the direct way, and say that the node is ready when it is."""
+        control, port = self._control, order.probe_port
+        direct = bool(port) and await reaches(self._config.host, port, order.probe_key)
+        if self._ending.done():  # `wait_for` loses a cancellation that comes with its result
+            return
+        ready = await asyncio.shield(self._node)
+        if control is self._control:
+            self._workers.direct = direct
+            self._tell(replace(ready, direct=direct))
+
+    async def _forward(self, order: Forward) -> None:
+        """Have a port of the VO-box lead to a worker or to the node's XRootD server, and to nothing else."""
+        port = self._workers.port(order.worker) if order.worker else self._xrootd and self._xrootd.port
+        if port and self._conn is not None:
+            with suppress(OSError, asyncssh.Error, asyncssh.ChannelListenError):
+                await self._conn.forward_remote_port("127.0.0.1", order.number, "127.0.0.1", port)
 
     def _tell(self, content: PilotMessage) -> None:
         if isinstance(content, WorkerStarted):
@@ -314,6 +334,10 @@ class Agent:
         """Do what the ProxyServer says."""
         if isinstance(order, Exit):
             self.end(order.reason)
+        elif isinstance(order, Forward):
+            self._background(self._forward(order))
+        elif isinstance(order, Registered):
+            self._background(self._get_ready(order))
         elif isinstance(order, StopWorker):
             self._workers.stop(order.name, order.grace)
         elif isinstance(order, StartWorker) and self._conn is not None and not self._draining:

@@ -24,7 +24,7 @@ from gridproof.errors import ProxyError
 from gridproof.proxy.children import Child
 
 _USERS = ("xrootd", "nobody")
-_KEY_NAME = "gridproof"
+_KEY_NAME = "gridproof+"  # "+": also for clients whose own address is not the one that they come from
 _ATTEMPTS = 5
 _CONFIG_NAME = "xrootd.cf"
 _UP_WITHIN = 20.0

@@ -41,15 +41,15 @@ Tell = Callable[[PilotMessage], None]
 @dataclass
 class _Worker:
     reserved: socket.socket
-    listener: asyncssh.SSHListener
-    contact: str
+    port: int  # that it listens on
     started: bool = False
 
 
 class Workers:
     """Starts workers as told over one connection at a time, and tells what becomes of them.
 
-    ``start_forkserver`` is called when ``forkserver`` has died, with all its workers.
+    ``start_forkserver`` is called when ``forkserver`` has died, with all its workers. ``vobox`` is where
+    masters are dialled directly; ``direct`` tells whether that was found to be possible.
     """
 
     def __init__(
@@ -57,6 +57,7 @@ class Workers:
         forkserver: Child,
         start_forkserver: Callable[[], Awaitable[Child]],
         job: Job,
+        vobox: str,
         work: Path,
         cache: Path,
         memory: int,
@@ -64,10 +65,12 @@ class Workers:
         logs: NewLines,
         ends: float,
     ) -> None:
+        self.direct = False
         self._forkserver = forkserver
         self._start_forkserver = start_forkserver
         self._up = asyncio.Event()  # the forkserver takes orders
         self._job = job
+        self._vobox = vobox
         self._work = work
         self._cache = cache
         self._memory = memory  # bytes a worker may use, 0: no limit
@@ -119,32 +122,29 @@ class Workers:
         if report["event"] == "started":
             if worker:
                 worker.started = True
-                self._tell(WorkerStarted(name, int(report["pid"]), worker.contact))
+                self._tell(WorkerStarted(name, int(report["pid"])))
         elif report["event"] == "exited":
             self._forget(name)
             log = str(report["log"])
             self._tell(WorkerExited(name, int(report["code"]), int(report["signal"]), log))
 
     async def start(self, conn: asyncssh.SSHClientConnection, order: StartWorker) -> None:
-        """Open the worker's ways and have it forked; a failure is told as its exit."""
+        """Open the worker's way and have it forked; a failure is told as its exit."""
         try:
             await self._start(conn, order)
-        except (OSError, asyncssh.Error, asyncssh.ChannelListenError, ProxyError) as error:
+        except (OSError, asyncssh.Error, ProxyError) as error:
             self._forget(order.name)
             text = str(error) or type(error).__name__
             self._tell(WorkerExited(order.name, -1, 0, f"the pilot could not start it: {text}"))
 
     async def _start(self, conn: asyncssh.SSHClientConnection, order: StartWorker) -> None:
         check_name("worker", order.name)
-        scheduler = await self._way_to(conn, order.scheduler_port)
+        if order.direct:
+            scheduler = self._direct_to(order.scheduler_port)
+        else:
+            scheduler = f"tls://127.0.0.1:{await self._way_to(conn, order.scheduler_port)}"
         reserved, port = reserve_port()
-        try:
-            listener = await conn.forward_remote_port("127.0.0.1", 0, "127.0.0.1", port)
-        except BaseException:
-            reserved.close()
-            raise
-        contact = f"tls://127.0.0.1:{listener.get_port()}"
-        self._workers[order.name] = _Worker(reserved, listener, contact)
+        self._workers[order.name] = _Worker(reserved, port)
         self._empty.clear()
         directory = self._work / order.name
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -152,8 +152,8 @@ class Workers:
         spec = {
             "name": order.name,
             "session": order.session,
-            "scheduler": f"tls://127.0.0.1:{scheduler}",
-            "contact": contact,
+            "scheduler": scheduler,
+            "contact": order.contact,
             "listen_port": port,
             "site": self._job.site,
             "host": self._job.host,
@@ -169,6 +169,15 @@ class Workers:
         await self._up.wait()
         self._forkserver.send({"do": "start", "spec": spec})
 
+    def _direct_to(self, port: int) -> str:
+        if not self.direct:
+            raise ProxyError(
+                f"the VO-box allows no tunnels (packet_forwarding: direct), and {self._job.host} does not "
+                f"reach {self._vobox} directly"
+            )
+        host = f"[{self._vobox}]" if ":" in self._vobox else self._vobox
+        return f"tls://{host}:{port}"
+
     async def _way_to(self, conn: asyncssh.SSHClientConnection, port: int) -> int:
         """The local end of the forward to a scheduler, opened once per connection."""
         way = self._schedulers.get(port)
@@ -179,6 +188,11 @@ class Workers:
         except (OSError, asyncssh.Error):
             self._schedulers.pop(port, None)
             raise
+
+    def port(self, name: str) -> int:
+        """Where a worker listens on the node's loopback; 0 if there is none of that name."""
+        worker = self._workers.get(name)
+        return worker.port if worker else 0
 
     def stop(self, name: str, grace: float) -> None:
         """End a worker: SIGTERM, which lets it finish what it has begun, then SIGKILL after ``grace`` s."""
@@ -210,7 +224,6 @@ class Workers:
         worker = self._workers.pop(name, None)
         if worker is not None:
             worker.reserved.close()
-            worker.listener.close()
             shutil.rmtree(self._work / name, ignore_errors=True)
         if not self._workers:
             self._empty.set()

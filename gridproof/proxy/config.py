@@ -12,6 +12,8 @@ from gridproof.errors import ConfigError
 from gridproof.proxy.protocol import check_name
 from gridproof.proxy.state import Limits, UserLimits
 
+# Through the pilot's SSH connection, by a connection of their own, or so where that is possible.
+FORWARDING = ("auto", "tunnel", "direct")
 MASTER = (sys.executable, "-m", "gridproof.proxy.master")
 
 
@@ -25,7 +27,9 @@ class ServerConfig:
     are kept for ``keep_results``. In the configuration ``limits`` is what a user may have (see `UserLimits`),
     and ``user_limits`` maps names to what differs from that for some: a session that nobody is connected to
     and that runs no query gives its workers back after ``idle``, and ends when it keeps no result any more.
-    There ``lost_after`` is how long a pilot may be silent before it is given up.
+    There ``lost_after`` is how long a pilot may be silent before it is given up. ``forward_ports`` listen on
+    ``forward_host``, each when somebody has asked for what it leads to. ``packet_forwarding``: how workers
+    reach their master, one of `FORWARDING`.
     """
 
     users: Mapping[str, Sequence[str]]
@@ -33,6 +37,8 @@ class ServerConfig:
     host: str = "127.0.0.1"
     port: int = 20000
     forward_ports: tuple[int, int] = (20001, 20999)
+    forward_host: str = "127.0.0.1"
+    packet_forwarding: str = "auto"
     state_dir: Path | None = None
     grid_cas: Path | None = None  # authorities of job tokens; None: pilots need not prove their jobs
     cache_dir: Path | None = None  # compiled selectors, beyond sessions
@@ -46,6 +52,11 @@ class ServerConfig:
     master: Sequence[str] = MASTER
     limits: Limits = field(default_factory=Limits)
 
+    @property
+    def master_host(self) -> str:
+        """The interface that masters listen on."""
+        return "127.0.0.1" if self.packet_forwarding == "tunnel" else self.host
+
 
 _KINDS: Mapping[str, tuple[type, ...]] = {
     "users": (dict,),
@@ -53,6 +64,8 @@ _KINDS: Mapping[str, tuple[type, ...]] = {
     "host": (str,),
     "port": (int,),
     "forward_ports": (list,),
+    "forward_host": (str,),
+    "packet_forwarding": (str,),
     "state_dir": (str, type(None)),
     "cache_dir": (str, type(None)),
     "grid_cas": (str, type(None)),
@@ -88,6 +101,10 @@ def read_config(values: Mapping[str, Any]) -> ServerConfig:
     for name, account in settings.get("accounts", {}).items():
         if name not in users or not isinstance(account, (str, type(None))):
             raise ConfigError(f"the ProxyServer's accounts map its users to names of accounts, not {name!r}")
+    if settings.get("packet_forwarding", "auto") not in FORWARDING:
+        raise ConfigError(
+            f"packet_forwarding is one of {', '.join(FORWARDING)}, not {settings['packet_forwarding']!r}"
+        )
     if "forward_ports" in settings:
         settings["forward_ports"] = _port_range(settings["forward_ports"])
     for name in ("state_dir", "cache_dir", "grid_cas"):

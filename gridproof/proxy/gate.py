@@ -1,15 +1,14 @@
 """The SSH side of the ProxyServer: who may come in, and what they may open.
 
 Only public keys prove anything. Who holds a join key may enrol a key of its own, and nothing else. Users
-and pilots may open one control channel, dial the scheduler ports of their own sessions, and (pilots)
-listen on the loopback within the forward range.
+and pilots may open one control channel, dial the masters of their own sessions, and (users) their
+forwards; a pilot may ask for the forwards that it was told of.
 There are no shells, commands, agents, X11, files or other forwards.
 """
 
 from __future__ import annotations
 
 import asyncio
-import errno
 import secrets
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +26,7 @@ from gridproof.proxy.protocol import (
     Draining,
     Enrol,
     Exit,
+    Forward,
     Heartbeat,
     Log,
     Message,
@@ -41,6 +41,7 @@ from gridproof.proxy.protocol import (
     message,
     pilot_message,
 )
+from gridproof.proxy.reach import local
 from gridproof.proxy.state import PilotKey
 
 if TYPE_CHECKING:
@@ -49,6 +50,8 @@ if TYPE_CHECKING:
 _LOOPBACK = frozenset({"127.0.0.1", "localhost"})
 _CONTROL_WITHIN = 30.0  # s after authentication
 _REQUESTS_AT_ONCE = 32
+_FORWARDED = "127.0.0.1"  # by what name pilots ask for their forwards
+_FORWARD_WITHIN = 20.0
 _LEAVE_WITHIN = 5.0  # s for a pilot that was told to exit
 
 
@@ -102,37 +105,25 @@ class Gate(asyncssh.SSHServer):
             self._control = PilotControl(self._server, self._username.removeprefix(PILOT))
         return self._conn.create_server_channel(encoding=None), self._control
 
-    def connection_requested(self, dest_host: str, dest_port: int, orig_host: str, orig_port: int) -> bool:  # noqa: ARG002
-        return dest_host in _LOOPBACK and dest_port in self._reachable()
+    def connection_requested(self, dest_host: str, dest_port: int, orig_host: str, orig_port: int) -> Any:  # noqa: ARG002
+        host = self._reachable().get(dest_port) if dest_host in _LOOPBACK else None
+        return self._conn.forward_connection(host, dest_port) if host and self._conn else False
 
-    def _reachable(self) -> tuple[int, ...]:
-        """The loopback ports that the peer may dial."""
-        control, registry = self._control, self._server.registry
+    def _reachable(self) -> dict[int, str]:
+        """The ports that the peer may dial as the VO-box's loopback, and where they are."""
+        control, server = self._control, self._server
+        masters, forwards = local(server.config.master_host), local(server.config.forward_host)
         if isinstance(control, UserControl):
-            own = registry.sessions(control.user)
-            return tuple(port for port in map(registry.scheduler_port, own) if port)
+            own = server.registry.sessions(control.user)
+            ports = dict.fromkeys(server.forwards.ports(own), forwards)
+            return ports | {port: masters for port in map(server.registry.scheduler_port, own) if port}
         if isinstance(control, PilotControl) and control.key is not None:
-            return registry.scheduler_ports(control.key)
-        return ()
+            return dict.fromkeys(server.registry.scheduler_ports(control.key), masters)
+        return {}
 
-    def server_requested(self, listen_host: str, listen_port: int) -> Any:
+    def server_requested(self, listen_host: str, listen_port: int) -> Any:  # noqa: ARG002
         control = self._control
-        if not isinstance(control, PilotControl) or control.key is None or listen_host not in _LOOPBACK:
-            return False
-        if listen_port and listen_port not in self._server.forward_range:
-            return False
-        return self._listen(control, listen_host, listen_port)
-
-    async def _listen(self, control: PilotControl, host: str, port: int) -> Any:
-        if self._conn is None or not control.may_listen():
-            return False
-        for candidate in (port,) if port else self._server.forward_candidates():
-            try:
-                return await self._conn.forward_local_port("127.0.0.1", candidate, host, candidate)
-            except OSError as error:
-                if error.errno not in (errno.EADDRINUSE, errno.EACCES):
-                    raise
-        return False
+        return control.forward_for(listen_port) if isinstance(control, PilotControl) else False
 
 
 class UserControl(ServerControl):
@@ -220,13 +211,7 @@ class PilotControl(ServerControl):
         self._server = server
         self._pilot = pilot
         self.user = ""
-        self._cores = 0
-        self._forwards = 0
-
-    def may_listen(self) -> bool:
-        """Count one more forward; a pilot restarts workers, but not without end within one connection."""
-        self._forwards += 1
-        return self._forwards <= 1000 + 100 * self._cores
+        self._forwards: dict[int, tuple[asyncssh.SSHListener, asyncio.Future[None]]] = {}  # ordered
 
     def received(self, message: Message) -> None:
         content = pilot_message(message)
@@ -242,7 +227,7 @@ class PilotControl(ServerControl):
         elif isinstance(content, Ready):
             server.registry.ready(key, content, server.now())
         elif isinstance(content, WorkerStarted):
-            server.registry.worker_started(key, content.name, content.pid, content.contact)
+            server.registry.worker_started(key, content.name, content.pid)
         elif isinstance(content, WorkerExited):
             server.registry.worker_exited(
                 key, content.name, content.code, content.signal, content.log, server.now()
@@ -272,7 +257,6 @@ class PilotControl(ServerControl):
         self.key = identity.pilot
         self.user = identity.user
         server.logs.begin(self.user, Source("pilot", self.key))
-        self._cores = about.cores
         self._server.pilot_came(self.key, self)
 
     def order(self, order: PilotOrder) -> None:
@@ -283,6 +267,37 @@ class PilotControl(ServerControl):
         """Tell the pilot to exit, and drop it if it does not."""
         self.order(Exit(reason))
         asyncio.get_running_loop().call_later(_LEAVE_WITHIN, self.abort)
+
+    async def forward(self, host: str, number: int, worker: str) -> asyncssh.SSHListener:
+        """Listen on port ``number`` of ``host`` for the pilot, which is told where that is to lead.
+
+        Raises:
+            OSError: the port cannot be had.
+            ProxyError: the pilot does not answer.
+        """
+        if self._channel is None:
+            raise ProxyError("the pilot's connection is lost")
+        conn = self._channel.get_connection()
+        listener: asyncssh.SSHListener = await conn.forward_local_port(host, number, _FORWARDED, number)
+        asked = asyncio.get_running_loop().create_future()
+        self._forwards[number] = listener, asked
+        self.order(Forward(number, worker))
+        try:
+            await asyncio.wait([asked], timeout=_FORWARD_WITHIN)
+        finally:
+            del self._forwards[number]
+            if not asked.done():
+                listener.close()
+        if not asked.done():
+            raise ProxyError(f"the pilot did not open the forward within {_FORWARD_WITHIN:.0f} s")
+        return listener
+
+    def forward_for(self, number: int) -> asyncssh.SSHListener | bool:
+        """The pilot asks for a port: it gets what it was told to ask for."""
+        listener, asked = self._forwards.get(number, (False, None))
+        if asked is not None and not asked.done():
+            asked.set_result(None)
+        return listener
 
     def rubbish(self, error: ProxyError) -> None:
         self._server.trace(f"pilot {self._pilot} dropped: {error}")

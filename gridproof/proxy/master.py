@@ -1,9 +1,8 @@
 """A session's master as a process: ``python -m gridproof.proxy.master``, started by the ProxyServer.
 
-Standard input brings one JSON line ``{session, ca, cert, key, cache_dir, scratch_dir, keep_results}``;
-standard output answers ``{"address": "tls://127.0.0.1:PORT"}`` and then, whenever it changes, how many
-queries run and the results of how many others are kept: ``{"running": 1, "kept": 2}``. The process ends
-with its standard input.
+Standard input brings one JSON line ``{session, host, ca, cert, key, cache_dir, scratch_dir, keep_results}``;
+standard output answers ``{"port": 40000}`` and then, whenever it changes, how many queries run and the
+results of how many others are kept: ``{"running": 1, "kept": 2}``. The process ends with its standard input.
 """
 
 from __future__ import annotations
@@ -21,10 +20,14 @@ from ..engine.dask import MasterServer, configure, tls_of
 
 async def _serve(settings: dict[str, Any]) -> None:
     server = MasterServer(
-        tls_of(settings), Path(settings["cache_dir"]), Path(settings["scratch_dir"]), settings["keep_results"]
+        tls_of(settings),
+        settings["host"],
+        Path(settings["cache_dir"]),
+        Path(settings["scratch_dir"]),
+        settings["keep_results"],
     )
-    address = await server.start()
-    print(json.dumps({"address": address}), flush=True)
+    port = await server.start()
+    print(json.dumps({"port": port}), flush=True)
     owner_gone = asyncio.Event()
     asyncio.get_running_loop().add_reader(sys.stdin, owner_gone.set)
     telling = asyncio.create_task(_tell(server))

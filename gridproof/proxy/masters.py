@@ -8,12 +8,12 @@ import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from urllib.parse import urlsplit
 
 from gridproof.errors import ProxyError
 from gridproof.proxy.certificates import SessionIdentities
 from gridproof.proxy.children import Child
 from gridproof.proxy.isolation import Isolation
+from gridproof.proxy.reach import local
 
 _STOP_GRACE = 3.0
 
@@ -22,13 +22,15 @@ class Master:
     """Scheduler and engine master of one session; ``directory`` is its own and goes with it.
 
     ``isolation``: under whose account. ``cache``: where the ProxyServer keeps compiled code beyond sessions;
-    None: in ``directory``. ``keep_results``: s. ``log`` is called with what it writes to standard error.
+    None: in ``directory``. ``keep_results``: s. ``host``: the interface that it listens on. ``log`` is called
+    with what it writes to standard error.
     """
 
     def __init__(
         self,
         session: str,
         isolation: Isolation,
+        host: str,
         identities: SessionIdentities,
         directory: Path,
         cache: Path | None,
@@ -36,10 +38,11 @@ class Master:
         log: Callable[[str], None],
     ) -> None:
         self.identities = identities
-        self.address = ""
+        self.port = 0
         self.stopping = False
         self._session = session
         self._isolation = isolation
+        self._host = host
         self._directory = directory
         self._cache = isolation.cache(cache) if cache else directory
         self._keep_results = keep_results
@@ -47,8 +50,8 @@ class Master:
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
         self._child: Child | None = None
 
-    async def start(self, argv: Sequence[str], timeout: float) -> int:
-        """Start it and wait, at most ``timeout`` s; returns the port that its scheduler listens on.
+    async def start(self, argv: Sequence[str], timeout: float) -> None:
+        """Start it and wait, at most ``timeout`` s, until its scheduler listens.
 
         Raises:
             ProxyError: it does not come up, or cannot be kept apart from other users.
@@ -67,19 +70,22 @@ class Master:
             raise ProxyError(f"{what} cannot be started: {error}") from None
         settings = {
             "session": self._session,
+            "host": self._host,
             "cache_dir": str(self._cache),
             "scratch_dir": str(self._directory),
             "keep_results": self._keep_results,
         }
         self._child.send({**settings, **asdict(self.identities.scheduler)})
-        self.address = str((await self._child.first(what, timeout)).get("address"))
-        try:
-            port = urlsplit(self.address).port
-        except ValueError:
-            port = None
-        if not port:
-            raise ProxyError(f"{what} gave {self.address[:80]!r}, not an address of the form tls://host:port")
-        return port
+        port = (await self._child.first(what, timeout)).get("port")
+        if not isinstance(port, int):
+            raise ProxyError(f"{what} gave {str(port)[:80]!r}, not a port")
+        self.port = port
+
+    @property
+    def address(self) -> str:
+        """By which this machine reaches it."""
+        host = local(self._host)
+        return f"tls://[{host}]:{self.port}" if ":" in host else f"tls://{host}:{self.port}"
 
     async def activity(self) -> tuple[int, int] | None:
         """What it tells next: how many queries run, and of how many it keeps the results; None at its end.

@@ -141,10 +141,16 @@ class Register:
 
 @dataclass(frozen=True)
 class Ready:
-    """The forkserver has everything imported; ``xrootd_port`` is 0 when the node has no XRootD."""
+    """The forkserver has everything imported.
+
+    ``xrootd_port`` is 0 when the node has no XRootD, ``xrootd_key`` the line of a keytab that it asks for.
+    ``direct``: the node reaches the VO-box without the pilot's SSH connection.
+    """
 
     versions: Versions
     xrootd_port: int = 0
+    xrootd_key: str = field(default="", repr=False)
+    direct: bool = False
 
 
 @dataclass(frozen=True)
@@ -171,11 +177,10 @@ class Draining:
 
 @dataclass(frozen=True)
 class WorkerStarted:
-    """A worker process runs; ``contact`` is its address on the VO-box."""
+    """A worker process runs."""
 
     name: str
     pid: int
-    contact: str = ""
 
 
 @dataclass(frozen=True)
@@ -213,12 +218,30 @@ class Welcome:
 
 
 @dataclass(frozen=True)
+class Registered:
+    """The pilot is known; its `Ready` may follow.
+
+    It finds out whether it reaches ``probe_port`` of the VO-box directly (see `gridproof.proxy.reach`);
+    0 where it need not.
+    """
+
+    probe_port: int = 0
+    probe_key: str = field(default="", repr=False)
+
+
+@dataclass(frozen=True)
 class StartWorker:
-    """Start a worker of a session whose scheduler listens on ``scheduler_port`` of the VO-box's loopback."""
+    """Start a worker of a session whose scheduler listens on ``scheduler_port`` of the VO-box.
+
+    ``direct``: dial it there, else through the pilot's SSH connection. ``contact`` is the worker's address
+    for distributed, which no other worker of its session has.
+    """
 
     name: str
     session: str
     scheduler_port: int
+    direct: bool
+    contact: str
     ca: str = field(repr=False)
     cert: str = field(repr=False)
     key: str = field(repr=False)
@@ -230,6 +253,14 @@ class StopWorker:
 
     name: str
     grace: float
+
+
+@dataclass(frozen=True)
+class Forward:
+    """Ask for port ``number`` of the VO-box, to lead to a worker; "" to the node's XRootD server."""
+
+    number: int
+    worker: str = ""
 
 
 @dataclass(frozen=True)
@@ -249,7 +280,13 @@ _FROM_PILOT: dict[str, type] = {
     "worker_exited": WorkerExited,
     "bye": Bye,
 }
-_TO_PILOT: dict[str, type] = {"start_worker": StartWorker, "stop_worker": StopWorker, "exit": Exit}
+_TO_PILOT: dict[str, type] = {
+    "registered": Registered,
+    "start_worker": StartWorker,
+    "stop_worker": StopWorker,
+    "forward": Forward,
+    "exit": Exit,
+}
 _FROM_APPLICANT: dict[str, type] = {"enrol": Enrol}
 _TO_APPLICANT: dict[str, type] = {"challenge": Challenge, "welcome": Welcome, "exit": Exit}
 _VERBS = {
@@ -259,7 +296,7 @@ _VERBS = {
 }
 
 PilotMessage = Register | Ready | Heartbeat | Log | Draining | WorkerStarted | WorkerExited | Bye
-PilotOrder = StartWorker | StopWorker | Exit
+PilotOrder = Registered | StartWorker | StopWorker | Forward | Exit
 EnrolmentAnswer = Challenge | Welcome | Exit
 
 
@@ -338,7 +375,7 @@ def _checked(where: str, hint: Any, value: object) -> object:
         return build(hint, value)
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
         value = float(value)
-    if isinstance(value, bool) or not isinstance(value, hint):
+    if isinstance(value, bool) is not (hint is bool) or not isinstance(value, hint):
         raise ProxyError(f"{where} has the wrong type {type(value).__name__}")
     if isinstance(value, str) and len(value) > MAX_TEXT:
         raise ProxyError(f"{where} is longer than {MAX_TEXT} characters")

@@ -32,7 +32,11 @@ class PilotRecord:
 
 @dataclass(frozen=True)
 class WorkerRecord:
-    """One incarnation of a worker; ``state``: starting, running, ended. ``contact``: on the VO-box."""
+    """One incarnation of a worker.
+
+    ``state``: starting, running, ended. ``number``: the port for it on the VO-box, where nothing listens
+    before it is asked for; 0 if none was free. ``way``: direct, or by tunnel through the pilot's connection.
+    """
 
     name: str
     session: str
@@ -42,7 +46,8 @@ class WorkerRecord:
     state: str
     job_id: str
     pilot: str
-    contact: str
+    number: int
+    way: str
     reason: str
 
 

@@ -13,6 +13,7 @@ from typing import TypeVar
 
 from gridproof.errors import ProxyError
 from gridproof.proxy.aging import Aging
+from gridproof.proxy.numbers import Numbers, contact
 from gridproof.proxy.protocol import EXIT_LEFT, EXIT_REPLACE, Ready, Register, Versions, check_name
 from gridproof.proxy.records import PilotRecord, SessionRecord, WorkerRecord
 from gridproof.proxy.shares import Slot
@@ -42,12 +43,17 @@ class Registry:
 
     A pilot belongs to a user and serves all sessions of this user that run its versions. ``version`` grows
     with every change that `records` shows. Methods that are given an unknown pilot (one that was told to go
-    meanwhile) do nothing.
+    meanwhile) do nothing. ``numbers`` are the ports that workers may have on the VO-box, ``forwarding`` is
+    how they reach their master, one of `gridproof.proxy.config.FORWARDING`.
     """
 
-    def __init__(self, limits: Limits | None = None) -> None:
+    def __init__(
+        self, limits: Limits | None = None, numbers: range = range(0), forwarding: str = "auto"
+    ) -> None:
         self.version = 0
         self._limits = limits or Limits()
+        self.numbers = Numbers(numbers, self._limits.number_rest)
+        self._forwarding = forwarding
         self._users: dict[str, User] = {}
         self._sessions: dict[str, Session] = {}
         self._pilots: dict[PilotKey, Pilot] = {}
@@ -221,7 +227,8 @@ class Registry:
         if pilot is None:
             return
         self._hear(pilot, now)
-        pilot.xrootd_port, pilot.versions = ready.xrootd_port, ready.versions
+        pilot.xrootd_port, pilot.xrootd_key = ready.xrootd_port, ready.xrootd_key
+        pilot.direct, pilot.versions = ready.direct, ready.versions
         user = self._users[pilot.user]
         pool = user.pool(ready.versions)
         wanted = user.sessions.get(pilot.session)
@@ -287,11 +294,11 @@ class Registry:
 
     # ---- workers
 
-    def worker_started(self, key: PilotKey, name: str, pid: int, contact: str) -> None:
+    def worker_started(self, key: PilotKey, name: str, pid: int) -> None:
         """The worker's process runs."""
         pilot = self._pilots.get(key)
         if pilot and (worker := pilot.workers.get(name)):
-            worker.state, worker.pid, worker.contact = "running", pid, contact
+            worker.state, worker.pid = "running", pid
             self._show(worker)
 
     def worker_exited(self, key: PilotKey, name: str, code: int, signal: int, log: str, now: float) -> None:
@@ -317,6 +324,7 @@ class Registry:
 
     def _end_worker(self, worker: Worker, reason: str, now: float) -> None:
         pilot, slot = worker.pilot, worker.slot
+        self.numbers.give_back(worker.number, now)
         del pilot.workers[worker.name]
         user = self._users[pilot.user]
         assert pilot.versions is not None  # only such a pilot has workers
@@ -334,6 +342,12 @@ class Registry:
             while len(session.ended) > self._limits.ended_kept:
                 del session.workers[session.ended.popleft()]
             self._show(worker)
+
+    def find_worker(self, session: str, name: str) -> Worker | None:
+        """A session's worker, if it lives."""
+        known = self._sessions.get(session)
+        worker = known.workers.get(name) if known else None
+        return worker if worker and worker.state != "ended" else None
 
     # ---- decisions
 
@@ -421,10 +435,14 @@ class Registry:
         user.incarnations[base] += 1
         incarnation = user.incarnations[base]
         name = base if incarnation == 1 else f"{base}.{incarnation}"
-        worker = session.held[slot] = pilot.workers[name] = Worker(name, session.name, pilot, slot, now)
+        number = self.numbers.take(now)
+        direct = self._forwarding == "direct" or (self._forwarding == "auto" and pilot.direct)
+        worker = Worker(name, session.name, pilot, slot, now, number, direct)
+        session.held[slot] = pilot.workers[name] = worker
         user.idle.drop(pilot.key)
         self._show(worker)
-        self._out.append(Start(pilot.key, name, session.name))
+        address = contact(number, user.incarnations.total())
+        self._out.append(Start(pilot.key, name, session.name, direct, address))
 
     # ---- what there is
 

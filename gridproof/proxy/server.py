@@ -7,7 +7,6 @@ import os
 import shutil
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +16,12 @@ from gridproof.errors import ProxyError
 from gridproof.proxy.channel import CIPHERS, KEEPALIVE, KEX
 from gridproof.proxy.config import ServerConfig
 from gridproof.proxy.doorkeeper import Doorkeeper
+from gridproof.proxy.forwards import Forwards
 from gridproof.proxy.gate import Gate, PilotControl
 from gridproof.proxy.joining import superseded
 from gridproof.proxy.logs import Logs, Room
-from gridproof.proxy.protocol import Enrol, StartWorker, StopWorker
+from gridproof.proxy.protocol import Enrol, Registered, StartWorker, StopWorker
+from gridproof.proxy.reach import Beacon
 from gridproof.proxy.registry import Registry
 from gridproof.proxy.scratch import Scratch
 from gridproof.proxy.state import Close, Drop, End, PilotKey, Start
@@ -35,20 +36,21 @@ class ProxyServer:
 
     def __init__(self, config: ServerConfig, host_key: asyncssh.SSHKey) -> None:
         self.config = config
-        self.registry = Registry(config.limits)
+        first, last = config.forward_ports
+        self.registry = Registry(config.limits, range(first, last + 1), config.packet_forwarding)
         self.logs = Logs(Room(ended=config.limits.ended_kept))
         self.host_key = host_key.export_public_key().decode().strip()
-        self.forward_range = range(config.forward_ports[0], config.forward_ports[1] + 1)
         self.directory: Path
-        self._next_forward = 0
         self._host_key = host_key
         self.door = Doorkeeper(config, self.host_key, self.trace)
         self.users = Users(self)
+        self.forwards = Forwards(self)
         self._connections: set[asyncssh.SSHServerConnection] = set()
         self._strangers: dict[asyncssh.SSHServerConnection, None] = {}
         self._pilots: dict[PilotKey, PilotControl] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._acceptor: asyncssh.SSHAcceptor | None = None
+        self._beacon = None if config.packet_forwarding == "tunnel" else Beacon(config.host)
         self._scratch: Scratch | None = None
 
     @classmethod
@@ -80,6 +82,8 @@ class ProxyServer:
                 compression_algs=None,
                 **KEEPALIVE,
             )
+            if server._beacon is not None:
+                await server._beacon.start()
         except OSError as error:
             server.door.close()
             raise ProxyError(
@@ -116,6 +120,8 @@ class ProxyServer:
         """End masters and close everything; pilots end too, unless they may find the server's successor."""
         if self._acceptor is not None:
             self._acceptor.close()
+        if self._beacon is not None:
+            self._beacon.close()
         for task in self._tasks:
             task.cancel()
         pilots = list(self._pilots.values())
@@ -175,13 +181,6 @@ class ProxyServer:
         self._connections.discard(conn)
         self._strangers.pop(conn, None)
 
-    def forward_candidates(self) -> Iterator[int]:
-        """The forward range, least recently given first: a dead worker's port is not reused soon."""
-        for _ in self.forward_range:
-            port = self.forward_range[self._next_forward % len(self.forward_range)]
-            self._next_forward += 1
-            yield port
-
     # ---- pilots
 
     async def enrol(self, submission: str, enrol: Enrol, challenge: str) -> PilotKey:
@@ -201,7 +200,13 @@ class ProxyServer:
         if older := self._pilots.get(key):
             older.abort()
         self._pilots[key] = control
+        beacon = self._beacon
+        control.order(Registered(beacon.port, beacon.key) if beacon else Registered())
         self.door.joining.came(key)
+
+    def control(self, key: PilotKey) -> PilotControl | None:
+        """A connected pilot's control channel."""
+        return self._pilots.get(key)
 
     def pilot_gone(self, control: PilotControl) -> None:
         """A pilot's connection was lost."""
@@ -228,7 +233,16 @@ class ProxyServer:
                 worker = self.users.masters[action.session].identities.worker
                 port = self.registry.scheduler_port(action.session)
                 pilot.order(
-                    StartWorker(action.name, action.session, port, worker.ca, worker.cert, worker.key)
+                    StartWorker(
+                        action.name,
+                        action.session,
+                        port,
+                        action.direct,
+                        action.contact,
+                        worker.ca,
+                        worker.cert,
+                        worker.key,
+                    )
                 )
             elif isinstance(action, End):
                 pilot.end(action.reason)
@@ -236,6 +250,7 @@ class ProxyServer:
                 pilot.abort()
             else:
                 pilot.order(StopWorker(action.name, action.grace))
+        self.forwards.prune()
         self.users.tell_soon()
 
 

@@ -46,6 +46,9 @@ class Limits:
     leave: float = 60.0  # so long a worker that is given back may take to finish and commit its packet
     forget_after: float = 3600.0
     ended_kept: int = 64
+    number_rest: float = (
+        300.0  # of a port, before another worker has it: whoever dialled the former has noticed
+    )
     lend_after: float = 30.0
     opening: float = 600.0  # so long a session that waits for workers is at work without a query
     user: UserLimits = UserLimits()
@@ -63,11 +66,13 @@ PilotKey = str  # a pilot's ID: two payloads with the same job id (kill + resubm
 
 @dataclass(frozen=True)
 class Start:
-    """Start a worker of ``session`` on ``pilot``."""
+    """Start a worker of ``session`` on ``pilot``; see `StartWorker`."""
 
     pilot: PilotKey
     name: str
     session: str
+    direct: bool
+    contact: str
 
 
 @dataclass(frozen=True)
@@ -106,16 +111,17 @@ Action = Start | Stop | End | Drop | Close
 
 @dataclass
 class Worker:
-    """One incarnation of a worker, on a slot of a pilot."""
+    """One incarnation of a worker, on a slot of a pilot; ``number`` is its port on the VO-box, 0 for none."""
 
     name: str
     session: str
     pilot: Pilot
     slot: Slot
     started: float
+    number: int
+    direct: bool
     state: str = "starting"
     pid: int = 0
-    contact: str = ""
     stopping: bool = False
     reason: str = ""
     version: int = 0
@@ -133,6 +139,8 @@ class Pilot:
     versions: Versions | None = None
     load: float = 0.0
     xrootd_port: int = 0
+    xrootd_key: str = field(default="", repr=False)
+    direct: bool = False  # reaches the VO-box without its SSH connection
     reason: str = ""
     version: int = 0
     workers: dict[str, Worker] = field(default_factory=dict)  # those that live
@@ -348,6 +356,7 @@ def worker_record(worker: Worker) -> WorkerRecord:
         state=worker.state,
         job_id=about.job_id,
         pilot=worker.pilot.key,
-        contact=worker.contact,
+        number=worker.number,
+        way="direct" if worker.direct else "tunnel",
         reason=worker.reason,
     )

@@ -20,6 +20,7 @@ from gridproof.proxy.joining import Submission
 from gridproof.proxy.logs import Source, harmless
 from gridproof.proxy.masters import Master
 from gridproof.proxy.protocol import Message, Versions, build, check_name
+from gridproof.proxy.reach import local
 
 if TYPE_CHECKING:
     from gridproof.proxy.server import ProxyServer
@@ -93,6 +94,7 @@ class Users:
             "resize_session": self._resize_session,
             "status": self._status,
             "logs": self._logs,
+            "forward": self._forward,
             "close_session": self._close_session,
         }
         verb = request.get("do")
@@ -116,13 +118,14 @@ class Users:
             master = self.masters[name] = Master(
                 name,
                 isolation,
+                config.master_host,
                 identities,
                 directory / f"session-{name}",
                 config.cache_dir,
                 config.keep_results,
                 lambda text: logs.add(control.user, source, text, self._server.now()),
             )
-            port = await master.start(config.master, config.master_timeout)
+            await master.start(config.master, config.master_timeout)
         except ProxyError as error:
             logs.end(control.user, source)
             await self.end_session(name)
@@ -131,7 +134,7 @@ class Users:
             raise ProxyError(f"session {name} was closed while it opened")
         self._server.background(self._watch(name, master))
         self._server.background(self._listen(name, master))
-        self._registry.session_ready(name, port, self._server.now())
+        self._registry.session_ready(name, master.port, self._server.now())
         self._server.act()
         return self._opened(name)
 
@@ -238,6 +241,13 @@ class Users:
                 break
             answer.append(found)
         return answer
+
+    async def _forward(self, control: UserControl, request: Message) -> Message:
+        session = _get(request, "session", str)
+        self._registry.check_owner(session, control.user)
+        worker, what = _get(request, "worker", str), _get(request, "what", str)
+        port, key = await self._server.forwards.open(session, worker, what)
+        return {"host": local(self._server.config.forward_host), "port": port, "key": key}
 
     async def _close_session(self, control: UserControl, request: Message) -> None:
         session = _get(request, "session", str)

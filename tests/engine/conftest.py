@@ -62,6 +62,7 @@ class Cluster:
         self._write(
             self._master,
             session="test",
+            host="127.0.0.1",
             ca=server.ca,
             cert=server.cert,
             key=server.key,
@@ -69,7 +70,7 @@ class Cluster:
             scratch_dir=str(directory),
             keep_results=keep_results,
         )
-        self.address = self.told()["address"]
+        self.address = f"tls://127.0.0.1:{self.told()['port']}"
         self._loop = LoopThread("cluster")
         client = identities.client
 

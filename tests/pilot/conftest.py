@@ -30,6 +30,15 @@ async def start_forkserver():
     return await Child.start(FORKSERVER)
 
 
+async def greeting(host, port):
+    """What the worker at the end of a forward says; "" while it does not listen."""
+    reader, writer = await asyncio.open_connection(host, port)
+    try:
+        return (await asyncio.wait_for(reader.readline(), 5)).decode().strip()
+    finally:
+        writer.close()
+
+
 class Cluster:
     """A server, its user's client with an open session, and pilots in the same event loop."""
 
@@ -90,6 +99,15 @@ class Cluster:
             await asyncio.wait_for(wait(), timeout)
         except asyncio.TimeoutError:
             pytest.fail(f"never came to be: {self.status}")
+
+    async def reached(self, worker):
+        """Its name, as it says itself through its forward; it may take a moment to listen."""
+        address = await self.client.forward(worker.session, worker.name)
+        for _ in range(50):
+            if said := await greeting(*address[:2]):
+                return said
+            await asyncio.sleep(0.1)
+        return ""
 
     @property
     def pilot_list(self):

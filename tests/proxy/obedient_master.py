@@ -19,7 +19,7 @@ async def main() -> None:
     json.loads(sys.stdin.readline())
     server = await asyncio.start_server(obey, "127.0.0.1", 0)
     port = server.sockets[0].getsockname()[1]
-    print(json.dumps({"address": f"tls://127.0.0.1:{port}"}), flush=True)
+    print(json.dumps({"port": port}), flush=True)
     ended = asyncio.Event()
     asyncio.get_running_loop().add_reader(0, lambda: os.read(0, 1) or ended.set())
     await ended.wait()

@@ -1,4 +1,4 @@
-"""Stands in for a session's master: one line in, an address out, echoes what it is sent, ends at EOF."""
+"""Stands in for a session's master: one line in, a port out, echoes what it is sent, ends at EOF."""
 
 import asyncio
 import json
@@ -18,7 +18,7 @@ async def main() -> None:
     assert "PRIVATE KEY" in settings["key"]
     server = await asyncio.start_server(echo, "127.0.0.1", 0)
     port = server.sockets[0].getsockname()[1]
-    print(json.dumps({"address": f"tls://127.0.0.1:{port}"}), flush=True)
+    print(json.dumps({"port": port}), flush=True)
     ended = asyncio.Event()
     asyncio.get_running_loop().add_reader(0, lambda: os.read(0, 1) or ended.set())
     await ended.wait()

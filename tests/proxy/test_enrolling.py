@@ -199,6 +199,7 @@ def test_a_pilot_that_was_replaced_or_has_left_is_not_let_in_again(running_proxy
             conn = await older.dial(10)
             writer, reader, _ = await conn.open_session(subsystem=CONTROL, encoding=None)
             writer.write(register())
+            assert b'"registered"' in await asyncio.wait_for(reader.readline(), 10)
             (await newer.dial(10)).close()
             assert b"a newer payload of job 1" in await asyncio.wait_for(reader.readline(), 10)
             conn.close()

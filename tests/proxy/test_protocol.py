@@ -50,7 +50,7 @@ def test_what_is_no_json_object_is_refused(line):
         protocol.Register("1", "1", "Site1", "host", 1, 2, 5.0),
         protocol.Ready(HERE, 1094),
         protocol.Heartbeat(1.5),
-        protocol.WorkerStarted("w", 3, "tls://127.0.0.1:1"),
+        protocol.WorkerStarted("w", 3),
         protocol.WorkerExited("w", 0, 11, "tail"),
         protocol.Draining("late"),
         protocol.Bye("end"),
@@ -114,5 +114,5 @@ def test_python_is_compared_by_its_minor_version_and_all_else_exactly():
 
 
 def test_secrets_do_not_show_when_a_message_is_printed():
-    order = protocol.StartWorker("w", "s", 1, "CA", "CERT", "SECRET")
+    order = protocol.StartWorker("w", "s", 1, False, "tls://127.0.0.1:20001", "CA", "CERT", "SECRET")
     assert "SECRET" not in repr(order)

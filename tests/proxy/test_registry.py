@@ -16,8 +16,8 @@ LIMITS = Limits()
 class World:
     """A registry with one session, and shorthands for what pilots do."""
 
-    def __init__(self, workers=4, cores=1):
-        self.registry = Registry(LIMITS)
+    def __init__(self, workers=4, cores=1, numbers=range(0), forwarding="auto"):
+        self.registry = Registry(LIMITS, numbers, forwarding)
         self.now = 1000.0
         self.cores = cores
         self.jobs = 0
@@ -47,7 +47,7 @@ class World:
         actions = self.decide()
         assert all(isinstance(action, Start) for action in actions)
         for pid, action in enumerate(actions, 100):
-            self.registry.worker_started(action.pilot, action.name, pid, "tls://127.0.0.1:20001")
+            self.registry.worker_started(action.pilot, action.name, pid)
         return actions
 
     def exit(self, action, code=0, signal=0):
@@ -74,6 +74,34 @@ def test_a_pilot_starts_a_worker_per_core_once_it_is_ready():
     world.registry.ready(key, Ready(HERE), world.now)
     assert [(a.pilot, a.name) for a in world.decide()] == [(key, "Site1-1-0"), (key, "Site1-1-1")]
     assert world.decide() == []
+
+
+def test_workers_have_numbers_while_there_are_any_and_contacts_that_nobody_else_has():
+    world = World(workers=4, cores=4, numbers=range(20001, 20003))
+    pilot = world.join()
+    starts = world.started()
+    assert [w.number for w in world.workers().values()] == [20001, 20002, 0, 0]
+    assert [a.contact for a in starts[:2]] == ["tls://127.0.0.1:20001", "tls://127.0.0.1:20002"]
+    assert len({a.contact for a in starts}) == 4
+    world.exit(starts[0], code=1)
+    (again,) = world.started()
+    assert world.workers()[again.name].number == 0  # the scheduler may still know its former holder
+    world.pass_time(LIMITS.number_rest, beating=[pilot])
+    world.exit(again, code=1)
+    (again,) = world.started()
+    assert world.workers()[again.name].number == 20001
+
+
+@pytest.mark.parametrize(
+    ("forwarding", "reaches", "direct"),
+    [("auto", True, True), ("auto", False, False), ("tunnel", True, False), ("direct", False, True)],
+)
+def test_workers_go_directly_where_their_pilot_can_unless_told_otherwise(forwarding, reaches, direct):
+    world = World(workers=1, forwarding=forwarding)
+    key = world.register(world.about())
+    world.registry.ready(key, Ready(HERE, direct=reaches), world.now)
+    assert [a.direct for a in world.started()] == [direct]
+    assert [w.way for w in world.workers().values()] == ["direct" if direct else "tunnel"]
 
 
 def test_no_worker_starts_before_the_session_is_ready():

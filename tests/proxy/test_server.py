@@ -99,7 +99,7 @@ def test_a_masters_death_is_told_at_once_to_its_user_alone(running_proxy, versio
     ("code", "message"),
     [
         ("raise SystemExit(3)", "ended with code 3"),
-        ('print(\'{"address": "nowhere"}\', flush=True); input()', "not an address"),
+        ('print(\'{"port": "nowhere"}\', flush=True); input()', "not a port"),
         ("print('hello', flush=True); input()", "not JSON"),
         ("import time; time.sleep(60)", "did not come up within 1 s"),
     ],

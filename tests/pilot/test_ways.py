@@ -1,0 +1,146 @@
+"""How workers reach their master, and how they and their node's XRootD server are reached."""
+
+import asyncio
+import os
+import shutil
+import signal
+import socket
+import tempfile
+from contextlib import ExitStack
+
+import pytest
+
+from gridproof.errors import ProxyError
+
+# Tunnels that are being torn down when a test's loop ends have not told their sockets yet.
+pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+
+
+def refused(port):
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) != 0
+
+
+@pytest.mark.parametrize(
+    ("forwarding", "way"), [("auto", "direct"), ("tunnel", "tunnel"), ("direct", "direct")]
+)
+def test_workers_reach_their_master_directly_or_by_tunnel(cluster, forwarding, way):
+    async def main():
+        async with cluster(packet_forwarding=forwarding) as it:
+            await it.open(workers=1)
+            await it.pilot()
+            await it.running(1)
+            (worker,) = it.worker_list
+            assert worker.way == way
+            assert await it.reached(worker) == worker.name  # which it says when it has met its master
+
+    asyncio.run(main())
+
+
+def test_a_direct_way_that_is_no_way_fails_the_worker_and_says_so(cluster):
+    async def main():
+        async with cluster(packet_forwarding="direct") as it:
+            await it.open(workers=1)
+            it.server._beacon.close()
+            await it.pilot()
+            await it.until(
+                lambda _, workers: any("does not reach 127.0.0.1 directly" in w.reason for w in workers)
+            )
+
+    asyncio.run(main())
+
+
+def test_without_a_direct_way_there_is_the_tunnel(cluster):
+    async def main():
+        async with cluster() as it:
+            await it.open(workers=1)
+            it.server._beacon.close()
+            await it.pilot()
+            await it.running(1)
+            assert it.worker_list[0].way == "tunnel"
+
+    asyncio.run(main())
+
+
+def test_a_port_listens_from_when_it_is_asked_for_until_its_worker_ends(cluster):
+    async def main():
+        async with cluster(forward_ports=(28321, 28322)) as it:
+            await it.open(workers=1)
+            await it.pilot()
+            await it.running(1)
+            (worker,) = it.worker_list
+            assert worker.number == 28321
+            assert refused(28321)
+            assert await it.reached(worker) == worker.name
+            assert (await it.client.forward(it.session, worker.name))[1] == 28321
+            os.kill(worker.pid, signal.SIGKILL)
+            await it.until(lambda _, workers: len(workers) == 2 and workers[1].state == "running")
+            assert refused(28321)
+            with pytest.raises(ProxyError, match="no worker"):
+                await it.client.forward(it.session, worker.name)
+
+    asyncio.run(main())
+
+
+def test_ports_that_strangers_hold_are_passed_over_and_a_full_range_harms_nobody(cluster):
+    async def main():
+        async with cluster(forward_ports=(28323, 28324)) as it:
+            await it.open(workers=3)
+            await it.pilot(cores=3)
+            await it.running(3)
+            assert sorted(w.number for w in it.worker_list) == [0, 28323, 28324]
+            second = next(w for w in it.worker_list if w.number == 28324)
+            with socket.create_server(("127.0.0.1", 28323)):
+                for worker in it.worker_list:
+                    if worker is not second:
+                        with pytest.raises(
+                            ProxyError, match="none of the VO-box's ports 28323 to 28324 is free"
+                        ):
+                            await it.client.forward(it.session, worker.name)
+                assert await it.reached(second) == second.name
+            await it.running(3)
+
+    asyncio.run(main())
+
+
+def test_a_pilot_forwards_to_its_own_workers_only(cluster, monkeypatch):
+    monkeypatch.setattr("gridproof.proxy.gate._FORWARD_WITHIN", 0.3)
+
+    async def main():
+        async with cluster() as it:
+            await it.open(workers=1)
+            agent, _ = await it.pilot()
+            await it.running(1)
+            (worker,) = it.worker_list
+            agent._workers._workers.clear()
+            with pytest.raises(ProxyError, match="did not open"):
+                await it.client.forward(it.session, worker.name)
+
+    asyncio.run(main())
+
+
+@pytest.mark.skipif(not shutil.which("xrdfs"), reason="there is no XRootD on this machine")
+def test_the_nodes_xrootd_is_reached_by_a_forward_with_its_key(cluster, tmp_path, monkeypatch):
+    async def main():
+        # An XRootD server that runs as another user passes through the job's directory, not through pytest's.
+        job = stack.enter_context(tempfile.TemporaryDirectory(prefix="gridproof-test-"))
+        monkeypatch.chdir(job)
+        async with cluster() as it:
+            await it.open(workers=1)
+            agent, _ = await it.pilot()
+            await it.running(1)
+            (agent._exported / "a.txt").write_text("hello")
+            host, port, key = await it.client.forward(it.session, it.worker_list[0].name, "xrootd")
+            keytab = tmp_path / "keytab"
+            keytab.touch(0o600)
+            keytab.write_text(key)
+            reading = await asyncio.create_subprocess_exec(
+                *("xrdfs", f"root://{host}:{port}", "cat", "/a.txt"),
+                env={**os.environ, "XrdSecSSSKT": str(keytab)},
+                stdout=asyncio.subprocess.PIPE,
+            )
+            assert (await reading.communicate())[0] == b"hello"
+            assert key not in repr(it.server.registry.find_worker(it.session, it.worker_list[0].name))
+
+    with ExitStack() as stack:
+        asyncio.run(main())
