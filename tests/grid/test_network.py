@@ -1,10 +1,14 @@
 """Whole sessions through real firewalls: sites behind NAT, in network namespaces, with slow links."""
 
+import asyncio
+import contextlib
+import os
 import subprocess
 import sys
 from dataclasses import dataclass
 
 import asyncssh
+import psutil
 import pytest
 import yaml
 
@@ -16,6 +20,8 @@ from gridproof.localgrid.wide import PROXY_PORT, WideNetwork, missing
 pytestmark = pytest.mark.skipif(bool(missing()), reason=missing())
 
 SITES, CORES = 2, 2  # a pilot at each site, with two workers
+CUT_SECONDS = 20
+FLAT = 4 << 20  # bytes of memory, after 150 more strangers
 FILES, ENTRIES, TRACKS = 8, 40_000, 30  # 5 MB each
 
 
@@ -125,6 +131,10 @@ def session(wide):
         yield opened
 
 
+def pids(session):
+    return {worker.name: worker.pid for worker in session.workers}
+
+
 def process(session, wide, dataset):
     """Process it; returns the share of bytes that were read at the own site, as the firewalls count them."""
     before = wide.received()
@@ -147,3 +157,87 @@ def test_a_session_works_through_one_port_and_reads_at_home(session, wide):
 def test_without_locality_the_bytes_come_across_the_links(session, wide):
     assert process(session, wide, wide.urls()) < 0.9
     assert wide.received()["others"] == 0
+
+
+def test_a_cut_of_a_sites_link_in_the_middle_of_a_query_costs_no_worker(session, wide):
+    site = wide.network.sites[0]
+    before = pids(session)
+    data = session.dataset(wide.world.pattern, tree="events")
+    query = session.submit(data, wide.world.selector, "wait".ljust(12))
+    while not query.progress.events:
+        query.wait(0.1)
+    site.cut()
+    try:
+        assert not query.wait(CUT_SECONDS), "the query was over before the cut"
+    finally:
+        site.mend()
+    result = query.result()
+    print(result.summary)
+    wide.world.assert_exact(result)
+    assert pids(session) == before
+
+
+async def rubbish(reader, writer):
+    writer.write(os.urandom(100_000))
+    await reader.read()
+
+
+async def a_huge_frame(reader, writer):
+    writer.write(b"SSH-2.0-stranger\r\n" + (0xFFFF_FFF0).to_bytes(4, "big") + bytes(1_000_000))
+    await reader.read()
+
+
+async def nothing(reader, writer):
+    await reader.read()
+
+
+async def slow_talk(reader, writer):
+    while not reader.at_eof():
+        writer.write(b"S")
+        await asyncio.sleep(0.05)
+
+
+async def visit(address, do):
+    """One stranger's connection, until the server closes it."""
+    reader, writer = await asyncio.open_connection(*address)
+    try:
+        with contextlib.suppress(ConnectionError):
+            await do(reader, writer)
+    finally:
+        writer.close()
+
+
+async def show_a_wrong_key(address, user):
+    key = asyncssh.generate_private_key("ssh-ed25519")
+    with pytest.raises(asyncssh.PermissionDenied):
+        await asyncssh.connect(
+            *address, username=user, client_keys=[key], known_hosts=None, config=None, agent_path=None
+        )
+
+
+async def fifty_strangers(address):
+    """At once; when all that are to be turned away at once have been, those who only linger hang up."""
+    lingering = [asyncio.create_task(visit(address, do)) for do in (nothing, slow_talk) * 10]
+    users = ("user:jdoe", "join:0011223344556677", "pilot:1-0011223344556677", "root", "")
+    await asyncio.gather(
+        *(visit(address, do) for do in (rubbish, a_huge_frame) * 10),
+        *(show_a_wrong_key(address, user) for user in users * 2),
+    )
+    for task in lingering:
+        task.cancel()
+    await asyncio.gather(*lingering, return_exceptions=True)
+
+
+def test_strangers_disturb_nobody_and_cost_no_memory(session, wide):
+    before = pids(session)
+    server = psutil.Process(wide.proxy.process.pid)
+    data = session.dataset(wide.world.pattern, tree="events")
+    query = session.submit(data, wide.world.selector, "wait")
+    used = []
+    for _ in range(4):
+        asyncio.run(fifty_strangers((wide.network.vobox_address, PROXY_PORT)))
+        used.append(server.memory_info().rss)
+    wide.world.assert_exact(query.result())
+    assert pids(session) == before
+    print(f"memory of the ProxyServer after each fifty: {[size >> 20 for size in used]} MiB")
+    assert used[-1] - used[0] < FLAT
