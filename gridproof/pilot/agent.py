@@ -56,6 +56,7 @@ from gridproof.proxy.reach import reaches
 BROKEN = 85
 #: Exit code of a pilot that has not once reached the ProxyServer.
 UNREACHED = 86
+_SIGNAL_GRACE = 2.0  # s that workers have to commit when the pilot is asked to go at once
 
 
 @dataclass(frozen=True)
@@ -142,7 +143,7 @@ class Agent:
         """Serve until told to end, orphaned or out of time; returns why."""
         loop = asyncio.get_running_loop()
         for signum in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(signum, self.end, f"signal {signal.Signals(signum).name}")
+            loop.add_signal_handler(signum, self._signalled, f"signal {signal.Signals(signum).name}")
         self._directory.mkdir(mode=0o711)
         self._exported.mkdir()
         self._exported.chmod(0o755)
@@ -208,10 +209,17 @@ class Agent:
 
     async def _leave_in_time(self) -> None:
         await asyncio.sleep(max(0.0, self._ttl_end - self._margin - time.time()))
-        reason = f"its time is over in {self._margin:.0f} s"
+        await self._leave(f"its time is over in {self._margin:.0f} s", self._margin / 2)
+
+    def _signalled(self, reason: str) -> None:
+        """The batch system, or the Grid, wants its slot back."""
+        self._background(self._leave(reason, _SIGNAL_GRACE))
+
+    async def _leave(self, reason: str, grace: float) -> None:
+        """End when the workers have committed what they have begun, or after ``grace`` s."""
         self._draining = True
         self._tell(Draining(reason))
-        await self._workers.stop_all(grace=self._margin / 2)
+        await self._workers.stop_all(grace)
         self.end(reason)
 
     # ---- the connection
@@ -272,6 +280,7 @@ class Agent:
             )
         )
         self._own_lines.again()
+        self._note("connected to the ProxyServer")
         if self._draining:
             self._tell(Draining("its time is over"))
         try:

@@ -15,7 +15,9 @@ workers are killed by the kernel should it be killed itself.
 
 from __future__ import annotations
 
+import ctypes
 import gc
+import io
 import os
 import selectors
 import signal
@@ -34,6 +36,7 @@ from gridproof.processes import die_with_parent
 from gridproof.proxy.protocol import LineBuffer, Message, decode, encode
 
 LOG_TAIL = 4096  # bytes of a worker's log that are reported at its end
+_LINE_BUFFERED = 1  # _IOLBF of glibc and musl
 _SINGLE_THREADED = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS")
 
 WorkerMain = Callable[[dict[str, Any]], "int | None"]
@@ -170,6 +173,7 @@ class Forkserver:
         os.dup2(out, 2)
         os.close(null)
         os.close(out)
+        _write_lines()
 
     def _stop(self, name: str, grace: float) -> None:
         for pid, child in self._children.items():
@@ -205,6 +209,14 @@ class Forkserver:
             os.kill(pid, signal.SIGKILL)  # also before it has a group of its own
         for pid in self._children:
             os.waitpid(pid, 0)
+
+
+def _write_lines() -> None:
+    """Let Python's and C's standard output reach the log line by line, not when a buffer is full."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(line_buffering=True)
+    libc = ctypes.CDLL(None)
+    libc.setvbuf(ctypes.c_void_p.in_dll(libc, "stdout"), None, _LINE_BUFFERED, 0)
 
 
 def _tail(log: Path) -> str:

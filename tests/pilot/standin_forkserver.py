@@ -1,5 +1,6 @@
 """The real forkserver with stand-in workers, without ROOT: as told by the worker's name and session."""
 
+import ctypes
 import os
 import signal
 import socket
@@ -18,6 +19,10 @@ def worker(spec: dict[str, Any]) -> int:
     print(f"worker {spec['name']} of {session} runs")
     if session == "crash":
         os.kill(os.getpid(), signal.SIGSEGV)
+    if session == "talk":
+        print("said by Python")
+        ctypes.CDLL(None).printf(b"said by C\n")
+        os.kill(os.getpid(), signal.SIGKILL)
     if session == "fail":
         raise ValueError("no worker today")
     if session == "leave":

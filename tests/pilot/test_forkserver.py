@@ -99,6 +99,21 @@ def test_how_a_worker_ended_is_reported_with_the_tail_of_its_log(
     asyncio.run(main())
 
 
+def test_what_a_worker_prints_is_in_its_log_at_once_and_not_when_a_buffer_is_full(
+    forkserver, spec, monkeypatch
+):
+    monkeypatch.delenv("PYTHONUNBUFFERED", raising=False)
+
+    async def main():
+        async with forkserver() as child:
+            await begin(child, spec("w", "talk"))
+            report = await end(child)
+            assert report["signal"] == signal.SIGKILL
+            assert "said by Python\nsaid by C\n" in report["log"]
+
+    asyncio.run(main())
+
+
 def test_a_worker_has_a_session_a_title_and_no_file_of_the_forkservers(forkserver, spec, tmp_path):
     async def main():
         async with forkserver() as child:
