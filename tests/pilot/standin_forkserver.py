@@ -29,6 +29,7 @@ def worker(spec: dict[str, Any]) -> int:
         return 0
     if session == "stubborn":
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        print("will not end")
         while True:
             time.sleep(1)
     host, port = spec["scheduler"].removeprefix("tls://").split(":")

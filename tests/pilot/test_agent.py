@@ -126,6 +126,12 @@ def test_what_a_worker_died_of_is_told_and_after_a_while_it_is_given_up(cluster,
     asyncio.run(main())
 
 
+async def wrote(it, source, words):
+    """Wait until these words are in its log at the server."""
+    while words not in (await it.client.logs([source], 20)).get(source, ("", 0))[0]:  # noqa: ASYNC110
+        await asyncio.sleep(0.05)
+
+
 def test_what_workers_and_pilots_wrote_can_be_read_after_their_death(cluster, quick):
     async def main():
         async with cluster() as it:
@@ -135,29 +141,27 @@ def test_what_workers_and_pilots_wrote_can_be_read_after_their_death(cluster, qu
             (worker,) = it.worker_list
             pilot, own = Source("pilot", worker.pilot), Source("worker", worker.pilot, worker.name)
 
-            async def wrote(source, words):
-                while words not in (await it.client.logs([source], 20)).get(source, ("", 0))[0]:  # noqa: ASYNC110
-                    await asyncio.sleep(0.05)
-
-            await wrote(own, f"worker {worker.name} of echo runs\n")
-            await wrote(pilot, f"worker {worker.name} runs, pid {worker.pid}\n")
+            await wrote(it, own, f"worker {worker.name} of echo runs\n")
+            await wrote(it, pilot, f"worker {worker.name} runs, pid {worker.pid}\n")
             os.kill(worker.pid, signal.SIGKILL)
-            await wrote(pilot, f"worker {worker.name} ended, signal 9\n")
+            await wrote(it, pilot, f"worker {worker.name} ended, signal 9\n")
             agent.end("enough")
             await asyncio.wait_for(task, 10)
-            await wrote(pilot, "ends: enough\n")
-            await wrote(own, f"worker {worker.name} of echo runs\n")
+            await wrote(it, pilot, "ends: enough\n")
+            await wrote(it, own, f"worker {worker.name} of echo runs\n")
 
     asyncio.run(main())
 
 
-def test_stopped_workers_end_even_if_they_do_not_want_to(cluster):
+def test_stopped_workers_end_even_if_they_do_not_want_to(cluster, quick):
     async def main():
         async with cluster() as it:
             await it.open("stubborn", workers=2)
-            agent, _ = await it.pilot(cores=2)
+            agent, _ = await it.pilot(timing=quick, cores=2)
             await it.running(2)
-            agent._workers.stop(it.worker_list[0].name, grace=0.2)
+            worker = it.worker_list[0]
+            await wrote(it, Source("worker", worker.pilot, worker.name), "will not end")
+            agent._workers.stop(worker.name, grace=0.2)
             await it.until(lambda _, workers: any("signal 9" in w.reason for w in workers))
 
     asyncio.run(main())
