@@ -64,8 +64,8 @@ def demo(as_json: bool, output: Path) -> None:
 @click.option(
     "--config",
     type=click.Path(path_type=Path, dir_okay=False),
-    help="YAML: users (name: [public keys]), host, port, forward_ports, state_dir, orphan_limit, "
-    "keep_results (s), limits, user_limits. "
+    help="YAML: users (name: [public keys]), authorized_keys_file, host, port, forward_ports, state_dir, "
+    "orphan_limit, keep_results (s), limits, user_limits. "
     "Without it, one line of JSON on standard input, whose end ends the ProxyServer.",
 )
 def proxy(config: Path | None) -> None:
@@ -80,7 +80,7 @@ def proxy(config: Path | None) -> None:
 @click.argument("dataset", nargs=-1, required=True)
 @click.option("--tree", required=True, help="The tree's name.")
 @click.option("--workers", type=click.IntRange(min=1), default=2, show_default=True)
-@click.option("--grid", default="local", show_default=True, help="local or alien")
+@click.option("--grid", default="local", show_default=True, help="local, alien or proxy://user@host")
 @click.option("--option", default="", help="The selector's option.")
 @click.option("--on-missing", type=click.Choice(["fail", "skip"]), default="fail", show_default=True)
 @click.option("--output", required=True, help="Local file or LFN for the outputs.")
@@ -107,7 +107,7 @@ def run(
 @cli.command()
 @click.argument("dataset", nargs=-1)
 @click.option("--workers", type=click.IntRange(min=1), required=True)
-@click.option("--grid", default="local", show_default=True, help="local or alien")
+@click.option("--grid", default="local", show_default=True, help="local, alien or proxy://user@host")
 @click.option("--se", "ses", multiple=True, help="Plan for this SE (may be repeated), and ask no Grid.")
 def jdl(dataset: tuple[str, ...], workers: int, grid: str, ses: tuple[str, ...]) -> None:
     """Print the JDLs of the pilots that a session over DATASET would submit, and submit nothing."""
@@ -119,7 +119,7 @@ def jdl(dataset: tuple[str, ...], workers: int, grid: str, ses: tuple[str, ...])
 
 
 @cli.command()
-@click.option("--grid", default="local", show_default=True, help="local or alien")
+@click.option("--grid", default="local", show_default=True, help="local, alien or proxy://user@host")
 def queries(grid: str) -> None:
     """List the sessions that live on the Grid's ProxyServer, and their queries."""
     from . import opening
@@ -138,7 +138,7 @@ def queries(grid: str) -> None:
 @click.option("--pilot", help="Of this pilot only, by its job id.")
 @click.option("--lines", type=click.IntRange(min=1), default=20, show_default=True, help="Of each.")
 @click.option("--follow", is_flag=True, help="Show what is written from now on too, until interrupted.")
-@click.option("--grid", default="local", show_default=True, help="local or alien")
+@click.option("--grid", default="local", show_default=True, help="local, alien or proxy://user@host")
 def logs(
     session: str | None, worker: str | None, pilot: str | None, lines: int, follow: bool, grid: str
 ) -> None:

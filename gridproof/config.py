@@ -28,13 +28,16 @@ from .errors import ConfigError
 
 @dataclass(frozen=True)
 class ProxyConfig:
-    """The ProxyServer on the VO-box. Its host key and the user's key are OpenSSH's."""
+    """The ProxyServer on the VO-box. Its host key and the user's key are OpenSSH's.
+
+    ``host_key`` "": the one in ``known_hosts``. ``key_file`` "": the keys of the SSH agent and of ``~/.ssh``.
+    """
 
     host: str = ""
     port: int = 20000
     host_key: str = ""
     user: str = ""
-    key_file: str = "~/.ssh/id_ed25519"
+    key_file: str = ""
 
 
 @dataclass(frozen=True)

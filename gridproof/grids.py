@@ -13,13 +13,16 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 from . import processes
-from .config import Config
+from .config import Config, ProxyConfig
 from .errors import ConfigError, LocalGridError, ProxyError, SessionError
 from .loopthread import LoopThread
 
 if TYPE_CHECKING:
+    from typing import TypeGuard
+
     from .localgrid import LocalGrid
     from .proxy.client import OnEvent, ProxyClient
 
@@ -31,25 +34,35 @@ LOCAL_ORPHAN_LIMIT = 10.0
 
 @dataclass(frozen=True)
 class Endpoint:
-    """A ProxyServer to connect to; ``key`` is the user's private key (OpenSSH text)."""
+    """A ProxyServer to connect to.
+
+    ``host_key``: its public key (OpenSSH text), "": the one in ``known_hosts``. ``key``: the user's private
+    key (OpenSSH text), "": that of ``key_file``, and without that those of the SSH agent and of ``~/.ssh``.
+    """
 
     host: str
     port: int
     host_key: str
     user: str
-    key: str = field(repr=False)
+    key: str = field(default="", repr=False)
+    key_file: str = ""
 
     async def connect(self, on_event: OnEvent | None = None) -> ProxyClient:
         """A connection to it.
 
         Raises:
-            ProxyError: it cannot be reached, or refuses.
+            ProxyError: it cannot be reached, is not known here or another one, or refuses.
+            ConfigError: there is no key to prove oneself with.
         """
         from .proxy.client import ProxyClient
+        from .proxy.login import known_host_keys, user_keys
 
-        return await ProxyClient.connect(
-            self.host, self.port, self.host_key, self.user, self.key, on_event=on_event
-        )
+        host, port = self.host, self.port
+        trusted = self.host_key or await known_host_keys(host, port, os.environ)
+        if self.key:
+            return await ProxyClient.connect(host, port, trusted, self.user, self.key, on_event=on_event)
+        async with user_keys(self.key_file, os.environ) as keys:
+            return await ProxyClient.connect(host, port, trusted, self.user, keys, on_event=on_event)
 
 
 @dataclass(frozen=True)
@@ -78,12 +91,12 @@ def enter(grid: str | LocalGrid, workers: int, config: Config, stack: ExitStack,
     """
     from .localgrid import LocalGrid, discovery
 
-    if grid == "alien":
-        return _configured(config)
+    if is_remote(grid):
+        return _remote(grid, config)
     if isinstance(grid, LocalGrid):
         proxy = _start_proxy(config, stack, loop)
         return _embedded(grid.environment, proxy(grid.environment), config)
-    _check_name(grid)
+    check_name(grid)
     running = discovery.find(os.getpid()) or discovery.find(0)
     if running is not None and running.proxy:
         return _embedded(running.environment, _endpoint(running.proxy), config, standing=True)
@@ -105,9 +118,9 @@ def standing(grid: str, config: Config) -> Place:
     """
     from .localgrid import discovery
 
-    if grid == "alien":
-        return _configured(config)
-    _check_name(grid)
+    if is_remote(grid):
+        return _remote(grid, config)
+    check_name(grid)
     running = discovery.find(0)
     if running is None or not running.proxy:
         raise SessionError(
@@ -126,18 +139,21 @@ def environment(grid: str) -> Mapping[str, str]:
     """
     from .localgrid import discovery
 
-    if grid == "alien":
+    if is_remote(grid):
         return os.environ
-    _check_name(grid)
+    check_name(grid)
     running = discovery.find_running()
     if running is None:
         raise LocalGridError("no embedded Grid is running; 'gridproof grid start' starts one")
     return {**os.environ, **running}
 
 
-def _check_name(grid: object) -> None:
-    if grid != "local":
-        raise ConfigError(f'grid is "local", "alien" or a LocalGrid, not {grid!r}')
+def check_name(grid: object) -> None:
+    """Raises:
+    ConfigError: no such kind of Grid.
+    """
+    if grid != "local" and not is_remote(grid):
+        raise ConfigError(f'grid is "local", "alien", "proxy://user@host" or a LocalGrid, not {grid!r}')
 
 
 def _embedded(
@@ -214,18 +230,40 @@ class _Starting:
         return Endpoint("127.0.0.1", ready["port"], ready["host_key"], self.user, self.key)
 
 
-def _configured(config: Config) -> Place:
-    proxy = config.proxy
-    missing = [name for name in ("host", "host_key") if not getattr(proxy, name)]
-    if missing:
+def _remote(grid: str, config: Config) -> Place:
+    """The real Grid, with the ProxyServer of the configuration or of a URL."""
+    proxy = config.proxy if grid == "alien" else _named(grid, config.proxy)
+    if not proxy.host:
         raise ConfigError(
-            f"to open a session on the Grid, configure the ProxyServer: proxy.{', proxy.'.join(missing)} "
+            "to open a session on the Grid, name the ProxyServer: open('proxy://user@host'), or proxy.host "
             "in ~/.config/gridproof.yaml or the file that $GRIDPROOF_CONFIG names"
         )
-    key_file = Path(proxy.key_file).expanduser()
-    try:
-        key = key_file.read_text()
-    except OSError as error:
-        raise ConfigError(f"the key for the ProxyServer, {key_file}, cannot be read: {error}") from None
-    endpoint = Endpoint(proxy.host, proxy.port, proxy.host_key, proxy.user or getpass.getuser(), key)
+    user = proxy.user or getpass.getuser()
+    endpoint = Endpoint(proxy.host, proxy.port, proxy.host_key, user, key_file=proxy.key_file)
     return Place(os.environ, endpoint, config, GRID_TIMEOUT, embedded=False, standing=True)
+
+
+def _named(url: str, configured: ProxyConfig) -> ProxyConfig:
+    """The ProxyServer that ``proxy://user@host:port`` names; the rest is as configured."""
+    try:
+        parts = urlsplit(url)
+        host, port = parts.hostname, parts.port or ProxyConfig.port
+    except ValueError:
+        host = None
+    if not host or parts.password or parts.path.strip("/") or parts.query or parts.fragment:
+        raise ConfigError(
+            f"a ProxyServer is named as proxy://user@host or proxy://user@host:port, not {url!r}"
+        )
+    same = (host, port) == (configured.host.lower(), configured.port)
+    return replace(
+        configured,
+        host=host,
+        port=port,
+        host_key=configured.host_key if same else "",
+        user=parts.username or configured.user,
+    )
+
+
+def is_remote(grid: object) -> TypeGuard[str]:
+    """Whether this names the real Grid."""
+    return isinstance(grid, str) and (grid == "alien" or grid.startswith("proxy://"))

@@ -45,8 +45,10 @@ def open(
     """Open a session: pilots go out to the sites that hold ``dataset``, and workers register.
 
     Args:
-        grid: ``"local"``, ``"alien"``, or a `LocalGrid`. ``"local"`` is the embedded Grid that runs already
-            (this process's own first, then that of ``gridproof grid start``), else one for this session.
+        grid: ``"local"``, ``"alien"``, ``"proxy://user@host"``, or a `LocalGrid`. ``"local"`` is the embedded
+            Grid that runs already (this process's own first, then that of ``gridproof grid start``), else one
+            for this session. ``"alien"`` is the real one with the ProxyServer of the configuration, a URL
+            the real one with that ProxyServer.
         workers: as many worker processes; the session is ready when all of them have registered.
         min_workers: at ``timeout`` so many are enough (None: all).
         timeout: seconds; None means 60 on an embedded Grid and 600 on a real one.
@@ -118,7 +120,7 @@ def attach(name: str | None = None, grid: str = "local") -> Session:
 
     Args:
         name: the session's; None: the only one there is.
-        grid: ``"local"`` or ``"alien"``.
+        grid: ``"local"``, ``"alien"`` or ``"proxy://user@host"``.
 
     Raises:
         SessionError: there is no such session, or several and none is named.
@@ -203,7 +205,7 @@ def _join(link: Link, count: int) -> dict[str, Any]:
     return {
         "host": place.proxy.host,
         "port": place.proxy.port,
-        "host_key": place.proxy.host_key,
+        "host_key": link.proxy.host_key,
         "submission": submission.submission,
         "join_key": submission.join_key,
         "orphan_limit": pilots.orphan_limit,

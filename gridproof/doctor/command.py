@@ -17,10 +17,9 @@ _STYLES = {"ok": "green", "warning": "yellow", "failed": "bold red", "skipped": 
 @click.command()
 @click.option(
     "--grid",
-    type=click.Choice(["alien", "local"]),
     default="alien",
     show_default=True,
-    help="The real Grid, or the embedded one that is running.",
+    help="The real Grid (alien, or proxy://user@host), or local: the embedded one that is running.",
 )
 def doctor(grid: str) -> None:
     """Check what a session needs, and how to mend it.

@@ -20,13 +20,15 @@ STORAGE_SECONDS = 180.0  # a dead SE costs some 20 s, and there may be several
 
 
 def examine(grid: str) -> Iterator[tuple[str, Verdict]]:
-    """Check after check, by name; ``grid`` is ``"alien"`` or ``"local"`` (the embedded Grid that runs).
+    """Check after check, by name; ``grid`` is ``"alien"``, a ``"proxy://…"`` or ``"local"`` (the embedded
+    Grid that runs).
 
     Raises:
         ConfigError: no such kind of Grid, or the configuration cannot be used.
     """
     settings = config.load()
-    real = grid == "alien"
+    grids.check_name(grid)
+    real = grids.is_remote(grid)
     yield "ROOT", bounded(machine.root, MACHINE_SECONDS)
     yield "compiler", bounded(machine.compiler, MACHINE_SECONDS)
     yield "XRootD", bounded(lambda: machine.xrootd(server=not real), MACHINE_SECONDS)

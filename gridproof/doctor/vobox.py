@@ -7,7 +7,7 @@ import ipaddress
 import socket
 
 from gridproof.doctor.verdict import Verdict, failed, ok, warning
-from gridproof.errors import ProxyError
+from gridproof.errors import ConfigError, ProxyError
 from gridproof.grids import Endpoint
 
 _SECONDS = 10.0
@@ -36,6 +36,8 @@ def proxy(endpoint: Endpoint, public: bool) -> Verdict:
         return failed(f"at {where} something else than a ProxyServer listens", "correct proxy.port")
     try:
         sessions = asyncio.run(_sessions(endpoint))
+    except ConfigError as error:  # of the user's own keys
+        return failed(str(error))
     except ProxyError as error:
         return failed(str(error), _remedy(str(error), endpoint))
     text = f"{where} lets {endpoint.user} in; sessions there: {sessions}"
@@ -62,7 +64,7 @@ async def _sessions(endpoint: Endpoint) -> int:
 
 def _remedy(problem: str, endpoint: Endpoint) -> str:
     if "host key" in problem:
-        return "put the host key that the ProxyServer prints at its start into proxy.host_key"
+        return "put the host key that the ProxyServer prints at its start into proxy.host_key or known_hosts"
     if "does not know this key" in problem:
         return f"add your public key to users: {{{endpoint.user}: […]}} in the ProxyServer's configuration"
     return "look at the ProxyServer's output"

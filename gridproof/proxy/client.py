@@ -12,6 +12,7 @@ import asyncssh
 
 from gridproof.errors import ProxyError
 from gridproof.proxy.channel import CIPHERS, KEEPALIVE, KEX, ControlChannel
+from gridproof.proxy.login import Key, fingerprints, offered_fingerprint
 from gridproof.proxy.logs import Source
 from gridproof.proxy.protocol import CONTROL, USER, Message, Versions, build
 from gridproof.proxy.records import PilotRecord, SessionRecord, Status, WorkerRecord
@@ -94,14 +95,16 @@ class ProxyClient:
         cls,
         host: str,
         port: int,
-        host_key: str,
+        host_key: str | Sequence[asyncssh.SSHKey],
         user: str,
-        key: str | asyncssh.SSHKey,
+        key: str | asyncssh.SSHKey | Sequence[Key],
         *,
         on_event: OnEvent | None = None,
         timeout: float = 30.0,
     ) -> ProxyClient:
-        """Connect as ``user``; ``key`` is the private, ``host_key`` the server's public key (OpenSSH texts).
+        """Connect as ``user``, who has the private ``key``; ``host_key`` is the server's public one.
+
+        Both may be OpenSSH texts, or there may be several.
 
         Raises:
             ProxyError: unreachable within ``timeout`` s, another host key, or refused.
@@ -111,21 +114,33 @@ class ProxyClient:
         try:
             client.conn = await dial(host, port, host_key, USER + user, key, timeout)
         except asyncssh.PermissionDenied:
-            raise ProxyError(f"{where} does not know this key of {user}; add it to its users") from None
+            shown = "" if isinstance(key, str) else f" ({fingerprints(key)})"
+            raise ProxyError(
+                f"{where} does not know this key of {user}{shown}; have the public key listed there"
+            ) from None
         except asyncssh.HostKeyNotVerifiable:
             raise ProxyError(
-                f"{where} has another host key than expected; something else listens there"
+                f"{where} has another host key than is known here: it shows "
+                f"{await offered_fingerprint(host, port)}. Either it was set up anew, or something else "
+                "listens there; nothing was sent to it. Ask its administrator which key is right, and only "
+                f"then correct proxy.host_key, or remove the old one: ssh-keygen -R '[{host}]:{port}'"
             ) from None
         except (OSError, asyncssh.Error, asyncio.TimeoutError) as error:
             raise ProxyError(f"{where} cannot be reached: {str(error) or type(error).__name__}") from None
         except ValueError as error:  # a name or key that is none
             raise ProxyError(
-                f"{where}: {error}; look at proxy.host, proxy.host_key and proxy.key_file, "
-                "which must have no passphrase"
+                f"{where}: {error}; look at proxy.host, proxy.host_key and proxy.key_file"
             ) from None
         client._control = await open_control(client.conn, lambda: _Control(client))
         client._pump = asyncio.create_task(client._pump_events())
         return client
+
+    @property
+    def host_key(self) -> str:
+        """The server's public key, which was verified (OpenSSH text)."""
+        key = self.conn.get_server_host_key()
+        assert key is not None
+        return key.export_public_key().decode().strip()
 
     async def open_session(
         self, versions: Versions, workers: int, *, session: str | None = None, sites: Collection[str] = ()
@@ -305,7 +320,12 @@ def new_session_name() -> str:
 
 
 async def dial(
-    host: str, port: int, host_key: str, username: str, key: str | asyncssh.SSHKey, timeout: float
+    host: str,
+    port: int,
+    host_key: str | Sequence[asyncssh.SSHKey],
+    username: str,
+    key: str | asyncssh.SSHKey | Sequence[Key],
+    timeout: float,
 ) -> asyncssh.SSHClientConnection:
     """An SSH connection that trusts only ``host_key``, offers only ``key`` and reads no file of the user's.
 
@@ -313,13 +333,14 @@ async def dial(
         OSError, asyncssh.Error, asyncio.TimeoutError: as asyncssh does.
     """
     private = asyncssh.import_private_key(key) if isinstance(key, str) else key
+    trusted = [asyncssh.import_public_key(host_key)] if isinstance(host_key, str) else list(host_key)
     return await asyncssh.connect(
         host,
         port,
         config=None,
-        known_hosts=([asyncssh.import_public_key(host_key)], [], []),
+        known_hosts=(trusted, [], []),
         username=username,
-        client_keys=[private],
+        client_keys=list(private) if isinstance(private, Sequence) else [private],
         agent_path=None,
         gss_host=None,
         preferred_auth="publickey",

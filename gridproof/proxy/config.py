@@ -11,6 +11,7 @@ from typing import Any
 from gridproof.errors import ConfigError
 from gridproof.proxy.protocol import check_name
 from gridproof.proxy.state import Limits, UserLimits
+from gridproof.proxy.userkeys import check_pattern
 
 # Through the pilot's SSH connection, by a connection of their own, or so where that is possible.
 FORWARDING = ("auto", "tunnel", "direct")
@@ -32,7 +33,8 @@ class ServerConfig:
     reach their master, one of `FORWARDING`.
     """
 
-    users: Mapping[str, Sequence[str]]
+    users: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    authorized_keys_file: str = ""  # of further users and keys, see `gridproof.proxy.userkeys`
     accounts: Mapping[str, str | None] = field(default_factory=dict)
     host: str = "127.0.0.1"
     port: int = 20000
@@ -60,6 +62,7 @@ class ServerConfig:
 
 _KINDS: Mapping[str, tuple[type, ...]] = {
     "users": (dict,),
+    "authorized_keys_file": (str,),
     "accounts": (dict,),
     "host": (str,),
     "port": (int,),
@@ -93,13 +96,20 @@ def read_config(values: Mapping[str, Any]) -> ServerConfig:
             raise ConfigError(f"the ProxyServer knows no setting {name}; it knows {', '.join(_KINDS)}")
         if not isinstance(value, kinds):
             raise ConfigError(f"the ProxyServer's setting {name} cannot be {value!r}")
-    users = settings.get("users")
-    if not users or not all(isinstance(keys, list) for keys in users.values()):
-        raise ConfigError('the ProxyServer needs "users": {"name": ["ssh-ed25519 …", …]}')
+    users = settings.get("users", {})
+    if not all(isinstance(keys, list) for keys in users.values()):
+        raise ConfigError('the ProxyServer\'s users are {"name": ["ssh-ed25519 …", …]}')
+    if settings.get("authorized_keys_file"):
+        check_pattern(settings["authorized_keys_file"])
+    elif not users:
+        raise ConfigError(
+            'the ProxyServer needs users: {"name": ["ssh-ed25519 …", …]}, or authorized_keys_file'
+        )
     for name in users:
         check_name("user", name)
     for name, account in settings.get("accounts", {}).items():
-        if name not in users or not isinstance(account, (str, type(None))):
+        known = name in users or settings.get("authorized_keys_file")
+        if not known or not isinstance(account, (str, type(None))):
             raise ConfigError(f"the ProxyServer's accounts map its users to names of accounts, not {name!r}")
     if settings.get("packet_forwarding", "auto") not in FORWARDING:
         raise ConfigError(
@@ -115,7 +125,8 @@ def read_config(values: Mapping[str, Any]) -> ServerConfig:
         name: _user_limits(f"user_limits, {name}", some, everybody)
         for name, some in settings.pop("user_limits", {}).items()
     }
-    if unknown := sorted(set(others) - set(users)):
+    unknown = sorted(set(others) - set(users))
+    if unknown and not settings.get("authorized_keys_file"):
         raise ConfigError(f"user_limits are given for {unknown[0]}, who is not among the ProxyServer's users")
     silence = settings.pop("lost_after", Limits().lost_after)
     return ServerConfig(**settings, limits=Limits(lost_after=silence, user=everybody, users=others))

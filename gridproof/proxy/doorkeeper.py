@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import hmac
 import time
 from collections.abc import Callable
 from datetime import datetime, timezone
@@ -17,6 +16,7 @@ from gridproof.proxy.joining import Applicant, Identity, Joining
 from gridproof.proxy.ledger import Ledger
 from gridproof.proxy.protocol import JOIN, PILOT, USER, Enrol
 from gridproof.proxy.refusals import Refusals
+from gridproof.proxy.userkeys import UserKeys
 
 
 class Doorkeeper:
@@ -31,38 +31,23 @@ class Doorkeeper:
         self._trace = trace
         self._refusals = {proved: Refusals() for proved in (True, False)}
         self._authorities = GridAuthorities.read(config.grid_cas) if config.grid_cas else None
-        try:
-            self._user_keys = {
-                name: tuple(asyncssh.import_public_key(key).public_data for key in keys)
-                for name, keys in config.users.items()
-            }
-        except asyncssh.KeyImportError as error:
-            raise ProxyError(f"a public key of the ProxyServer's users cannot be read: {error}") from None
+        self._user_keys = UserKeys(config.users, config.authorized_keys_file, config.accounts)
         self._ledger = Ledger(config.state_dir / "joining.sqlite") if config.state_dir else None
         self.joining = self._ledger.read(time.time()) if self._ledger else Joining()
         self._writing = asyncio.Lock()
 
-    def accepts(self, username: str, key: asyncssh.SSHKey, whence: str) -> bool:
-        """Whether ``key`` is one that ``username`` may prove itself with; if not, the operator is told."""
-        kind, colon, name = username.partition(":")
-        try:
-            if kind + colon == JOIN:
-                self.joining.admit(name, key.public_data, time.time())
-            elif kind + colon == PILOT:
-                self.joining.recognise(name, key.public_data)
-            else:
-                self._check_user(username, key.public_data)
-        except ProxyError as error:
-            self.refused(username, whence, str(error))
-            return False
-        return True
-
-    def _check_user(self, username: str, key: bytes) -> None:
-        known = self._user_keys.get(username.removeprefix(USER)) if username.startswith(USER) else None
-        if known is None:
-            raise ProxyError("no such user")
-        if not any(hmac.compare_digest(one, key) for one in known):
-            raise ProxyError("not one of the user's keys")
+    async def check(self, username: str, key: asyncssh.SSHKey, whence: str) -> None:
+        """Raises:
+        ProxyError: ``key`` is not one that ``username`` may prove itself with; the text is for the operator.
+        """
+        if username.startswith(JOIN):
+            self.joining.admit(username.removeprefix(JOIN), key.public_data, time.time())
+        elif username.startswith(PILOT):
+            self.joining.recognise(username.removeprefix(PILOT), key.public_data)
+        elif username.startswith(USER):  # whose files may lie on a file system that is slow
+            await asyncio.to_thread(self._user_keys.check, username.removeprefix(USER), key, whence)
+        else:
+            raise ProxyError("neither a user, a pilot nor a join key")
 
     def refused(self, who: str, whence: str, why: str, *, proved: bool = False) -> None:
         """Tell the operator, within limits; those who ``proved`` to hold a key do not drown among others."""

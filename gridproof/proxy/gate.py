@@ -62,17 +62,21 @@ class Gate(asyncssh.SSHServer):
         self._server = server
         self._conn: asyncssh.SSHServerConnection | None = None
         self._whence = ""
+        self._refusal = ("", "it left before it had proved anything")
         self._username = ""  # proved, never merely claimed
         self._control: UserControl | PilotControl | JoinControl | None = None
 
     def connection_made(self, conn: asyncssh.SSHServerConnection) -> None:
         self._conn = conn
-        self._whence = str(conn.get_extra_info("peername", ("",))[0])
+        self._whence = str((conn.get_extra_info("peername") or ("nowhere",))[0])
         self._server.came(conn)
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002
         if self._conn is not None:
             self._server.gone(self._conn)
+        if not self._username:
+            who, why = self._refusal
+            self._server.door.refused(who, self._whence, why)
 
     def begin_auth(self, username: str) -> bool:  # noqa: ARG002
         return True
@@ -80,8 +84,13 @@ class Gate(asyncssh.SSHServer):
     def public_key_auth_supported(self) -> bool:
         return True
 
-    def validate_public_key(self, username: str, key: asyncssh.SSHKey) -> bool:
-        return self._server.door.accepts(username, key, self._whence)
+    async def validate_public_key(self, username: str, key: asyncssh.SSHKey) -> bool:
+        try:
+            await self._server.door.check(username, key, self._whence)
+        except ProxyError as error:
+            self._refusal = (username, str(error))
+            return False
+        return True
 
     def auth_completed(self) -> None:
         if self._conn is not None:
