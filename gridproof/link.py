@@ -14,7 +14,7 @@ from .loopthread import LoopThread
 if TYPE_CHECKING:
     from .proxy.client import OpenedSession
     from .proxy.logs import Source
-    from .proxy.records import Status
+    from .proxy.records import SessionRecord, Status
 
 
 class Link:
@@ -93,6 +93,11 @@ class Link:
     ) -> Mapping[Source, tuple[str, int]]:
         """What these have written last; see `ProxyClient.logs`."""
         return self.loop.run(self.proxy.logs(sources, lines, since))
+
+    def other_sessions(self) -> list[SessionRecord]:
+        """The user's other sessions that have workers, of the same pilots."""
+        records = self.loop.run(self.proxy.sessions())
+        return [record for record in records if record.workers and record.name != self.name]
 
     def check(self) -> None:
         """Raises:

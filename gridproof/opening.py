@@ -1,4 +1,4 @@
-"""How a process comes by a session: pilots go out and workers register, or one that lives on is attached."""
+"""How a process comes by a session: on pilots that are there or go out, or one that lives on is attached."""
 
 from __future__ import annotations
 
@@ -42,7 +42,9 @@ def open(
     tree: str | None = None,
     engine: str = "auto",
 ) -> Session:
-    """Open a session: pilots go out to the sites that hold ``dataset``, and workers register.
+    """Open a session on your pilots that are registered already, and on further ones that go out.
+
+    Those that are missing go to the sites that hold ``dataset``; registered ones far from it count half.
 
     Args:
         grid: ``"local"``, ``"alien"``, ``"proxy://user@host"``, or a `LocalGrid`. ``"local"`` is the embedded
@@ -62,6 +64,7 @@ def open(
         VersionMismatch: pilots run other versions than this process.
         ConfigError, DatasetError, AlienError, LocalGridError, ProxyError: what their names say.
     """
+    from .alien import site_of
     from .planning import Planner, pilots_for
     from .proxy.client import new_session_name
     from .proxy.versions import here
@@ -86,24 +89,27 @@ def open(
         link = Link(place, loop, stack)
         link.name = new_session_name()
         known = resolve(dataset, tree, link.alien) if dataset is not None else None
-        planner = Planner.ask(link.alien, known, place.config.pilots)
-        if planner.capacity < enough:
-            raise NotEnoughWorkers(
-                f"{enough} workers were asked for, but the Grid's sites run {planner.capacity} at most"
-            )
-        requests = planner.requests(pilots_for(workers, place.config.pilots))
+        sites = {site_of(se) for file in known.files for se in file.ses} if known else set()
         ending = stack.enter_context(ExitStack())
         versions = here()
-        starting = loop.start(link.proxy.open_session(versions, workers, session=link.name))
+        starting = loop.start(link.proxy.open_session(versions, workers, session=link.name, sites=sites))
         ending.callback(link.end_session)
         pilots = _pilots(link)
-        ending.push(_telling_what_came_first(pilots.end))
+        ending.push(_telling_what_came_first(lambda: _end_pilots(link, pilots)))
         try:
-            join = _join(link, sum(request.count for request in requests))
+            missing = workers - loop.run(link.proxy.at_hand(link.name))
         except ProxyError:
             starting.result()  # raises why there is no such session
             raise
-        pilots.submit(requests, join, versions)
+        planner = None
+        if missing > 0:
+            planner = Planner.ask(link.alien, known, place.config.pilots)
+            if planner.capacity < enough:
+                raise NotEnoughWorkers(
+                    f"{enough} workers were asked for, but the Grid's sites run {planner.capacity} at most"
+                )
+            requests = planner.requests(pilots_for(missing, place.config.pilots))
+            pilots.submit(requests, _join(link, sum(request.count for request in requests)), versions)
         link.meet_master(starting.result())
         session = Session(link, pilots)
         deadline = began + (place.timeout if timeout is None else timeout)
@@ -136,11 +142,12 @@ def attach(name: str | None = None, grid: str = "local") -> Session:
         link.name = record.name
         link.meet_master(loop.run(link.proxy.attach_session(link.name, here())))
         pilots = _pilots(link)
-        pilots.adopt([int(p.master_id or 0) or int(p.job_id) for p in link.status().pilots.values()])
+        own = [p for p in link.status().pilots.values() if p.session == link.name]
+        pilots.adopt([int(p.master_id or 0) or int(p.job_id) for p in own])
         session = Session(link, pilots, retired=record.state == "retired")
         ending = stack.enter_context(ExitStack())
         ending.callback(link.end_session)
-        ending.push(_telling_what_came_first(pilots.end))
+        ending.push(_telling_what_came_first(lambda: _end_pilots(link, pilots)))
         session._hold(stack, ending)
     return session
 
@@ -184,6 +191,11 @@ def _pilots(link: Link) -> PilotJobs:
     return PilotJobs(link.alien, link.place.config.pilots, f"gridproof-{link.name}")
 
 
+def _end_pilots(link: Link, pilots: PilotJobs) -> None:
+    """What has registered stays for other sessions, if the ProxyServer does."""
+    pilots.end(link.last_status().pilots.values() if link.place.standing else None)
+
+
 def _telling_what_came_first(end: Callable[[], None]) -> Callable[..., None]:
     """What ends something, as an `ExitStack` takes it: an error of its own hides none that came before."""
 
@@ -217,7 +229,7 @@ def _join(link: Link, count: int) -> dict[str, Any]:
 
 
 def _wait(
-    link: Link, pilots: PilotJobs, planner: Planner, workers: int, enough: int, deadline: float
+    link: Link, pilots: PilotJobs, planner: Planner | None, workers: int, enough: int, deadline: float
 ) -> None:
     """Until the workers have registered; fewer are enough at the deadline, or when no more can come."""
     with progress.opening(progress.wanted(None), workers) as show:
@@ -233,7 +245,8 @@ def _wait(
             late = time.monotonic() >= deadline
             if late or pilots.over:
                 break
-            pilots.replace_failed(planner)
+            if planner is not None:
+                pilots.replace_failed(planner)
     if ready < enough:
         when = " in time" if late else ", and no pilot is left that could bring more"
         raise NotEnoughWorkers(
@@ -244,8 +257,7 @@ def _wait(
 
 def _others(link: Link) -> str:
     """The user's other sessions, which may hold the slots that are wanted."""
-    records = link.loop.run(link.proxy.sessions())
-    others = [f"{r.name} has {r.workers}" for r in records if r.workers and r.name != link.name]
+    others = [f"{record.name} has {record.workers}" for record in link.other_sessions()]
     return f"; of your other sessions {', '.join(others)} (gridproof.attach(name).close())" if others else ""
 
 

@@ -27,7 +27,7 @@ POLL_SECONDS = (1.0, 30.0)  # from, up to
 
 
 class PilotJobs:
-    """The pilots of one submission; their sandbox is ``<home>/.gridproof/<tag>/`` in the catalogue."""
+    """The pilots submitted for a session; their sandbox is ``<home>/.gridproof/<tag>/`` in the catalogue."""
 
     def __init__(
         self, alien: Alien, config: PilotConfig, tag: str, clock: Callable[[], float] = time.monotonic
@@ -141,16 +141,31 @@ class PilotJobs:
         except AlienError as error:
             lines = [f"the pilots' states could not be asked: {error}"]
         self._fetch_traces()
-        return lines + [str(group) for group in self._watch.groups()] or ["no pilot is known to the Grid"]
+        lines += [str(group) for group in self._watch.groups()]
+        if others := self._watch.others():
+            lines.append(f"registered pilots that other sessions of yours have submitted: {others}")
+        return lines or ["no pilot is known to the Grid"]
 
-    def end(self) -> None:
-        """Kill what is left of the pilots and remove their sandbox from the catalogue."""
+    def end(self, records: Iterable[PilotRecord] | None = None) -> None:
+        """Kill the pilots that have not registered, and remove their sandbox from the catalogue.
+
+        ``records``: those that the ProxyServer knows; they stay, for other sessions. None: all are killed.
+        """
         try:
             if self._watch.masters:
-                self._alien.kill(self._watch.masters)
+                self._kill(records)
         finally:
             if self._has_directory:
                 self._alien.rm(self._directory, recursive=True)
+
+    def _kill(self, records: Iterable[PilotRecord] | None) -> None:
+        jobs = self._watch.masters
+        if records is not None:
+            self._watch.registered(records)
+            self._watch.saw(self._alien.subjobs(jobs), self._clock())
+            jobs = self._watch.unregistered()
+        if jobs:
+            self._alien.kill(jobs)
 
     def _ask(self) -> bool:
         """One call; returns whether anything is new."""

@@ -226,8 +226,19 @@ class PilotWatch:
 
     def over(self) -> bool:
         """Whether no pilot serves, none can come any more, and none will be submitted instead."""
+        if not self._pilots and (self._masters or self.others()):
+            return False
         ended = all(pilot.ended and not self._serves(pilot) for pilot in self._pilots.values())
-        return bool(self._pilots) and ended and not self._replaceable()
+        return ended and not self._replaceable()
+
+    def others(self) -> int:
+        """How many pilots are connected that other sessions have submitted."""
+        theirs = (payloads for job, payloads in self._payloads.items() if job not in self._pilots)
+        return sum(record.state in CONNECTED for payloads in theirs for record in payloads.values())
+
+    def unregistered(self) -> list[int]:
+        """Jobs that have not ended and have no payload at the ProxyServer: pilots, and unsplit masters."""
+        return [id for id, p in self._pilots.items() if not p.ended and not self._own_payloads(p)]
 
     def coming(self) -> bool:
         """Whether a pilot is on its way that has not registered yet."""

@@ -61,7 +61,11 @@ class Session:
         self.close()
 
     def close(self) -> None:
-        """End the session: workers, pilots, kept results, and the Grid if it was started for this session."""
+        """End the session: workers, kept results, pilots that have not registered.
+
+        Pilots that have registered stay a while for your next session, where their ProxyServer stays. The
+        Grid ends too if it was started for this session.
+        """
         self._link.lost = self._link.lost or "the session is closed"
         self._here.close()
 
@@ -258,7 +262,7 @@ class Session:
         status = self._link.status()
         pilots = status.pilots.values()
         coming = any(w.state != "ended" for w in status.workers.values()) or self._pilots.coming(pilots)
-        if coming and seconds < LONGEST_WORKERLESS:
+        if (coming and seconds < LONGEST_WORKERLESS) or self._link.other_sessions():  # that give some back
             return
         raise SessionError(
             "\n  ".join(

@@ -91,7 +91,37 @@ def pilots(queue: Queue) -> PilotJobs:
 
 
 def registered(id: int, state: str = "ready") -> PilotRecord:
-    return PilotRecord(f"{id}/n", "s", "x", str(id), "100", state, "CERN", "wn", 1, 1, 0.0, 0.0, 0, "")
+    return PilotRecord(f"{id}-n", "s", str(id), "100", state, "CERN", "wn", 1, 1, 0.0, 0.0, 0, "")
+
+
+def test_pilots_that_have_registered_outlive_their_session(pilots: PilotJobs, queue: Queue) -> None:
+    pilots.submit([PilotRequest((), 3), PilotRequest((), 1)], {}, VERSIONS)
+    queue.states = {
+        101: ("RUNNING", "CERN"),
+        102: ("RUNNING", "CERN"),
+        103: ("WAITING", ""),
+        104: ("DONE", ""),
+    }
+    pilots.end([registered(101), registered(999)])
+    assert queue.calls[-2:] == ["kill [200, 102, 103]", f"rm {queue.home}.gridproof/tag"]
+
+
+def test_nobody_is_killed_when_all_have_registered(pilots: PilotJobs, queue: Queue) -> None:
+    pilots.submit([PilotRequest((), 1)], {}, VERSIONS)
+    queue.states = {101: ("RUNNING", "CERN")}
+    pilots.end([registered(101)])
+    assert queue.calls[-2:] == ["subjobs", f"rm {queue.home}.gridproof/tag"]
+
+
+def test_a_session_on_pilots_of_others_submits_asks_and_ends_nothing(pilots: PilotJobs, queue: Queue) -> None:
+    follow(pilots, queue, 10, [registered(7)])
+    assert not pilots.over
+    (line,) = pilots.describe([registered(7)])
+    assert line == "registered pilots that other sessions of yours have submitted: 1"
+    pilots.end([registered(7)])
+    assert queue.calls == []
+    pilots.poll([registered(7, "left")])
+    assert pilots.over
 
 
 def follow(pilots: PilotJobs, queue: Queue, seconds: int, records: Sequence[PilotRecord] = ()) -> list[float]:

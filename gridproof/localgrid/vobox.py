@@ -19,6 +19,7 @@ from gridproof.localgrid.certificates import write_private
 
 HOST = "127.0.0.1"
 ORPHAN_LIMIT = 10.0  # seconds
+PILOT_IDLE = 60.0
 
 
 class VoBox:
@@ -45,6 +46,7 @@ class VoBox:
             "cache_dir": cache_dir or None,
             "grid_cas": str(certificates),
             "orphan_limit": ORPHAN_LIMIT,
+            "limits": {"pilot_idle": PILOT_IDLE},
         }
         process = processes.spawn([sys.executable, "-m", "gridproof.proxy"], stdout=subprocess.PIPE)
         assert process.stdin
