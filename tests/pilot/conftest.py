@@ -42,21 +42,22 @@ async def greeting(host, port):
 class Cluster:
     """A server, its user's client with an open session, and pilots in the same event loop."""
 
-    def __init__(self, server, key):
+    def __init__(self, server, key, user="alice"):
         self.server = server
         self.key = key
+        self.user = user
         self.pilots = []
 
     async def open(self, session="echo", workers=2, versions=VERSIONS):
         """``session`` names what the stand-in workers do."""
         self.client = await ProxyClient.connect(
-            "127.0.0.1", self.server.port, self.server.host_key, "alice", self.key, on_event=self.on_event
+            "127.0.0.1", self.server.port, self.server.host_key, self.user, self.key, on_event=self.on_event
         )
         self.changed = asyncio.Condition()
         self.status = None
         self.session = session
         await self.client.open_session(versions, workers, session=session)
-        self.submission = await self.client.new_submission(self.session, 100, "alice")
+        self.submission = await self.client.new_submission(self.session, 100, self.user)
 
     async def open_next(self, workers=2, versions=VERSIONS):
         """Another session of the user, which is then the one to watch."""
@@ -142,6 +143,14 @@ def cluster(tmp_path, monkeypatch):
 
     yield start
     gc.collect()  # what tunnels left behind that an ended loop was tearing down is this test's
+
+
+@pytest.fixture
+def at_server(tmp_path, monkeypatch):
+    """``at_server(server, key)``: a user at a server of the test's own."""
+    monkeypatch.chdir(tmp_path)
+    yield Cluster
+    gc.collect()
 
 
 @pytest.fixture

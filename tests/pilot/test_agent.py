@@ -225,6 +225,19 @@ def test_a_pilot_whose_key_is_revoked_ends_at_once(cluster, quick):
     asyncio.run(main())
 
 
+def test_a_pilot_that_its_server_does_not_know_any_more_ends_and_says_why(cluster, quick):
+    async def main():
+        async with cluster() as it:
+            await it.open(workers=1)
+            agent, task = await it.pilot(timing=quick)
+            await it.running(1)
+            it.server.door.joining.leave(it.pilot_list[0].id, "its user was removed")
+            agent._conn.abort()
+            assert "does not know this pilot any more" in await asyncio.wait_for(task, 10)
+
+    asyncio.run(main())
+
+
 def test_a_pilot_trusts_only_the_host_key_it_was_given(cluster, quick):
     async def main():
         async with cluster() as it:

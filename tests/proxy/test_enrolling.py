@@ -55,14 +55,17 @@ def register(job_id="1"):
     return encode(message(Register(job_id, "0", "Site1", "node", 1, 1)))
 
 
-def test_a_pilot_enrols_once_and_then_dials_by_its_own_key(running_proxy, versions):
+def test_a_pilot_enrols_once_and_then_dials_by_its_own_key(running_proxy, versions, tmp_path):
     async def main():
         async with running_proxy() as proxy, proxy.client() as alice:
             session, submission = await submitted(alice, versions)
             member = proxy.membership(submission)
+            member._file = tmp_path / "pilot.json"
+            member._file.write_text(submission.join_key)
             (await member.dial(10)).close()
             assert member.pilot.startswith("1-")
-            assert member._config.join_key == ""
+            assert member._config.join_key == "", "the join key is forgotten,"
+            assert not any(tmp_path.iterdir()), "on the disk too"
             await alice.close_session(session)
             (await member.dial(10)).close()
 
