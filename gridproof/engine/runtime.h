@@ -297,7 +297,8 @@ public:
          const auto what = errors.First();
          if (errors.writing)
             return Failure("selector", CannotWrite(what) + place);
-         const auto no_such_branch = what.find("::SetBranchAddress") != what.npos || what.find("::CreateProxy") != what.npos;
+         const auto no_such_branch = what.find("::SetBranchAddress") != what.npos || what.find("::CreateProxy") != what.npos ||
+                                     what.find("TBranchProxy::Setup") == 0;
          return no_such_branch ? Failure("selector", what + "; the branches are " + source.Branches() + ";" + place)
                                : Failure("read", what + " (" + place.substr(1) + ")");
       }

@@ -187,7 +187,7 @@ public:
    std::string Branches() const {
       std::string text;
       int shown = 0;
-      for (auto branch : *fParts.front().tree->GetListOfBranches())
+      for (auto branch : *(fEntered ? fEntered : fParts.front().tree)->GetListOfBranches())
          if (++shown <= 20)
             text += (text.empty() ? "" : ", ") + std::string(branch->GetName());
       return shown > 20 ? text + ", …" : text;

@@ -45,6 +45,11 @@ void make_file(const char *name, const char *tree, int entries, long offset, boo
    TFile file(name, "RECREATE");
    fill_tree(file, tree, entries, offset, extra);
 }
+void make_uneven(const char *name, const char *tree) {
+   TFile file(name, "RECREATE");
+   for (auto extra : {true, false})
+      fill_tree(*file.mkdir(extra ? "DF_000" : "DF_001"), tree, 500, 0, extra);
+}
 void make_frames(const char *name, const char *tree, const std::vector<int> &sizes, long offset, bool extra) {
    TFile file(name, "RECREATE");
    for (std::size_t i = 0; i < sizes.size(); ++i) {
@@ -428,6 +433,25 @@ def test_a_missing_branch_is_an_error_not_zeros(queries, place, paths):
     (place / "NoBranch.C").write_text(text.replace("(Reader, 0)", "(NoBranch, 0)"))
     with pytest.raises(QueryError, match="nowhere"):
         process(queries, [part(paths[:1])], place / "NoBranch.C+")
+
+
+@pytest.mark.parametrize("selector", ["Reader", "Old"])
+def test_a_branch_that_one_of_the_trees_of_a_file_lacks_is_the_selectors_error(
+    queries, root, place, selector
+):
+    uneven = place / f"uneven{selector}.root"
+    root.make_uneven(str(uneven), "O2track")
+    text = {"Reader": READER, "Old": OLD_STYLE}[selector]
+    name = f"Uneven{selector}"
+    text = (
+        text.replace('"vz"', '"weight"')
+        .replace("float vz", "double vz")
+        .replace("Value<float> vz", "Value<double> vz")
+    )
+    text = text.replace(f"class {selector}", f"class {name}").replace(f"({selector}, 0)", f"({name}, 0)")
+    (place / f"{name}.C").write_text(text)
+    with pytest.raises(SelectorError, match=r"weight.*the branches are pt, eta, vz, id;"):
+        process(queries, [part([uneven], "DF_*/O2track")], place / f"{name}.C+")
 
 
 def test_results_survive_the_death_of_workers(queries, cluster, root, place, paths):
