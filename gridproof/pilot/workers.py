@@ -42,7 +42,8 @@ Tell = Callable[[PilotMessage], None]
 class _Worker:
     reserved: socket.socket
     port: int  # that it listens on
-    started: bool = False
+    scheduler: int  # the port of its session's, if it is reached by tunnel; else 0
+    ordered: bool = False  # of the forkserver
 
 
 class Workers:
@@ -78,7 +79,7 @@ class Workers:
         self._logs = logs
         self._ends = ends  # when workers have to have committed everything, epoch seconds; 0: never
         self._workers: dict[str, _Worker] = {}
-        self._schedulers: dict[int, asyncio.Future[int]] = {}
+        self._tunnels: dict[int, asyncio.Future[asyncssh.SSHListener]] = {}  # by the scheduler's port
         self._empty = asyncio.Event()
         self._empty.set()
 
@@ -121,7 +122,6 @@ class Workers:
         worker = self._workers.get(name)
         if report["event"] == "started":
             if worker:
-                worker.started = True
                 self._tell(WorkerStarted(name, int(report["pid"])))
         elif report["event"] == "exited":
             self._forget(name)
@@ -139,13 +139,14 @@ class Workers:
 
     async def _start(self, conn: asyncssh.SSHClientConnection, order: StartWorker) -> None:
         check_name("worker", order.name)
+        reserved, port = reserve_port()
+        worker = _Worker(reserved, port, 0 if order.direct else order.scheduler_port)
+        self._workers[order.name] = worker
+        self._empty.clear()
         if order.direct:
             scheduler = self._direct_to(order.scheduler_port)
         else:
-            scheduler = f"tls://127.0.0.1:{await self._way_to(conn, order.scheduler_port)}"
-        reserved, port = reserve_port()
-        self._workers[order.name] = _Worker(reserved, port)
-        self._empty.clear()
+            scheduler = f"tls://127.0.0.1:{await self._tunnel_to(conn, order.scheduler_port)}"
         directory = self._work / order.name
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._logs.follow(order.name, directory / LOG)
@@ -167,7 +168,9 @@ class Workers:
             "environment": dict(self._job.grid_environment),
         }
         await self._up.wait()
-        self._forkserver.send({"do": "start", "spec": spec})
+        if self._workers.get(order.name) is worker:  # else it was stopped meanwhile
+            worker.ordered = True
+            self._forkserver.send({"do": "start", "spec": spec})
 
     def _direct_to(self, port: int) -> str:
         if not self.direct:
@@ -178,16 +181,21 @@ class Workers:
         host = f"[{self._vobox}]" if ":" in self._vobox else self._vobox
         return f"tls://{host}:{port}"
 
-    async def _way_to(self, conn: asyncssh.SSHClientConnection, port: int) -> int:
-        """The local end of the forward to a scheduler, opened once per connection."""
-        way = self._schedulers.get(port)
-        if way is None:
-            way = self._schedulers[port] = asyncio.ensure_future(_forward(conn, port))
-        try:
-            return await asyncio.shield(way)
-        except (OSError, asyncssh.Error):
-            self._schedulers.pop(port, None)
-            raise
+    async def _tunnel_to(self, conn: asyncssh.SSHClientConnection, port: int) -> int:
+        """The local end of the tunnel to a scheduler, one for all workers of its session."""
+        tunnel = self._tunnels.get(port)
+        if tunnel is None:
+            opening = conn.forward_local_port("127.0.0.1", 0, "127.0.0.1", port)
+            tunnel = self._tunnels[port] = asyncio.ensure_future(opening)
+            tunnel.add_done_callback(lambda done: done.cancelled() or done.exception())  # it is told below
+        return (await asyncio.shield(tunnel)).get_port()
+
+    def _close_tunnel(self, port: int) -> None:
+        """Close the tunnel to a scheduler if it is there and no worker uses it."""
+        if port in self._tunnels and not any(w.scheduler == port for w in self._workers.values()):
+            tunnel = self._tunnels.pop(port)
+            if not tunnel.cancel() and not tunnel.exception():
+                tunnel.result().close()
 
     def port(self, name: str) -> int:
         """Where a worker listens on the node's loopback; 0 if there is none of that name."""
@@ -196,11 +204,16 @@ class Workers:
 
     def stop(self, name: str, grace: float) -> None:
         """End a worker: SIGTERM, which lets it finish what it has begun, then SIGKILL after ``grace`` s."""
-        self._forkserver.send({"do": "stop", "name": name, "grace": grace})
+        worker = self._workers.get(name)
+        if worker is None or worker.ordered:
+            self._forkserver.send({"do": "stop", "name": name, "grace": grace})
+        else:
+            self._forget(name)
+            self._tell(WorkerExited(name, -1, 0, "it was stopped before it had started"))
 
     async def disconnected(self) -> None:
         """The connection is gone, and every way in and out with it: no worker can go on."""
-        self._schedulers.clear()
+        self._tunnels.clear()
         await self.stop_all(grace=0.5)
 
     async def stop_all(self, grace: float) -> None:
@@ -224,14 +237,10 @@ class Workers:
         worker = self._workers.pop(name, None)
         if worker is not None:
             worker.reserved.close()
+            self._close_tunnel(worker.scheduler)
             shutil.rmtree(self._work / name, ignore_errors=True)
         if not self._workers:
             self._empty.set()
-
-
-async def _forward(conn: asyncssh.SSHClientConnection, port: int) -> int:
-    listener = await conn.forward_local_port("127.0.0.1", 0, "127.0.0.1", port)
-    return listener.get_port()
 
 
 def reserve_port() -> tuple[socket.socket, int]:

@@ -62,6 +62,42 @@ def test_without_a_direct_way_there_is_the_tunnel(cluster):
     asyncio.run(main())
 
 
+def test_a_sessions_tunnel_goes_with_its_last_worker(cluster):
+    async def main():
+        async with cluster(packet_forwarding="tunnel") as it:
+            await it.open(workers=2)
+            agent, _ = await it.pilot(cores=2)
+            await it.running(2)
+            (tunnel,) = [(await opening).get_port() for opening in agent._workers._tunnels.values()]
+            await it.client.resize_session(it.session, 1)
+            await it.running(1)
+            assert not refused(tunnel)
+            await it.client.close_session(it.session)
+            await asyncio.wait_for(agent._workers._empty.wait(), 5)
+            assert refused(tunnel)
+
+    asyncio.run(main())
+
+
+def test_a_worker_that_is_stopped_before_it_has_started_never_does(cluster):
+    async def main():
+        async with cluster() as it:
+            await it.open(workers=1)
+            agent, _ = await it.pilot()
+            await it.running(1)
+            agent._workers._up.clear()  # as while a forkserver comes up
+            os.kill(it.worker_list[0].pid, signal.SIGKILL)
+            await it.until(lambda _, workers: [w.state for w in workers] == ["ended", "starting"])
+            await it.client.resize_session(it.session, 0)
+            await it.until(lambda _, workers: "before it had started" in workers[-1].reason)
+            agent._workers._up.set()
+            await it.client.resize_session(it.session, 1)
+            await it.running(1)
+            assert len(it.worker_list) == 3
+
+    asyncio.run(main())
+
+
 def test_a_port_listens_from_when_it_is_asked_for_until_its_worker_ends(cluster):
     async def main():
         async with cluster(forward_ports=(28321, 28322)) as it:
