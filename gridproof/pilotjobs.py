@@ -119,7 +119,7 @@ class PilotJobs:
         return self._watch.over()
 
     def coming(self, records: Iterable[PilotRecord]) -> bool:
-        """Whether a pilot is on its way that has not registered yet, by what the Grid says now.
+        """Whether a pilot is on its way, or was lost and may come back, by what the Grid says now.
 
         Raises:
             AlienError: it does not say.

@@ -241,8 +241,9 @@ class PilotWatch:
         return [id for id, p in self._pilots.items() if not p.ended and not self._own_payloads(p)]
 
     def coming(self) -> bool:
-        """Whether a pilot is on its way that has not registered yet."""
-        return any(not p.ended and not self._own_payloads(p) for p in self._pilots.values())
+        """Whether a pilot is on its way: it has not registered yet, or was lost and may dial again."""
+        living = (self._own_payloads(pilot)[-1:] for pilot in self._pilots.values() if not pilot.ended)
+        return any(not newest or newest[0].state == "lost" for newest in living)
 
     # ---- what to say
 

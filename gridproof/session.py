@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from .pilotjobs import PilotJobs
 
 WORKERLESS_SECONDS = 30.0  # a query without a worker so long asks whether any can still come
-LONGEST_WORKERLESS = 180.0  # and waits no longer than this
+LONGEST_WORKERLESS = 180.0  # and waits no longer than this, or than lost pilots may take to come back
 
 
 class Session:
@@ -262,7 +262,8 @@ class Session:
         status = self._link.status()
         pilots = status.pilots.values()
         coming = any(w.state != "ended" for w in status.workers.values()) or self._pilots.coming(pilots)
-        if (coming and seconds < LONGEST_WORKERLESS) or self._link.other_sessions():  # that give some back
+        patience = max(LONGEST_WORKERLESS, self._link.place.config.pilots.orphan_limit)
+        if (coming and seconds < patience) or self._link.other_sessions():  # that give some back
             return
         raise SessionError(
             "\n  ".join(

@@ -27,6 +27,7 @@ from distributed.diagnostics.plugin import SchedulerPlugin, WorkerPlugin
 from distributed.security import Security
 
 from ..errors import SessionError
+from ..patience import SILENCE
 from .code import StaleCode
 from .master import Master
 from .memory import MemoryGuard
@@ -84,9 +85,9 @@ def configure(scratch: str | None = None) -> None:
     dask.config.set(
         {
             "temporary-directory": scratch,
-            "distributed.comm.timeouts.tcp": "180s",
-            "distributed.comm.timeouts.connect": "30s",
-            "distributed.scheduler.worker-ttl": "90s",
+            "distributed.comm.timeouts.tcp": SILENCE,
+            "distributed.comm.timeouts.connect": SILENCE,
+            "distributed.scheduler.worker-ttl": SILENCE,
             "distributed.worker.memory.target": False,
             "distributed.worker.memory.spill": False,
             "distributed.worker.memory.pause": False,
@@ -302,7 +303,7 @@ async def run_worker(
         memory_limit=0,
         local_directory=str(directory),
         dashboard=False,
-        death_timeout=30,
+        death_timeout=SILENCE,
         heartbeat_interval="5s",
         plugins=(plugin,),
     )

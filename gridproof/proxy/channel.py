@@ -7,6 +7,7 @@ from typing import Any
 
 import asyncssh
 
+from gridproof import patience
 from gridproof.errors import ProxyError
 from gridproof.proxy.protocol import CONTROL, LineBuffer, Message, decode, encode
 
@@ -15,7 +16,11 @@ BACKLOG = 32 << 20  # bytes unsent to a peer that does not read: it is dropped
 # Fast on every machine of this decade; what both sides speak is fixed here, not negotiated by habit.
 KEX = ("curve25519-sha256",)
 CIPHERS = ("aes128-gcm@openssh.com", "chacha20-poly1305@openssh.com")
-KEEPALIVE = {"keepalive_interval": 15, "keepalive_count_max": 4}
+# asyncssh gives up one interval after the last message that counts.
+KEEPALIVE = {
+    "keepalive_interval": patience.KEEPALIVE,
+    "keepalive_count_max": round(patience.SILENCE / patience.KEEPALIVE) - 1,
+}
 
 
 class ControlChannel:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from math import inf
 
 from gridproof.errors import ProxyError
+from gridproof.patience import SILENCE
 from gridproof.proxy.aging import Aging
 from gridproof.proxy.protocol import Register, Versions
 from gridproof.proxy.records import PilotRecord, SessionRecord, WorkerRecord
@@ -38,7 +39,7 @@ class Limits:
     """
 
     silent_after: float = 15.0
-    lost_after: float = 60.0
+    lost_after: float = SILENCE
     young: float = 5.0  # a worker that dies earlier died young
     young_deaths: int = 20  # so many in a row, and the session gives the slot up
     backoff: float = 0.5
