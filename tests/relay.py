@@ -5,7 +5,7 @@ from contextlib import suppress
 
 
 class Relay:
-    """``async with Relay() as relay``: passes what comes to ``relay.port`` on to ``relay.target``, to be set."""
+    """``async with Relay() as relay``: passes on what comes to ``relay.port``, to ``relay.target``."""
 
     def __init__(self):
         self.target = 0  # a port

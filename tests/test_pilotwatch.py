@@ -229,6 +229,15 @@ def test_a_recorded_trace_of_a_real_agent_is_read() -> None:
     assert "[" not in words
 
 
+def test_a_lost_pilot_may_come_back_while_its_job_runs() -> None:
+    watch = split_in(1)
+    watch.saw([job(1, "RUNNING")], 1.0)
+    watch.registered([payload(1, "it", "lost", reason="no heartbeat")])
+    assert watch.coming()
+    watch.saw([job(1, "DONE")], 2.0)
+    assert not watch.coming()
+
+
 # ---------------------------------------------------------------- runs
 
 
