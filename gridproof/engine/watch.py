@@ -11,6 +11,7 @@ from typing import NoReturn
 
 from .masterlink import MasterLink
 from .memory import MemoryGuard
+from .notes import note
 
 
 class Unfit(Exception):
@@ -89,6 +90,7 @@ class Watch:
                 await self._end(attempt, "hung", f"it did not come back within {age:.0f} s")
 
     async def _end(self, attempt: Attempt, kind: str, reason: str) -> NoReturn:
+        note(f"ends, {kind}: {reason}")
         said = self._master.once(
             "fail",
             query=attempt.query,

@@ -15,6 +15,7 @@ from .code import StaleCode
 from .committer import Committer
 from .masterlink import Channel, MasterLink
 from .memory import MemoryGuard
+from .notes import note
 from .packets import Packet
 from .runner import Delta, Failure, PacketFailed, Runner
 from .watch import Attempt, Pace, Watch
@@ -93,6 +94,7 @@ class WorkerLoop:
         In the loop's thread. The master is told at once: it answers a lease that waits, and should this
         process be killed before it is done that will not be taken for the selector's fault.
         """
+        note("leaves: takes no further packet")
         self._leaving = True
         if self._introduced and self._goodbye is None:
             self._goodbye = asyncio.ensure_future(self._master.ask("leave"))
@@ -104,6 +106,7 @@ class WorkerLoop:
         self._committer = Committer(self._master, self._name, self._runner)
         await self._master.ask("hello", name=self._name, site=site, host=host, pid=pid)
         self._introduced = True
+        note(f"ready at {site} ({host}), pid {pid}")
         tasks = [
             asyncio.ensure_future(each) for each in (self._work(), self._watch.memory(), self._watch.time())
         ]
@@ -225,6 +228,7 @@ class WorkerLoop:
         except PacketFailed as failed:
             await self._fail(lease.query, lease.work[0][0].id, (), failed.failure)
             return False
+        note(f"query {lease.query}: {query['class_name']}")
         self._code.update(missing)
         self._query = lease.query
         self._committer.begin(lease.query, query)
@@ -356,6 +360,8 @@ class WorkerLoop:
 
     async def _fail(self, query: int, packet: int, at_risk: Sequence[int], failure: Failure) -> None:
         """Report a failed packet; those that its instance had run before did not happen either."""
+        if failure.kind != "stopped":
+            note(f"query {abs(query)}: {failure.kind}: {failure.reason}")
         await self._do(self._runner.discard)
         await self._master.once(
             "fail",

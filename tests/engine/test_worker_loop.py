@@ -18,6 +18,7 @@ from gridproof.engine.worker import WorkerLoop
 QUERY = {
     "loads": [],
     "selector": "",
+    "class_name": "S",
     "friends": False,
     "feedback": 1.0,
     "commit": "interval",

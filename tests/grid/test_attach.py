@@ -58,6 +58,11 @@ def test_another_process_finds_queries_and_results_of_one_that_was_killed(world,
         assert [query.title for query in queries] == ["first", "second"]
         for query in queries:
             world.assert_exact(query.result())
+        shown = CliRunner().invoke(cli, ["logs", session.name, "--lines", "50"]).output
+        assert f"── master of session {session.name}\n" in shown
+        for worker in session.workers:
+            assert f"── worker {worker.name} at {worker.site} ({worker.host}): running\n" in shown
+            assert f"worker {worker.name} runs, pid {worker.pid}\n" in shown
         data = session.dataset(files, tree="events")
         world.assert_exact(session.process(data, world.selector))
         pilots = {psutil.Process(worker.pid).ppid() for worker in session.workers}

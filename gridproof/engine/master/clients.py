@@ -8,6 +8,7 @@ from typing import Any
 
 from ...errors import QueryCancelled, QueryError
 from ..merge import RESULT
+from ..notes import note
 from .parts import Part
 from .running import Running
 from .state import LONGEST_WAIT, State
@@ -58,6 +59,7 @@ class ForClients:
         for worker in state.workers.values():
             running.join(worker.address, worker.site, worker.host)
         state.queries[number] = running
+        note(f"query {number}, {spec['title'] or spec['class_name']}: {len(parts[0].files)} files")
         state.settle(running)
         state.work.tell()
         return number

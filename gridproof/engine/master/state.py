@@ -11,6 +11,7 @@ from pathlib import Path
 from ...errors import MergeError
 from ..bundle import Bundle
 from ..merge import MergeThread
+from ..notes import note
 from .known import KnownFiles
 from .running import Running
 
@@ -87,6 +88,8 @@ class State:
         if running.settle():
             self.work.tell()
         if ran and running.over:
+            error = running.state.error
+            note(f"query {running.id} is over{f': {type(error).__name__}: {error}' if error else ''}")
             if running.learnt:
                 self.known.learn(running.learnt.items())
             running.snapshot = (-1, b"")

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 from ...errors import MergeError, QueryError
 from ..commits import Verdict
+from ..notes import note
 from ..packetizer import HELP_SECONDS
 from ..spool import Uploaded
 from .running import Running
@@ -58,6 +59,7 @@ class ForWorkers:
         state = self._state
         state.workers[worker] = WorkerInfo(worker, name, site, host, pid)
         state.names[worker] = name
+        note(f"worker {name} at {site} ({host}) is ready")
         self._answers[worker] = {}
         for running in state.queries.values():
             running.join(worker, site, host)
@@ -67,6 +69,7 @@ class ForWorkers:
         """A worker takes no further packet, and ends when it has committed what it has run."""
         if worker in self._state.workers:
             self._leaving.add(worker)
+            note(f"worker {self._state.names[worker]} leaves")
             for running in self._state.queries.values():
                 running.excuse(worker)
             self._state.work.tell()
@@ -76,6 +79,7 @@ class ForWorkers:
         state = self._state
         if state.workers.pop(worker, None) is None:
             return
+        note(f"worker {state.names[worker]} is gone")
         self._answers.pop(worker, None)
         self._leaving.discard(worker)
         self._leave_room(worker)
