@@ -62,20 +62,20 @@ class Gate(asyncssh.SSHServer):
         self._server = server
         self._conn: asyncssh.SSHServerConnection | None = None
         self._whence = ""
-        self._refusal = ("", "it left before it had proved anything")
+        self._refusal: tuple[str, str] | None = None
         self._username = ""  # proved, never merely claimed
         self._control: UserControl | PilotControl | JoinControl | None = None
 
     def connection_made(self, conn: asyncssh.SSHServerConnection) -> None:
         self._conn = conn
         self._whence = str((conn.get_extra_info("peername") or ("nowhere",))[0])
-        self._server.came(conn)
+        self._server.came(conn, self._whence)
 
-    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002
+    def connection_lost(self, exc: Exception | None) -> None:
         if self._conn is not None:
             self._server.gone(self._conn)
         if not self._username:
-            who, why = self._refusal
+            who, why = self._refusal or ("", str(exc or "it left before it had proved anything"))
             self._server.door.refused(who, self._whence, why)
 
     def begin_auth(self, username: str) -> bool:  # noqa: ARG002
@@ -95,6 +95,9 @@ class Gate(asyncssh.SSHServer):
     def auth_completed(self) -> None:
         if self._conn is not None:
             self._username = str(self._conn.get_extra_info("username"))
+            if self._username.startswith(JOIN):  # many may have such a key: still a stranger
+                asyncio.get_running_loop().call_later(_CONTROL_WITHIN, self._conn.abort)
+                return
             self._server.proved(self._conn)
             asyncio.get_running_loop().call_later(_CONTROL_WITHIN, self._drop_idle)
 

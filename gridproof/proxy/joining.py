@@ -116,11 +116,6 @@ class Joining:
         self._submissions[submission.name] = submission
         self._changed_submissions.add(submission.name)
 
-    def allow(self, name: str, more: int) -> None:
-        """So many more pilots of a submission may enrol."""
-        submission = self._submissions[name]
-        self._keep(replace(submission, pilots=submission.pilots + more))
-
     def revoke(self, session: str) -> None:
         """The join keys of a session are void; pilots that have enrolled stay what they are."""
         for submission in list(self._submissions.values()):

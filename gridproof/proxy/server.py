@@ -25,6 +25,7 @@ from gridproof.proxy.reach import Beacon
 from gridproof.proxy.registry import Registry
 from gridproof.proxy.scratch import Scratch
 from gridproof.proxy.state import Close, Drop, End, PilotKey, Start
+from gridproof.proxy.strangers import Strangers
 from gridproof.proxy.users import Users
 
 _STOP_GRACE = 3.0
@@ -46,7 +47,7 @@ class ProxyServer:
         self.users = Users(self)
         self.forwards = Forwards(self)
         self._connections: set[asyncssh.SSHServerConnection] = set()
-        self._strangers: dict[asyncssh.SSHServerConnection, None] = {}
+        self._strangers: Strangers[asyncssh.SSHServerConnection] = Strangers(config.strangers)
         self._pilots: dict[PilotKey, PilotControl] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._acceptor: asyncssh.SSHAcceptor | None = None
@@ -163,23 +164,20 @@ class ProxyServer:
 
     # ---- who may come in
 
-    def came(self, conn: asyncssh.SSHServerConnection) -> None:
-        """A connection that has proved nothing yet; beyond the limit the oldest such one is dropped."""
+    def came(self, conn: asyncssh.SSHServerConnection, whence: str) -> None:
+        """A connection that has proved nothing yet; where there are too many one is dropped."""
         self._connections.add(conn)
-        self._strangers[conn] = None
-        if len(self._strangers) > self.config.strangers:
-            oldest = next(iter(self._strangers))
-            del self._strangers[oldest]
-            oldest.abort()
+        if leaves := self._strangers.came(conn, whence, self.now()):
+            leaves.abort()
 
     def proved(self, conn: asyncssh.SSHServerConnection) -> None:
         """It is no stranger any more."""
-        self._strangers.pop(conn, None)
+        self._strangers.gone(conn)
 
     def gone(self, conn: asyncssh.SSHServerConnection) -> None:
         """A connection ended."""
         self._connections.discard(conn)
-        self._strangers.pop(conn, None)
+        self._strangers.gone(conn)
 
     # ---- pilots
 

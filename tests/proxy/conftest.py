@@ -63,7 +63,7 @@ class Proxy:
             "127.0.0.1",
             self.server.port,
             username=username,
-            client_keys=[key] if key else None,
+            client_keys=key if isinstance(key, list) else [key] if key else None,
             known_hosts=None,
             config=None,
             agent_path=None,
