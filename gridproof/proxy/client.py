@@ -11,7 +11,7 @@ from typing import Any
 import asyncssh
 
 from gridproof.errors import ProxyError
-from gridproof.proxy.channel import CIPHERS, KEEPALIVE, KEX, ControlChannel
+from gridproof.proxy.channel import CIPHERS, KEEPALIVE, KEX, ControlChannel, retry_often
 from gridproof.proxy.login import Key, fingerprints, offered_fingerprint
 from gridproof.proxy.logs import Source
 from gridproof.proxy.protocol import CONTROL, USER, Message, Versions, build
@@ -334,7 +334,7 @@ async def dial(
     """
     private = asyncssh.import_private_key(key) if isinstance(key, str) else key
     trusted = [asyncssh.import_public_key(host_key)] if isinstance(host_key, str) else list(host_key)
-    return await asyncssh.connect(
+    conn = await asyncssh.connect(
         host,
         port,
         config=None,
@@ -352,6 +352,8 @@ async def dial(
         login_timeout=timeout,
         **KEEPALIVE,
     )
+    retry_often(conn)
+    return conn
 
 
 async def open_control(conn: asyncssh.SSHClientConnection, factory: Callable[[], Any]) -> Any:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import asyncssh
 
 from gridproof.errors import ProxyError
-from gridproof.proxy.channel import ServerControl
+from gridproof.proxy.channel import ServerControl, retry_often
 from gridproof.proxy.logs import Source
 from gridproof.proxy.protocol import (
     JOIN,
@@ -68,6 +68,7 @@ class Gate(asyncssh.SSHServer):
 
     def connection_made(self, conn: asyncssh.SSHServerConnection) -> None:
         self._conn = conn
+        retry_often(conn)
         self._whence = str((conn.get_extra_info("peername") or ("nowhere",))[0])
         self._server.came(conn, self._whence)
 
