@@ -79,7 +79,7 @@ class Query:
         self._trouble: dict[int, _Trouble] = defaultdict(_Trouble)
         self._counted: dict[int, int] = defaultdict(int)  # entries in the result, by file
         self._crashes: dict[tuple[int, int], int] = defaultdict(int)  # by file and first entry
-        self._workers: set[str] = set()
+        self._workers: dict[str, str] = {}  # their sites
         self._excused: set[str] = set()
 
     @property
@@ -108,7 +108,7 @@ class Query:
 
     def join(self, worker: str, site: str, host: str = "") -> None:
         """A worker is there (again)."""
-        self._workers.add(worker)
+        self._workers[worker] = site.upper()
         self._excused.discard(worker)
         self._packetizer.join(worker, site, host)
 
@@ -118,7 +118,7 @@ class Query:
 
     def lose(self, worker: str) -> None:
         """A worker is gone; what it has not committed runs again elsewhere."""
-        self._workers.discard(worker)
+        self._workers.pop(worker, None)
         begun = self._packetizer.leave(worker)
         if begun is None or worker in self._excused:
             return
@@ -269,11 +269,18 @@ class Query:
         self._packetizer.avoid(file, tuple(sorted(trouble.tries)), worker)
 
     def _tried_everywhere(self, file: int) -> bool:
-        """Every replica has failed twice, at two workers where there are two."""
+        """Every replica has failed twice, at two workers where there are two.
+
+        One of them is at the replica's own site if there are any: to others that site may be cut off.
+        """
         tries = self._trouble[file].tries
-        places = {se for se, _ in self.files[file].replicas} or {""}
         enough = min(2, len(self._workers))
-        return all(len(tries.get(place, ())) >= enough for place in places)
+        for storage_element, site in self.files[file].replicas or (("", ""),):
+            tried = tries.get(storage_element, set())
+            own = {worker for worker, where in self._workers.items() if where == site.upper()}
+            if len(tried) < enough or (own and not own & tried):
+                return False
+        return True
 
     def _give_up(self, file: int, reason: str) -> None:
         name = self.files[file].name

@@ -75,6 +75,24 @@ def test_a_worker_without_work_at_home_helps_the_site_that_is_furthest_behind():
     assert query.lease("a", 0.0)[0].file == 1
 
 
+def test_a_file_that_only_other_sites_cannot_read_waits_for_the_workers_of_its_own():
+    query = make([10], sites=("A",))
+    for name, site in (("a", "a"), ("b1", "B"), ("b2", "B")):
+        query.join(name, site)
+
+    def cannot_read(name):
+        [packet] = query.lease(name, 10.0)
+        query.fail(name, packet.id, (), "read", "no answer", ["V::A::SE"])
+
+    cannot_read("b1")
+    cannot_read("b2")
+    assert query.error is None
+    assert not query.lease("b1", 10.0)
+    query.lose("a")
+    cannot_read("b1")
+    assert isinstance(query.error, MissingFiles)
+
+
 def test_a_file_that_no_replica_gives_fails_the_query_after_two_workers_tried_each():
     query = make([10], sites=("A", "B"))
     query.join("w1", "A")
