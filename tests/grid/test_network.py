@@ -163,7 +163,7 @@ def test_a_cut_of_a_sites_link_in_the_middle_of_a_query_costs_no_worker(session,
     site = wide.network.sites[0]
     before = pids(session)
     data = session.dataset(wide.world.pattern, tree="events")
-    query = session.submit(data, wide.world.selector, "wait".ljust(12))
+    query = session.submit(data, wide.world.selector, "wait  ")
     while not query.progress.events:
         query.wait(0.1)
     site.cut()
