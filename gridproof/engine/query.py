@@ -14,6 +14,7 @@ from .packetizer.places import Placed
 from .packets import Packet
 
 CRASHES_FORGIVEN = 2  # a packet during which one more worker dies fails the query
+STUCK_SECONDS = 1800.0  # at one entry, two workers: the query fails
 
 
 @dataclass(frozen=True)
@@ -81,6 +82,7 @@ class Query:
         self._crashes: dict[tuple[int, int], int] = defaultdict(int)  # by file and first entry
         self._workers: dict[str, str] = {}  # their sites
         self._excused: set[str] = set()
+        self._stuck: set[str] = set()
 
     @property
     def finished(self) -> bool:
@@ -148,12 +150,26 @@ class Query:
         """A worker is about to run a ``solo`` packet that waited behind another; False: it was taken back."""
         return self.error is None and self._packetizer.begin(worker, packet_id, now)
 
-    def late(self, worker: str, packet_id: int, now: float) -> bool:
+    def late(self, worker: str, packet_id: int, now: float, stuck: float = 0.0) -> bool:
         """A worker is still at a packet after its deadline; False: drop it, nobody needs it any more.
 
-        As long as nobody has committed it the worker may go on; another one gets a copy meanwhile.
+        As long as nobody has committed it the worker may go on; another one gets a copy meanwhile. When two
+        workers have been ``stuck`` at one entry for very long, nobody will come back from there.
         """
-        return self.error is None and self._packetizer.late(worker, packet_id, now)
+        wanted = self.error is None and self._packetizer.late(worker, packet_id, now)
+        if stuck < STUCK_SECONDS:
+            self._stuck.discard(worker)
+        elif wanted:
+            self._stuck.add(worker)
+            there = self._stuck & self._workers.keys()
+            if len(there) >= min(2, len(self._workers)):
+                where = self.describe(self._packetizer.packets[packet_id])
+                have = "2 workers have" if len(there) > 1 else "the only worker has"
+                self.error = SelectorError(
+                    f"{have} been at one entry for {stuck:.0f} s, the last time in {where}: neither the "
+                    "selector nor what it reads comes back from there"
+                )
+        return wanted and self.error is None
 
     def opened(self, worker: str, packet_id: int, last: int, entries: int, clusters: Sequence[int]) -> bool:
         """A file has been opened for a packet, which ends at ``last``; False: the packet is not to be run."""
@@ -161,6 +177,7 @@ class Query:
 
     def ran(self, worker: str, packet_id: int, entries: int, seconds: float, source: str) -> None:
         """A worker has run a packet read at the site ``source`` ("": none), and has yet to commit it."""
+        self._stuck.discard(worker)
         self._packetizer.ran(worker, packet_id, entries, seconds, source)
 
     def known(self, incarnation: str, sequence: int) -> Verdict | None:

@@ -85,6 +85,7 @@ class Runner:
         self._running: _Running | None = None
         self._trees: dict[tuple[str, str], _Tree] = {}  # by file and tree, the latest last
         self._stop = ctypes.c_bool.from_address(int(self._root.gridproof.StopAddress()))
+        self._entry = ctypes.c_longlong.from_address(int(self._root.gridproof.CurrentEntryAddress()))
         self.instance_cost = 0.0  # seconds that the last instance cost apart from its packets
 
     # ------------------------------------------------------------ queries
@@ -115,6 +116,10 @@ class Runner:
         From any thread.
         """
         self._stop.value = stop
+
+    def entry(self) -> int:
+        """The entry that was begun last, in its file's numbering. From any thread."""
+        return self._entry.value
 
     def locate(self, files: Sequence[Mapping[str, Any]]) -> None:
         """Find out in one go where files can be read, before they are opened one by one."""

@@ -44,6 +44,14 @@ inline std::atomic<bool> &Stop() {
 
 inline std::uintptr_t StopAddress() { return reinterpret_cast<std::uintptr_t>(&Stop()); }
 
+// Another thread sees by it whether a packet gets on.
+inline std::atomic<Long64_t> &CurrentEntry() {
+   static std::atomic<Long64_t> entry{-1};
+   return entry;
+}
+
+inline std::uintptr_t CurrentEntryAddress() { return reinterpret_cast<std::uintptr_t>(&CurrentEntry()); }
+
 struct Outcome {
    std::string kind;      // "" good, "read", "tree", "selector", "memory", "stopped"
    std::string message;
@@ -250,6 +258,7 @@ public:
    Outcome Process(Source &source, Long64_t first, Long64_t last) {
       Outcome outcome;
       const auto &stop = Stop();
+      auto &current = CurrentEntry();
       auto &errors = Errors();
       errors.Reset();
       if (first >= last)
@@ -274,6 +283,7 @@ public:
             }
             const auto end = segment.offset + segment.last;
             for (; entry < end && !stop.load(std::memory_order_relaxed); ++entry) {
+               current.store(entry, std::memory_order_relaxed);
                const auto local = tree->LoadTree(entry - segment.offset);
                if (local < 0)
                   return;

@@ -30,18 +30,30 @@ class Pace:
 
 @dataclass
 class Attempt:
-    """A packet while it runs; ``called_off``: its outputs are not wanted any more."""
+    """A packet while it runs; ``called_off``: its outputs are not wanted any more.
+
+    When it was looked at last it was at ``entry``, and had been seen there first at ``there_since``.
+    """
 
     query: int
     packet: int
     began: float = field(default_factory=monotonic)
     called_off: bool = False
+    entry: int = -1
+    there_since: float = 0.0
+
+    def stuck(self, entry: int, now: float) -> float:
+        """Seconds that it has been at the entry at which it is now."""
+        if entry != self.entry or not self.there_since:
+            self.entry, self.there_since = entry, now
+        return now - self.there_since
 
 
 class Watch:
     """Finds out when a packet, or what it takes of memory, gets out of hand.
 
-    ``stop`` asks the ROOT thread to leave its packet; ``held`` has the packets that the worker answers for.
+    ``stop`` asks the ROOT thread to leave its packet, ``entry`` tells where it is; ``held`` has the packets
+    that the worker answers for.
 
     Raises (from `memory` and `time`, which run until then):
         Unfit: the process has to end; the master knows.
@@ -53,12 +65,14 @@ class Watch:
         memory: MemoryGuard,
         pace: Pace,
         stop: Callable[[], None],
+        entry: Callable[[], int],
         held: Callable[[], list[int]],
     ) -> None:
         self._master = master
         self._memory = memory
         self._pace = pace
         self._stop = stop
+        self._entry = entry
         self._held = held
         self.ask = pace.ask  # may be made longer
         self.attempt: Attempt | None = None
@@ -79,8 +93,9 @@ class Watch:
             await asyncio.sleep(self.ask - age if age < self.ask else self.ask)
             if attempt is None or attempt is not self.attempt:
                 continue
-            age = monotonic() - attempt.began
-            wanted = await self._master.ask("late", query=attempt.query, packet=attempt.packet)
+            now = monotonic()
+            age, stuck = now - attempt.began, attempt.stuck(self._entry(), now)
+            wanted = await self._master.ask("late", query=attempt.query, packet=attempt.packet, stuck=stuck)
             if wanted or attempt is not self.attempt:
                 continue
             attempt.called_off = True

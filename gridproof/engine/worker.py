@@ -102,7 +102,9 @@ class WorkerLoop:
     async def run(self, site: str, host: str, pid: int) -> None:
         """Introduce this worker and work, until told to leave."""
         self._runner = await self._do(self._make_runner)
-        self._watch = Watch(self._master, self._memory, self._pace, self._runner.stop, self._held)
+        self._watch = Watch(
+            self._master, self._memory, self._pace, self._runner.stop, self._runner.entry, self._held
+        )
         self._committer = Committer(self._master, self._name, self._runner)
         await self._master.ask("hello", name=self._name, site=site, host=host, pid=pid)
         self._introduced = True

@@ -283,9 +283,9 @@ def test_a_cancelled_query_is_called_off_at_the_next_question(session):
         await hello(workers, "w")
         query = await clients.submit(SPEC)
         (packet, *_), *_ = (await lease(workers, "w", 1))["packets"]
-        assert await workers.late("w", query, packet)
+        assert await workers.late("w", query, packet, 0.0)
         await clients.cancel(query)
-        assert not await workers.late("w", query, packet)
+        assert not await workers.late("w", query, packet, 0.0)
         assert await lease(workers, "w", 2) == {}
 
     session(scene)

@@ -1,7 +1,7 @@
 """What a query decides about its workers' packets, commits and failures."""
 
 from gridproof.engine.packets import cut
-from gridproof.engine.query import FileInfo, Query
+from gridproof.engine.query import STUCK_SECONDS, FileInfo, Query
 from gridproof.errors import MemoryLimit, MissingFiles, SelectorError
 
 
@@ -40,6 +40,43 @@ class Worker:
         packets, self.run_packets = self.run_packets, []
         verdict = self.query.claim(self.name, self.name, self.sequence, [p[0] for p in packets])
         return [p[1:] for p in packets] if verdict.accepted and not verdict.repeated else []
+
+
+def stuck(workers):
+    """A query whose workers each have a packet, and those packets."""
+    query = make([100_000] * workers)
+    names = [f"w{n}" for n in range(workers)]
+    for name in names:
+        query.join(name, "A")
+    return query, [(name, query.lease(name, 0.0)[0].id) for name in names]
+
+
+def test_a_query_whose_workers_do_not_get_on_fails_and_says_where():
+    query, packets = stuck(3)
+    for name, packet in packets[:2]:
+        assert query.late(name, packet, 1.0, STUCK_SECONDS - 1)
+    assert query.late(*packets[0], 2000.0, STUCK_SECONDS)
+    assert query.late(*packets[0], 2001.0, STUCK_SECONDS + 1)
+    assert query.error is None  # one alone may be the worker's fault
+    assert not query.late(*packets[1], 2002.0, STUCK_SECONDS)
+    assert isinstance(query.error, SelectorError)
+    assert "2 workers have been at one entry for 1800 s, the last time in the start of /f1:" in str(
+        query.error
+    )
+
+
+def test_a_worker_that_got_on_after_all_is_not_counted_as_stuck():
+    query, [(first, packet), other] = stuck(2)
+    assert query.late(first, packet, 2000.0, STUCK_SECONDS)
+    query.ran(first, packet, 10, 2000.0, "A")
+    assert query.late(*other, 4000.0, STUCK_SECONDS)
+    assert query.error is None
+
+
+def test_a_worker_that_is_stuck_alone_fails_the_query_if_there_is_no_other():
+    query, [(name, packet)] = stuck(1)
+    assert not query.late(name, packet, 2000.0, STUCK_SECONDS)
+    assert isinstance(query.error, SelectorError)
 
 
 def test_a_worker_that_leaves_and_is_killed_meanwhile_speaks_not_against_the_selector():

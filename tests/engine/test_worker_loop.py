@@ -12,7 +12,7 @@ from gridproof.engine.committer import Committer
 from gridproof.engine.memory import MemoryGuard
 from gridproof.engine.packets import Packet
 from gridproof.engine.runner import Delta, Failure, PacketFailed
-from gridproof.engine.watch import Pace, Unfit
+from gridproof.engine.watch import Attempt, Pace, Unfit
 from gridproof.engine.worker import WorkerLoop
 
 QUERY = {
@@ -83,6 +83,9 @@ class Runner:
     def stop(self, stop=True):
         if stop and self._obeys:
             self.let_go.set()
+
+    def entry(self):
+        return len(self.ran)
 
     def locate(self, files):
         self.located = len(files)
@@ -221,8 +224,16 @@ def test_a_packet_that_is_not_wanted_any_more_is_left():
     runner = Runner(blocks=1)
     leases = (lease(packet(1)), lease(packet(2)))
     master = work(lambda: Master(*leases, late=False), runner, Pace(ask=0.01, leave=100))
-    assert [message["packet"] for message in master.said["late"]] == [1]
+    assert [(message["packet"], message["stuck"]) for message in master.said["late"]] == [(1, 0.0)]
     assert [commit["packets"] for commit in master.said["commit"]] == [[2]]
+
+
+def test_how_long_a_packet_has_been_at_one_entry_counts_from_its_beginning():
+    attempt = Attempt(1, 7)
+    assert attempt.stuck(5, 100.0) == 0.0
+    assert attempt.stuck(5, 130.0) == 30.0
+    assert attempt.stuck(6, 140.0) == 0.0
+    assert attempt.stuck(6, 141.0) == 1.0
 
 
 def test_a_packet_that_hangs_ends_the_process_once_another_worker_has_run_it():

@@ -117,10 +117,15 @@ class ForWorkers:
         running = self._state.in_phase(query)
         return running is not None and running.active.begin(worker, packet, time.monotonic())
 
-    async def late(self, worker: str, query: int, packet: int) -> bool:
-        """Whether to go on with a packet that takes long."""
+    async def late(self, worker: str, query: int, packet: int, stuck: float) -> bool:
+        """Whether to go on with a packet that takes long, and has been at one entry for ``stuck`` s."""
         running = self._state.in_phase(query)
-        return running is not None and running.active.late(worker, packet, time.monotonic())
+        if running is None:
+            return False
+        wanted = running.active.late(worker, packet, time.monotonic(), stuck)
+        if running.active.error:
+            self._state.settle(running)
+        return wanted
 
     async def opened(
         self, worker: str, number: int, opened: Sequence[tuple[int, int, int, int, Sequence[int]]]
