@@ -1,9 +1,12 @@
 """Whose logs a user is shown, and how they look."""
 
+from contextlib import contextmanager
 from dataclasses import fields
 
 import pytest
+from click.testing import CliRunner
 
+from gridproof.cli import cli
 from gridproof.errors import ConfigError
 from gridproof.logs import Log, Logs, gather
 from gridproof.proxy.logs import Source
@@ -78,6 +81,40 @@ def test_they_print_below_lines_that_say_who_where_and_how_it_ended(status):
     assert str(show(status, worker="CERN-77-0", lines=3)) == (
         "── worker CERN-77-0 at CERN (b7): ended (signal 11 after 3.0 s: loop)\nworker says 3"
     )
+
+
+def test_following_shows_what_is_new_of_those_that_have_written(monkeypatch):
+    """Until it is interrupted."""
+    written = {"a": "old\n", "b": ""}
+    later = iter([{"a": "", "b": "new\n"}, {"a": "last\n", "b": ""}])
+
+    @contextmanager
+    def reader(session, grid):
+        assert (session, grid) == ("s", "local")
+        yield read
+
+    def read(worker, pilot, lines, since=None):
+        if since is None:
+            texts = written
+        else:
+            texts = next(later, None)
+            assert since == dict.fromkeys(map(source, "ab"), 1)
+        if texts is None:
+            raise KeyboardInterrupt
+        return Logs([Log(source(name), name, text, 1) for name, text in texts.items()])
+
+    def source(name):
+        return Source("worker", "p", name)
+
+    monkeypatch.setattr("gridproof.logs.reader", reader)
+    monkeypatch.setattr("gridproof.cli.FOLLOW_SECONDS", 0.0)
+    shown = CliRunner().invoke(cli, ["logs", "s", "--follow"]).output
+    assert [line for line in shown.splitlines() if line] == [
+        *("── a", "old", "── b", "(nothing)"),
+        *("── b", "new"),
+        *("── a", "last"),
+        "Aborted!",
+    ]
 
 
 def test_a_notebook_shows_them_as_text_whatever_they_hold():

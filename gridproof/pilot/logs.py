@@ -17,8 +17,8 @@ OWN_LINES = 200  # of the pilot's own that are kept, to be told again to a Proxy
 # An XRootD URL carries the leave to read a file, and some clients write it into their messages; no message
 # should hold a key, but what looks like a piece of one is none of a log's either.
 _SECRETS = re.compile(
-    rb"(?:\bauthz=)?-----BEGIN [A-Z ]+-----.*?(?:-----END [A-Z ]+-----|\Z)"
-    rb"|\bauthz=[^&\s\"']+|^[A-Za-z0-9+/]{60,76}={0,2}$",
+    r"(?:\bauthz=)?-----BEGIN [A-Z ]+-----.*?(?:-----END [A-Z ]+-----|\Z)"
+    r"|\bauthz=[^&\s\"']+|^[A-Za-z0-9+/]{60,76}={0,2}$",
     re.DOTALL | re.MULTILINE,
 )
 
@@ -94,5 +94,10 @@ class _Followed:
         if not ended and len(piece) < most:
             piece = piece[: piece.rfind(b"\n") + 1]
         self._read += skipped + len(piece)
-        text = _SECRETS.sub(b"(secret)", piece).decode(errors="replace")
+        text = without_secrets(piece.decode(errors="replace"))
         return f"… ({skipped} bytes are left out)\n{text}" if skipped else text
+
+
+def without_secrets(text: str) -> str:
+    """A piece of a log without what must not leave the node."""
+    return _SECRETS.sub("(secret)", text)

@@ -16,7 +16,7 @@ import asyncssh
 
 from gridproof.errors import ProxyError
 from gridproof.pilot.config import Job
-from gridproof.pilot.logs import LOG, NewLines
+from gridproof.pilot.logs import LOG, NewLines, without_secrets
 from gridproof.proxy.children import Child
 from gridproof.proxy.protocol import (
     EXIT_REPLACE,
@@ -125,7 +125,7 @@ class Workers:
                 self._tell(WorkerStarted(name, int(report["pid"])))
         elif report["event"] == "exited":
             self._forget(name)
-            log = str(report["log"])
+            log = without_secrets(str(report["log"]))
             self._tell(WorkerExited(name, int(report["code"]), int(report["signal"]), log))
 
     async def start(self, conn: asyncssh.SSHClientConnection, order: StartWorker) -> None:

@@ -16,7 +16,7 @@ import asyncssh
 
 from gridproof.errors import ProxyError
 from gridproof.proxy.channel import ServerControl, retry_often
-from gridproof.proxy.logs import Source
+from gridproof.proxy.logs import Source, harmless
 from gridproof.proxy.protocol import (
     JOIN,
     PILOT,
@@ -243,7 +243,7 @@ class PilotControl(ServerControl):
             server.registry.worker_started(key, content.name, content.pid)
         elif isinstance(content, WorkerExited):
             server.registry.worker_exited(
-                key, content.name, content.code, content.signal, content.log, server.now()
+                key, content.name, content.code, content.signal, harmless(content.log), server.now()
             )
             server.logs.end(self.user, Source("worker", key, content.name))
         elif isinstance(content, Log):
@@ -251,9 +251,9 @@ class PilotControl(ServerControl):
             source = Source("worker", key, check_name("worker", worker)) if worker else Source("pilot", key)
             server.logs.add(self.user, source, content.text, server.now())
         elif isinstance(content, Draining):
-            server.registry.draining(key, content.reason)
+            server.registry.draining(key, harmless(content.reason))
         elif isinstance(content, Bye):
-            server.registry.bye(key, content.reason, server.now())
+            server.registry.bye(key, harmless(content.reason), server.now())
             server.door.joining.leave(key, content.reason)
         server.act()
 
