@@ -76,7 +76,7 @@ class Gate(asyncssh.SSHServer):
         if self._conn is not None:
             self._server.gone(self._conn)
         if not self._username:
-            who, why = self._refusal or ("", str(exc or "it left before it had proved anything"))
+            who, why = self._refusal or ("", str(exc or "it had proved nothing when its connection ended"))
             self._server.door.refused(who, self._whence, why)
 
     def begin_auth(self, username: str) -> bool:  # noqa: ARG002
