@@ -162,3 +162,31 @@ def test_users_of_files_come_in_over_ssh(running_proxy, directory, versions):
                     await carol.close_session(opened.session)
 
     asyncio.run(main())
+
+
+def test_every_request_about_a_session_is_refused_to_others(running_proxy, versions):
+    about = {
+        "attach_session": {"versions": versions.__dict__},
+        "at_hand": {},
+        "new_submission": {"pilots": 1, "grid_user": "bob"},
+        "resize_session": {"workers": 9},
+        "status": {},
+        "forward": {"worker": "w", "what": "worker"},
+        "close_session": {},
+    }
+
+    async def main():
+        async with running_proxy() as proxy, proxy.client("alice") as alice, proxy.client("bob") as bob:
+            opened = await alice.open_session(versions, 1)
+            with pytest.raises(ProxyError, match="known are") as caught:
+                await bob._request("dance")
+            verbs = set(str(caught.value).partition("known are ")[2].split(", "))
+            own = {"open_session", "sessions", "logs"}  # which name no session, or only the user's own
+            assert verbs - own <= set(about), "each request is tried here"
+            for verb in verbs - own:
+                with pytest.raises(ProxyError, match="bob has no session"):
+                    await bob._request(verb, session=opened.session, **about[verb])
+            (record,) = await alice.sessions()
+            assert record.name == opened.session
+
+    asyncio.run(main())
