@@ -20,6 +20,7 @@ from gridproof.proxy.forwards import Forwards
 from gridproof.proxy.gate import Gate, PilotControl
 from gridproof.proxy.joining import superseded
 from gridproof.proxy.logs import Logs, Room
+from gridproof.proxy.proofconf import ProofConfs
 from gridproof.proxy.protocol import Enrol, Registered, StartWorker, StopWorker
 from gridproof.proxy.reach import Beacon
 from gridproof.proxy.registry import Registry
@@ -46,6 +47,7 @@ class ProxyServer:
         self.door = Doorkeeper(config, self.host_key, self.trace)
         self.users = Users(self)
         self.forwards = Forwards(self)
+        self._proofconfs = ProofConfs(self)
         self._connections: set[asyncssh.SSHServerConnection] = set()
         self._strangers: Strangers[asyncssh.SSHServerConnection] = Strangers(config.strangers)
         self._pilots: dict[PilotKey, PilotControl] = {}
@@ -123,6 +125,7 @@ class ProxyServer:
             self._acceptor.close()
         if self._beacon is not None:
             self._beacon.close()
+        self._proofconfs.close()
         for task in self._tasks:
             task.cancel()
         pilots = list(self._pilots.values())
@@ -250,6 +253,7 @@ class ProxyServer:
                 pilot.order(StopWorker(action.name, action.grace))
         self.forwards.prune()
         self.users.tell_soon()
+        self._proofconfs.changed()
 
 
 def _host_key(state_dir: Path | None) -> asyncssh.SSHKey:
