@@ -105,3 +105,14 @@ def test_another_sessions_certificate_opens_no_comm(port):
             await connect(f"tls://127.0.0.1:{port}", timeout=2, **tls.get_connection_args("client"))
 
     asyncio.run(main())
+
+
+def test_strangers_that_say_nothing_make_room_for_others(port):
+    with contextlib.ExitStack() as stack:
+        silent = [stack.enter_context(socket.create_connection(("127.0.0.1", port))) for _ in range(300)]
+        asyncio.run(ask(port))
+        silent[0].settimeout(10)
+        assert silent[0].recv(1) == b"", "the oldest ones are dropped"
+        silent[-1].settimeout(0.1)
+        with pytest.raises(TimeoutError):
+            silent[-1].recv(1)

@@ -263,7 +263,7 @@ def test_in_a_sandbox_only_the_session_itself_is_seen_and_written(vobox, version
             assert await run("alice", f"ls {server.state}") == "session-of-alice"
             assert await run("alice", f"ls {server.cache}/users") == "alice"
             assert "No such file" in await run("alice", f"cat {server.state}/host_key")
-            assert await run("alice", "touch $HOME/mine && ls $HOME") == "mine"
+            assert "mine" in (await run("alice", "touch $HOME/mine && ls $HOME")).split()
             assert await run("alice", f"touch {server.cache}/users/alice/compiled") == ""
             for path in ("/etc/x", "/usr/x", str(Path(sys.prefix) / "x")):
                 said = await run("alice", f"touch {path}")
