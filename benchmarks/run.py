@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 HERE = Path(__file__).resolve().parent
-SHARED = {"run", "harness", "peer"}
+SHARED = {"run", "harness", "peer", "lightpilots"}
 OUTPUT = Path("benchmarks.json")
 
 

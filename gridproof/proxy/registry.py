@@ -424,10 +424,8 @@ class Registry:
             worker.stopping = True
             self._out.append(Stop(slot.pilot, worker.name, self._limits.leave))
         for name, slot in shares.take:
-            session = pool.sessions[name]
-            if session.scheduler_port:  # else the slot is kept for it
-                del pool.free[slot]
-                self._start(user, session, slot, now)
+            del pool.free[slot]
+            self._start(user, pool.sessions[name], slot, now)
 
     def _start(self, user: User, session: Session, slot: Slot, now: float) -> None:
         pilot = self._pilots[slot.pilot]

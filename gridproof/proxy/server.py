@@ -52,6 +52,7 @@ class ProxyServer:
         self._strangers: Strangers[asyncssh.SSHServerConnection] = Strangers(config.strangers)
         self._pilots: dict[PilotKey, PilotControl] = {}
         self._tasks: set[asyncio.Task[None]] = set()
+        self._acting = False
         self._acceptor: asyncssh.SSHAcceptor | None = None
         self._beacon = None if config.packet_forwarding == "tunnel" else Beacon(config.host)
         self._scratch: Scratch | None = None
@@ -220,7 +221,13 @@ class ProxyServer:
             self.act()
 
     def act(self) -> None:
-        """Carry out what the registry decides, and tell users what changed."""
+        """Carry out what the registry decides, and tell users what changed, once for all that has come."""
+        if not self._acting:
+            self._acting = True
+            asyncio.get_running_loop().call_soon(self._act)
+
+    def _act(self) -> None:
+        self._acting = False
         for action in self.registry.decide(self.now()):
             if isinstance(action, Close):
                 self.background(self.users.end_session(action.session))

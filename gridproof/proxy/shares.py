@@ -28,6 +28,7 @@ class Claim:
 
     ``held``: slots of workers that stay; ``leaving``: of those that were told to end and still live.
     ``barred``: slots that it cannot use for now. ``near``: sites that it prefers (none: all are alike).
+    ``opening``: it cannot take slots yet, but they are kept for it.
     """
 
     session: str
@@ -37,6 +38,7 @@ class Claim:
     leaving: Collection[Slot] = ()
     barred: Collection[Slot] = ()
     near: frozenset[str] = frozenset()
+    opening: bool = False
 
     def far(self, slot: Slot) -> bool:
         """Whether the slot is at none of the sites that the session prefers."""
@@ -86,7 +88,7 @@ class _Sharing:
         self.give: list[tuple[str, Slot]] = []
         self._claims = claims
         self._away = away
-        self._left = dict.fromkeys(sorted(free))  # free slots that nobody has taken yet
+        self._left = dict.fromkeys(free)  # free slots that nobody has taken yet
         self._has = {claim.session: len(claim.held) for claim in claims}  # once all is carried out
         self._dear: dict[str, dict[Slot, None]] = {}  # what is held still, the first to be given back first
         living = sum(len(claim.held) + len(claim.leaving) for claim in claims)
@@ -104,28 +106,33 @@ class _Sharing:
         hungry = [claim for claim in self._claims if self._missing(claim)]
         if not hungry or not self._left:
             return
-        offers = {claim.session: self._offers(claim) for claim in hungry}
+        offers: dict[str, Iterator[Slot]] = {}
         queue = [self._need(claim, age) for age, claim in enumerate(hungry)]
         heapq.heapify(queue)
-        while queue and self._room:
+        while queue and self._room and self._left:
             *_, age = heapq.heappop(queue)
             claim = hungry[age]
+            if claim.session not in offers:
+                offers[claim.session] = self._offers(claim)
             slot = next((slot for slot in offers[claim.session] if slot in self._left), None)
             if slot is None:
                 continue
             del self._left[slot]
             self._room -= 1
-            self.take.append((claim.session, slot))
+            if not claim.opening:
+                self.take.append((claim.session, slot))
             self._has[claim.session] += 1
             if self._missing(claim):
                 heapq.heappush(queue, self._need(claim, age))
 
     def ask_back(self) -> None:
         """Who has less than is fair gets it from those that have more, as soon as their workers have left."""
+        hungry = [claim for claim in self._claims if self._missing(claim)]
+        if not any(self._is_unfair(poor, rich) for poor in hungry for rich in self._claims):
+            return
         gone = {slot for _, slot in self.give}
         going = {slot for claim in self._claims for slot in claim.leaving} | gone
         coming = dict.fromkeys(sorted(slot for slot in going if slot not in self._away))
-        hungry = [claim for claim in self._claims if self._missing(claim)]
         queue = [self._need(claim, age) for age, claim in enumerate(hungry)]
         heapq.heapify(queue)
         while queue:
@@ -158,7 +165,7 @@ class _Sharing:
 
     def _is_unfair(self, poor: Claim, rich: Claim) -> bool:
         if poor.at_work is not rich.at_work:
-            return poor.at_work
+            return poor.at_work and self._has[rich.session] > 0
         return self._has[rich.session] > self._has[poor.session] + 1
 
     def come_nearer(self) -> None:
@@ -168,7 +175,9 @@ class _Sharing:
             if not claim.near or claim.session in giving or self._has[claim.session] < claim.wanted:
                 continue
             far = [slot for slot in claim.held if claim.far(slot)] if self._left else []
-            near = [slot for slot in self._left if not claim.far(slot) and slot not in claim.barred]
+            if not far:
+                continue
+            near = sorted(s for s in self._left if not claim.far(s) and s not in claim.barred)
             for slot in near[: len(far)]:
                 del self._left[slot]
             self._give(claim, _dearest(claim, far)[: len(near)])
@@ -189,6 +198,8 @@ class _Sharing:
     def _offers(self, claim: Claim) -> Iterator[Slot]:
         """The free slots that it can use, the best first."""
         usable = [slot for slot in self._left if slot not in claim.barred]
+        if claim.opening or len(usable) < 2:
+            return iter(usable)
         pilots = {slot.pilot for slot in usable}
         others = (s for c in self._claims for s in (*c.held, *c.leaving)) if len(pilots) > 1 else ()
         return iter(_spread(claim, usable, Counter(s.pilot for s in others), claim.held))

@@ -193,7 +193,8 @@ class Session:
     def claim(self) -> Claim:
         """What it has and wants, to share slots by."""
         held, leaving = self.held.keys(), self.leaving.keys()
-        return Claim(self.name, self.wanted, self.at_work, held, leaving, self.barred, self.near)
+        opening = not self.scheduler_port
+        return Claim(self.name, self.wanted, self.at_work, held, leaving, self.barred, self.near, opening)
 
     def rest_after_death(self, slot: Slot, young: bool, limits: Limits, now: float) -> int:
         """A worker died there unasked; returns how many have died young in a row if the slot is given up."""
