@@ -94,7 +94,8 @@ class WorkerLoop:
         In the loop's thread. The master is told at once: it answers a lease that waits, and should this
         process be killed before it is done that will not be taken for the selector's fault.
         """
-        note("leaves: takes no further packet")
+        if not self._leaving:
+            note("leaves: takes no further packet")
         self._leaving = True
         if self._introduced and self._goodbye is None:
             self._goodbye = asyncio.ensure_future(self._master.ask("leave"))
@@ -130,7 +131,7 @@ class WorkerLoop:
                 self._lease = await self._ask(0.0)
             if self._lease is None:
                 await self._commit()
-                self._lease = await self._ask(LEASE_WAIT)
+                self._lease = None if self._leaving else await self._ask(LEASE_WAIT)
                 if self._lease is None:
                     continue
             if self._lease.count or self._lease.work[0][0].last >= 0:

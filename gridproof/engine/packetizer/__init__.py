@@ -149,9 +149,11 @@ class Packetizer:
         return packets
 
     def short_of_time(self, name: str) -> bool:
-        """There is something left, but since it asked last this worker has no time for one entry of it."""
+        """There is something left, but when it asked last this worker had no time for one entry of it."""
         worker = self._workers.get(name)
-        return worker is not None and not self._stock.exhausted and not self._has_time(worker, worker.site)
+        if worker is None or self._stock.exhausted or not self._rates.of(worker, worker.site):
+            return False
+        return not self._has_time(worker, worker.site)
 
     def opened(self, name: str, packet_id: int, last: int, entries: int, clusters: Sequence[int]) -> bool:
         """The worker that opened a file tells how many entries it has and where it cut its packet; False if
