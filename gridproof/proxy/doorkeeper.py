@@ -13,7 +13,7 @@ from gridproof.errors import ProxyError
 from gridproof.proxy.config import ServerConfig
 from gridproof.proxy.jobtoken import GridAuthorities, statement
 from gridproof.proxy.joining import Applicant, Identity, Joining
-from gridproof.proxy.ledger import Ledger
+from gridproof.proxy.ledger import Ledger, NotKept
 from gridproof.proxy.protocol import JOIN, PILOT, USER, Enrol
 from gridproof.proxy.refusals import Refusals
 from gridproof.proxy.userkeys import UserKeys
@@ -60,7 +60,8 @@ class Doorkeeper:
         """As `Joining.enrol`, with the payload's proof checked; what it returns is kept.
 
         Raises:
-            ProxyError: it must not, or nothing can be kept.
+            ProxyError: it must not.
+            NotKept: it may, but the disk does not take it now.
         """
         applicant = self._applicant(submission, enrol, challenge)
         enrolled = self.joining.enrol(submission, applicant, time.time())
@@ -88,14 +89,14 @@ class Doorkeeper:
         """Return when what was decided until now is on the disk; what many wait for is written at once.
 
         Raises:
-            ProxyError: it cannot be.
+            NotKept: it is not.
         """
         if self._ledger is None:
             self.joining.take_changes()
             return
         async with self._writing:
-            if changes := self.joining.take_changes():
-                await asyncio.shield(asyncio.to_thread(self._ledger.write, changes))
+            changes = self.joining.take_changes()
+            await asyncio.shield(asyncio.to_thread(self._ledger.write, changes))
 
     async def tick(self) -> None:
         """Time has passed."""
@@ -103,12 +104,16 @@ class Doorkeeper:
         for refusals in self._refusals.values():
             for line in refusals.left_out(time.monotonic()):
                 self._trace(line)
+        await self._keep_or_say()
+
+    async def _keep_or_say(self) -> None:
         try:
             await self.keep()
-        except ProxyError as error:
+        except NotKept as error:
             self._trace(str(error))
 
-    def close(self) -> None:
-        """Nothing is kept any more."""
+    async def close(self) -> None:
+        """Keep what is left to be kept, and nothing more."""
+        await self._keep_or_say()
         if self._ledger is not None:
             self._ledger.close()

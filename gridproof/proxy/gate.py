@@ -16,6 +16,7 @@ import asyncssh
 
 from gridproof.errors import ProxyError
 from gridproof.proxy.channel import ServerControl, retry_often
+from gridproof.proxy.ledger import NotKept
 from gridproof.proxy.logs import Source, harmless
 from gridproof.proxy.protocol import (
     JOIN,
@@ -103,7 +104,9 @@ class Gate(asyncssh.SSHServer):
             asyncio.get_running_loop().call_later(_CONTROL_WITHIN, self._drop_idle)
 
     def _drop_idle(self) -> None:
-        if self._control is None and self._conn is not None:
+        control = self._control
+        idle = control is None or (isinstance(control, PilotControl) and control.key is None)
+        if idle and self._conn is not None:
             self._conn.abort()
 
     def session_requested(self) -> Any:
@@ -199,6 +202,8 @@ class JoinControl(ServerControl):
     async def _enrol(self, enrol: Enrol) -> None:
         try:
             pilot = await self._server.enrol(self._submission, enrol, self._challenge)
+        except NotKept as error:  # not refused: it may try again
+            self._server.trace(str(error))
         except ProxyError as error:
             self._server.door.refused(JOIN + self._submission, self._whence, str(error), proved=True)
             self.send(message(Exit(str(error))))

@@ -14,6 +14,10 @@ _VERSION = 1
 _TABLES = {"submissions": Submission, "identities": Identity}
 
 
+class NotKept(ProxyError):
+    """What was decided is not on the disk, and may be later."""
+
+
 class Ledger:
     """The file at ``path``, which only its owner may read and one process may have open.
 
@@ -55,20 +59,23 @@ class Ledger:
         identities = [Identity(*row) for row in self._base.execute("SELECT * FROM identities")]
         return Joining(submissions, identities, now)
 
-    def write(self, changes: Changes) -> None:
-        """Returns when they are on the disk; what could not be written before is written first.
+    def write(self, changes: Changes | None) -> None:
+        """Returns when they are on the disk, and before them what could not be written at its time.
 
         Raises:
-            ProxyError: the disk does not take them.
+            NotKept: the disk does not take them.
         """
-        self._unwritten.append(changes)
+        if changes:
+            self._unwritten.append(changes)
+        if not self._unwritten:
+            return
         try:
             with self._base:
                 self._base.execute("BEGIN IMMEDIATE")
                 for unwritten in self._unwritten:
                     self._write(unwritten)
         except sqlite3.Error as error:
-            raise ProxyError(f"the ProxyServer's {self._path} cannot be written: {error}") from None
+            raise NotKept(f"the ProxyServer's {self._path} cannot be written: {error}") from None
         self._unwritten.clear()
 
     def _write(self, changes: Changes) -> None:

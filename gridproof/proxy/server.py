@@ -89,7 +89,7 @@ class ProxyServer:
             if server._beacon is not None:
                 await server._beacon.start()
         except OSError as error:
-            server.door.close()
+            await server.door.close()
             raise ProxyError(
                 f"the ProxyServer cannot listen on {config.host}:{config.port}: {error.strerror}"
             ) from None
@@ -148,7 +148,7 @@ class ProxyServer:
         await asyncio.sleep(_FORWARDS_END)
         if self._acceptor is not None:
             await self._acceptor.wait_closed()
-        self.door.close()
+        await self.door.close()
         if self._scratch is not None:
             self._scratch.remove()
             self._scratch = None

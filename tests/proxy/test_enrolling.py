@@ -8,6 +8,7 @@ from dataclasses import replace
 import asyncssh
 import pytest
 
+from gridproof.errors import ProxyError
 from gridproof.localgrid.certificates import Authority, job_subject, token_subject
 from gridproof.pilot.membership import Refused
 from gridproof.proxy.protocol import CONTROL, MAX_LINE, Enrol, Register, encode, message
@@ -275,5 +276,35 @@ def test_a_pilot_whose_welcome_was_lost_with_the_server_is_welcomed_by_the_next_
             (await member.dial(10)).close()
             with pytest.raises(Refused, match="used up"):
                 await proxy.membership(submission, "2").dial(10)
+
+    asyncio.run(main())
+
+
+def test_a_pilot_that_cannot_be_kept_is_not_welcomed_and_tries_again(running_proxy, versions, tmp_path):
+    async def main():
+        async with running_proxy(state_dir=tmp_path) as proxy, proxy.client() as alice:
+            _, submission = await submitted(alice, versions)
+            disk = proxy.server.door._ledger._base
+            member = proxy.membership(submission)
+            disk.execute("PRAGMA query_only = ON")
+            for _ in range(2):
+                with pytest.raises(ProxyError, match="went away while this pilot enrolled") as caught:
+                    await member.dial(10)
+                assert not isinstance(caught.value, Refused)
+            disk.execute("PRAGMA query_only = OFF")
+            (await member.dial(10)).close()
+
+    asyncio.run(main())
+
+
+def test_a_pilot_that_does_not_register_is_dropped(running_proxy, versions, monkeypatch):
+    monkeypatch.setattr("gridproof.proxy.gate._CONTROL_WITHIN", 0.3)
+
+    async def main():
+        async with running_proxy() as proxy, proxy.client() as alice:
+            _, submission = await submitted(alice, versions)
+            conn = await proxy.membership(submission).dial(10)
+            await conn.open_session(subsystem=CONTROL, encoding=None)
+            await asyncio.wait_for(conn.wait_closed(), 5)
 
     asyncio.run(main())

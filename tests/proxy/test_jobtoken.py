@@ -1,13 +1,21 @@
 """Which certificates and signatures prove that a pilot is the job it says."""
 
 import datetime
+import types
 
 import pytest
-from cryptography.hazmat.primitives.asymmetric import ed25519
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ed25519, rsa
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    load_pem_private_key,
+)
 
 from gridproof.errors import ConfigError, ProxyError
-from gridproof.localgrid.certificates import Authority, job_subject, token_subject, user_subject
+from gridproof.localgrid.certificates import Authority, _x509_name, job_subject, token_subject, user_subject
 from gridproof.proxy.jobtoken import GridAuthorities, sign, statement
 
 NOW = datetime.datetime(2026, 1, 1, tzinfo=datetime.timezone.utc)
@@ -33,6 +41,28 @@ def test_a_jobs_token_tells_whose_job_it_is_and_since_when(grid, authorities):
     token = authorities.verify(*signed(grid.issue(job_subject("alice", 7), NOW, HOUR)), SAID, NOW)
     assert (token.user, token.job_id) == ("alice", "7")
     assert token.issued == (NOW - datetime.timedelta(minutes=5)).timestamp()
+
+
+def test_rsa_tokens_without_purposes_and_with_more_in_their_subject_serve(tmp_path):
+    keys = {who: rsa.generate_private_key(65537, 2048) for who in ("authority", "job")}
+    names = {"authority": [("CN", "JAliEn CA")], "job": [*job_subject("alice", 7), ("OU", "resubmission=2")]}
+    made = {}
+    for who in ("authority", "job"):
+        builder = (
+            x509.CertificateBuilder()
+            .subject_name(_x509_name(names[who]))
+            .issuer_name(_x509_name(names["authority"]))
+            .public_key(keys[who].public_key())
+            .serial_number(x509.random_serial_number())
+            .not_valid_before(NOW)
+            .not_valid_after(NOW + HOUR)
+            .add_extension(x509.BasicConstraints(ca=who == "authority", path_length=None), critical=True)
+        )
+        made[who] = builder.sign(keys["authority"], SHA256()).public_bytes(Encoding.PEM)
+    (tmp_path / "ca.pem").write_bytes(made["authority"])
+    key = keys["job"].private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    token = GridAuthorities.read(tmp_path / "ca.pem").verify(made["job"].decode(), sign(SAID, key), SAID, NOW)
+    assert (token.user, token.job_id) == ("alice", "7")
 
 
 @pytest.mark.parametrize(
@@ -76,13 +106,8 @@ def test_a_token_of_another_authority_of_the_same_name_is_refused(authorities, t
 
 
 def test_a_token_does_not_issue_further_tokens(grid, authorities, tmp_path):
-    import types
-
     token = grid.issue(job_subject("alice", 7), NOW, HOUR)
     forger = Authority(tmp_path, NOW)
-    from cryptography import x509
-    from cryptography.hazmat.primitives.serialization import load_pem_private_key
-
     forger._key = load_pem_private_key(token.key.encode(), None)
     forger._cert = types.SimpleNamespace(subject=x509.load_pem_x509_certificate(token.cert.encode()).subject)
     forged = forger.issue(job_subject("alice", 8), NOW, HOUR)
