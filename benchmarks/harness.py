@@ -175,6 +175,7 @@ class Master:
             "cache_dir": str(cache),
             "scratch_dir": str(directory),
             "keep_results": 3600.0,
+            "store_size": 100 << 30,
         }
         tell(self._process, session="bench", ca=server.ca, cert=server.cert, key=server.key, **where)
         assert self._process.stdout is not None

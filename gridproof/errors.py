@@ -15,6 +15,7 @@ GridproofError
 ├── SessionError            a session could not be opened, or is no longer there
 │   ├── NotEnoughWorkers    too few workers registered in time
 │   └── VersionMismatch     pilot and session run different versions of what they share
+├── StoreError              the session's store is full, has no such file, or cannot be reached
 └── QueryError              a query failed; the session stays usable
     ├── CompileError        the selector does not compile
     ├── SelectorError       the selector threw or aborted
@@ -106,6 +107,10 @@ class ProxyError(GridproofError):
 
 class SessionError(GridproofError):
     """A session could not be opened, or is no longer there."""
+
+
+class StoreError(GridproofError):
+    """The session's store is full, has no such file, or cannot be reached."""
 
 
 class NotEnoughWorkers(SessionError):

@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, suppress
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from .errors import ProxyError, SessionError
 from .grids import Place
 from .loopthread import LoopThread
+from .store import Store
 
 if TYPE_CHECKING:
     from .proxy.client import OpenedSession
@@ -20,7 +22,8 @@ if TYPE_CHECKING:
 class Link:
     """This process's connections to one session; what it opens ends with ``stack``.
 
-    ``name``: the session's, to be set. ``lost`` says why it can be used no more, empty while it can.
+    ``name``: the session's, to be set; ``store``: its store, after `meet_master`. ``lost`` says why it can be
+    used no more, empty while it can.
 
     Raises:
         AlienError, ProxyError: the Grid or the ProxyServer cannot be reached.
@@ -41,19 +44,31 @@ class Link:
         stack.callback(lambda: loop.run(self.proxy.close()))
 
     def meet_master(self, opened: OpenedSession) -> None:
-        """Connect to the session's master."""
+        """Connect to the session's master, and know its store."""
         from .engine.dask import MasterClient, Tls
 
         async def connect() -> MasterClient:
             address = opened.address
-            if self.place.proxy.host != "127.0.0.1":  # the master listens on the VO-box's own loopback
-                port = int(address.rpartition(":")[2])
-                tunnel = await self.proxy.conn.forward_local_port("127.0.0.1", 0, "127.0.0.1", port)
-                address = f"tls://127.0.0.1:{tunnel.get_port()}"
+            if not self._beside:
+                address = f"tls://127.0.0.1:{await self._way_to(int(address.rpartition(':')[2]))}"
             return MasterClient(address, Tls(opened.ca, opened.cert, opened.key))
 
         self._master = self.loop.run(connect())
         self._stack.callback(lambda: self.loop.run(self._master.close()))
+        self.store = Store(opened.store, cache(lambda: self.loop.run(self._way_to(opened.store.port))))
+        self._stack.callback(self.store.close)
+
+    @property
+    def _beside(self) -> bool:
+        """Whether the VO-box is this very machine."""
+        return self.place.proxy.host == "127.0.0.1"
+
+    async def _way_to(self, port: int) -> int:
+        """The port here that leads to one of the VO-box's own loopback."""
+        if self._beside:
+            return port
+        tunnel = await self.proxy.conn.forward_local_port("127.0.0.1", 0, "127.0.0.1", port)
+        return tunnel.get_port()
 
     def send(self, message: str, **arguments: Any) -> Any:
         """Ask the master; the end of the master or of the ProxyServer ends the waiting.

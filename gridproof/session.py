@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from .feedback import Show
     from .logs import Logs
     from .pilotjobs import PilotJobs
+    from .store import Store
 
 WORKERLESS_SECONDS = 30.0  # a query without a worker so long asks whether any can still come
 LONGEST_WORKERLESS = 180.0  # and waits no longer than this, or than lost pilots may take to come back
@@ -48,6 +49,7 @@ class Session:
             lambda path, lfn: alien.upload(path, lfn),
             self._watch,
             self._last_words,
+            link.store.result_url,
         )
 
     # ------------------------------------------------------------ life
@@ -124,6 +126,12 @@ class Session:
         )
 
     # ------------------------------------------------------------ work
+
+    @property
+    def store(self) -> Store:
+        """Files on the VO-box that this process and the workers share (see docs/store.md)."""
+        self._link.check()
+        return self._link.store
 
     def load(self, what: str) -> None:
         """Make ``"macro.C"``, ``"macro.C+"``, ``"lib.so"`` or ``"header.h"`` known here and on all workers.

@@ -31,6 +31,7 @@ ERRORS = {
     "SelectorCrashed",
     "SelectorError",
     "SessionError",
+    "StoreError",
     "TransferError",
     "VersionMismatch",
     "WireError",

@@ -10,30 +10,18 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import os
 import re
 import secrets
-import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from tempfile import TemporaryDirectory
 from xml.sax.saxutils import escape
 
+from gridproof import xrdclient
 from gridproof.alien.catalogue import Access, Catalogue
 from gridproof.errors import AlienError, CommandError, TransferError
-from gridproof.processes import spawn, stop
 
-# A dead or frozen server is given up within seconds: there are other replicas.
-_LIMITS = {
-    "XRD_CONNECTIONWINDOW": "5",
-    "XRD_CONNECTIONRETRY": "1",
-    "XRD_STREAMERRORWINDOW": "0",
-    "XRD_STREAMTIMEOUT": "20",
-    "XRD_REQUESTTIMEOUT": "20",
-    "XRD_TIMEOUTRESOLUTION": "1",
-    "RES_OPTIONS": "use-vc timeout:1 attempts:1",  # XRootD asks the name server for the machine's addresses
-}
 _METALINK = """<?xml version="1.0" encoding="UTF-8"?>
 <metalink xmlns="urn:ietf:params:xml:ns:metalink">
 <file name="{name}"><size>{size}</size><url><![CDATA[{url}]]></url></file>
@@ -97,7 +85,7 @@ def store(source: Path, access: Access) -> None:
             link = Path(directory) / "source"  # a name that means nothing to ROOT
             link.symlink_to(source.absolute())
             job = {"source": f"file://{link}?filetype=raw", "target": access.copy_url}
-            _run([sys.executable, "-c", _WRITER], json.dumps(job).encode())
+            xrdclient.run([sys.executable, "-c", _WRITER], json.dumps(job).encode())
     except TransferError as error:
         said = str(error)
         for secret in access.envelope.split():
@@ -106,23 +94,7 @@ def store(source: Path, access: Access) -> None:
 
 
 def _xrdcp(source: str, target: str) -> None:
-    _run(["xrdcp", "--silent", "--nopbar", "--force", source, target])
-
-
-def _run(argv: Sequence[str], secret: bytes = b"") -> None:
-    try:
-        process = spawn(argv, env={**_LIMITS, **os.environ}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
-    except FileNotFoundError:
-        raise TransferError(f"{argv[0]} is not installed: install the package xrootd-client") from None
-    try:
-        output, _ = process.communicate(secret)
-    except BaseException:
-        stop(process, 1.0)
-        raise
-    if process.returncode:
-        lines = [line.strip() for line in output.decode(errors="replace").splitlines() if line.strip()]
-        reason = lines[-1].removeprefix("Run: ") if lines else "no reason given"
-        raise TransferError(f"{reason} (exit code {process.returncode})")
+    xrdclient.run(["xrdcp", "--silent", "--nopbar", "--force", source, target])
 
 
 class Transfers(Catalogue):

@@ -7,11 +7,12 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from numbers import Integral, Real
 from pathlib import Path
 from typing import Any, Protocol
 
-from ..errors import ConfigError, SelectorError, SessionError
+from ..errors import ConfigError, SelectorError, SessionError, StoreError
 from ..feedback import Show
 from . import runtime
 from .bundle import Bundle, collect
@@ -27,6 +28,10 @@ class Send(Protocol):
     def __call__(self, message: str, **arguments: Any) -> Any: ...
 
 
+def _nowhere(query: int, name: str) -> str:
+    raise StoreError(f"output file {name} of query {query} cannot be read in place")
+
+
 class Queries:
     """The queries of a session, as one process sees them.
 
@@ -35,6 +40,7 @@ class Queries:
         upload: stores a local file as an LFN; None where there is no Grid.
         watch: called with each state of a query (see `Master.follow`); may raise.
         last_words: what is known of the worker that died last, to end a message.
+        locate: the URL of an output file of a query; raises `StoreError` where there is none.
 
     ROOT lives in the process once: ``lock`` is held wherever it works for one of the queries.
     """
@@ -46,6 +52,7 @@ class Queries:
         upload: Callable[[Path, str], None] | None,
         watch: Callable[[Mapping[str, Any]], None] = lambda _: None,
         last_words: Callable[[], str] = str,
+        locate: Callable[[int, str], str] = _nowhere,
     ) -> None:
         self.root = runtime.load()
         self.lock = threading.RLock()
@@ -53,6 +60,7 @@ class Queries:
         self.upload = upload
         self.watch = watch
         self.last_words = last_words
+        self.locate = locate
         self._code = CodeStore(self.root, cache, renames=True)
         self._known: dict[int, Query] = {}
         self._warm_up()
@@ -181,7 +189,10 @@ class Queries:
                 self.send("fetch", query=number, name=name, offset=offset, size=size)
             )
 
-        return [OutputFile(self.root, name, size, fetch_from(name)) for name, size in sizes]
+        return [
+            OutputFile(self.root, name, size, fetch_from(name), partial(self.locate, number, name))
+            for name, size in sizes
+        ]
 
     def terminate(self, instance: Any, outputs: Any, files: Sequence[OutputFile]) -> dict[str, Any]:
         """Run the selector's ``Terminate`` on the merged outputs; what is in its list afterwards."""

@@ -149,10 +149,18 @@ class _LostWorkers(SchedulerPlugin):  # type: ignore[misc]
 
 
 class MasterServer:
-    """A session's scheduler with its master, listening on the interface ``host`` of the VO-box."""
+    """A session's scheduler with its `Master`, listening on the interface ``host`` of the VO-box."""
 
-    def __init__(self, tls: Tls, host: str, cache: Path, scratch: Path, keep_results: float) -> None:
-        self._master = Master(cache, scratch, keep_results)
+    def __init__(
+        self,
+        tls: Tls,
+        host: str,
+        cache: Path,
+        scratch: Path,
+        keep_results: float,
+        room: Callable[[], float],
+    ) -> None:
+        self._master = Master(cache, scratch, keep_results, room)
         self._scheduler = _Scheduler(
             security=tls.security("scheduler"),
             protocol="tls",

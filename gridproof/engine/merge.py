@@ -13,7 +13,7 @@ from ..errors import CompileError, MergeError
 from . import runtime
 from .bundle import Bundle
 from .code import CodeStore, StaleCode
-from .spool import Spool, Uploaded
+from .spool import Spool, Uploaded, unlimited
 
 RESULT = ""  # the name of the file that has the outputs in memory
 
@@ -21,10 +21,11 @@ RESULT = ""  # the name of the file that has the outputs in memory
 class MergeThread:
     """ROOT in a thread of its own, in C++ and without Python's lock, so that workers are served meanwhile."""
 
-    def __init__(self, cache: Path, scratch: Path) -> None:
+    def __init__(self, cache: Path, scratch: Path, room: Callable[[], float] = unlimited) -> None:
         self._executor = ThreadPoolExecutor(1, thread_name_prefix="merge")
         self._cache = cache
         self._scratch = scratch
+        self._room = room
         self._root: Any
         self._code: CodeStore
 
@@ -47,7 +48,8 @@ class MergeThread:
 
     def merger(self, query: int, code: Sequence[Bundle]) -> Merger:
         """The outputs of a query; ``code`` is loaded when an output's class is not known here."""
-        return Merger(self._root, self._code, code, self._scratch / f"query-{query}")
+        spool = Spool(self._root, self._scratch / f"query-{query}", self._room)
+        return Merger(self._root, self._code, code, spool)
 
     def _load(self) -> None:
         runtime.return_memory()
@@ -63,19 +65,19 @@ class MergeThread:
 
 
 class Merger:
-    """The outputs of one query so far. All methods but `warnings` run in the merge thread.
+    """The outputs of one query so far, its files in ``spool``.
 
-    ``directory``: for its files.
+    All methods but `warnings` run in the merge thread.
     """
 
-    def __init__(self, root: Any, code: CodeStore, bundles: Sequence[Bundle], directory: Path) -> None:
+    def __init__(self, root: Any, code: CodeStore, bundles: Sequence[Bundle], spool: Spool) -> None:
         self._root = root
         self._code = code
         self._bundles = bundles
         self._merger = root.gridproof.Merger()
         self._warnings: list[str] = []
         self._failed = ""  # why nothing can be had any more
-        self.spool = Spool(root, directory)
+        self.spool = spool
 
     def decode(self, data: bytes, classes: Iterable[str], files: Uploaded = ()) -> Any:
         """The delta's objects, whole and of known classes; its files are seen to be here.

@@ -5,11 +5,12 @@ from __future__ import annotations
 import shutil
 import weakref
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from tempfile import mkdtemp
 from typing import Any
 
-from ..errors import QueryError
+from ..errors import QueryError, StoreError
 
 _PIECE = 16 << 20  # bytes asked for at a time
 
@@ -24,12 +25,31 @@ class OutputFile:
         QueryError: the query was forgotten, or there is no room here.
     """
 
-    def __init__(self, root: Any, name: str, size: int, fetch: Callable[[int, int], bytes]) -> None:
+    def __init__(
+        self,
+        root: Any,
+        name: str,
+        size: int,
+        fetch: Callable[[int, int], bytes],
+        locate: Callable[[], str],
+    ) -> None:
         self.name = name
         self.size = size
         self._root = root
         self._fetch = fetch  # (offset, size) → bytes
+        self._locate = locate  # its URL
         self._path: Path | None = None
+
+    @property
+    def url(self) -> str:
+        """Where processes of this machine and account read it, by ``root://`` from the session's store.
+
+        It is there as long as the query is kept and this process is attached to the session.
+
+        Raises:
+            StoreError: the session has no store.
+        """
+        return self._locate()
 
     @property
     def path(self) -> Path:
@@ -42,7 +62,10 @@ class OutputFile:
         return self._path
 
     def open(self) -> Any:
-        """The file as a ``TFile``, to be read."""
+        """The file as a ``TFile``, to be read; from the store only what is read is transferred."""
+        if self._path is None:
+            with suppress(StoreError):
+                return self._root.TFile.Open(self.url)
         return self._root.TFile.Open(str(self.path))
 
     def download(self, path: Path) -> None:

@@ -2,34 +2,43 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import shutil
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from ..errors import MergeError
 
+MERGED = "merged"  # the directory of merged files, where each has its own name
 BATCH = 10  # files merged at a time,
 BATCH_BYTES = 64 << 20  # or fewer, if they are as large as this together
 _UPLOAD = re.compile(r"[\w.'-]{1,200}")
+_OUTPUT = re.compile(r"(?!\.{1,2}$)[^/\0]{1,200}")
 
 Uploaded = Sequence[tuple[str, str, int]]
 """Output files of a commit: the output's name, that of the upload, and its size in bytes."""
 
 
+def unlimited() -> float:
+    """Room for everything."""
+    return math.inf
+
+
 class Spool:
     """One query's directory, which is made when something comes. All methods run in the merge thread.
 
-    Raises (all that write): `MergeError`, if the disk is full.
+    Raises (all that write): `MergeError`, if the disk is full or there is no ``room``.
     """
 
-    def __init__(self, root: Any, directory: Path) -> None:
+    def __init__(self, root: Any, directory: Path, room: Callable[[], float] = unlimited) -> None:
         self._root = root
         self._directory = directory
+        self._room = room  # bytes that may still be written
         self._uploads: dict[str, str] = {}  # not merged yet: name → worker
         self._waiting: dict[str, dict[Path, int]] = defaultdict(dict)  # by output: files and their sizes
         self._mergers: dict[str, Any] = {}  # by output: gridproof::FileMerger
@@ -42,7 +51,8 @@ class Spool:
         if not _UPLOAD.fullmatch(upload):
             raise MergeError(f"{upload[:100]!r} is no name for an upload")
         self._uploads[upload] = worker
-        self._write(self._directory / upload, offset, data)
+        self._see_room(len(data))
+        self._write(self._upload(upload), offset, data)
 
     def check(self, files: Uploaded) -> None:
         """See that uploads are here and whole.
@@ -51,7 +61,9 @@ class Spool:
             MergeError: one is not.
         """
         for name, upload, size in files:
-            path = self._directory / upload
+            if not _OUTPUT.fullmatch(name):
+                raise MergeError(f"{name[:100]!r} is no name for an output file")
+            path = self._upload(upload)
             if upload not in self._uploads or path.stat().st_size != size:
                 raise MergeError(f"output file {name} did not come in whole")
 
@@ -59,7 +71,7 @@ class Spool:
         """Remove uploads that do not count."""
         for upload in uploads:
             if self._uploads.pop(upload, None) is not None:
-                (self._directory / upload).unlink(missing_ok=True)
+                self._upload(upload).unlink(missing_ok=True)
 
     def lost(self, worker: str) -> None:
         """A worker is gone, with it what it has not committed."""
@@ -76,7 +88,7 @@ class Spool:
         for name, upload, size in files:
             del self._uploads[upload]
             waiting = self._waiting[name]
-            waiting[self._directory / upload] = size
+            waiting[self._upload(upload)] = size
             if len(waiting) >= BATCH or sum(waiting.values()) >= BATCH_BYTES:
                 self._merge_waiting(name)
 
@@ -95,12 +107,24 @@ class Spool:
 
     def _merge_waiting(self, name: str) -> None:
         paths = self._waiting.pop(name)
+        self._see_room(sum(paths.values()))
         if name not in self._merged:
-            self._merged[name] = self._directory / f"output {len(self._merged)}.root"
+            self._merged[name] = self._directory / MERGED / name
+            self._merged[name].parent.mkdir(mode=0o750, exist_ok=True)
             self._mergers[name] = self._root.gridproof.FileMerger(str(self._merged[name]))
         self._check(name, str(self._mergers[name].Merge([str(path) for path in paths])))
         for path in paths:
             path.unlink()
+
+    def _upload(self, upload: str) -> Path:
+        return self._directory / f"upload {upload}"
+
+    def _see_room(self, size: int) -> None:
+        if size > self._room():
+            raise MergeError(
+                "there is no room for output files in the session's store: write less, forget other queries, "
+                "or remove files from it"
+            )
 
     def _check(self, name: str, problem: str) -> None:
         if problem:
@@ -111,7 +135,7 @@ class Spool:
 
     def keep(self, name: str, data: bytes) -> None:
         """Keep bytes as a file of that name."""
-        path = self._directory / f"output {len(self._merged)}"
+        path = self._directory / f"kept {len(self._merged)}"
         try:
             self._write(path, 0, data)
         except MergeError:
@@ -146,7 +170,7 @@ class Spool:
 
     def _write(self, path: Path, offset: int, data: bytes) -> None:
         try:
-            self._directory.mkdir(mode=0o700, exist_ok=True)
+            self._directory.mkdir(mode=0o750, exist_ok=True)
             handle = os.open(path, os.O_WRONLY | os.O_CREAT, 0o600)
             try:
                 rest = memoryview(data)

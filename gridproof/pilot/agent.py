@@ -204,7 +204,7 @@ class Agent:
     async def _start_xrootd(self) -> None:
         try:
             self._xrootd = await nodexrootd.start(self._exported, self._directory / "xrootd")
-        except (ProxyError, OSError) as error:
+        except (GridproofError, OSError) as error:
             self._say(f"goes on without an XRootD server: {error}")
 
     async def _leave_in_time(self) -> None:

@@ -10,6 +10,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+from .. import xrootd
 from .resolver import GridResolver
 
 _XROOTD_TIMEOUTS = {
@@ -45,6 +46,7 @@ def main(spec: Mapping[str, Any]) -> int:
     cache, site = Path(spec["cache_dir"]), spec["site"]
     resolve = GridResolver(spec.get("environment", os.environ), site)
     runtime.load_threaded().gridproof.ReportCrashes()
+    _enter_store(spec)
     with closing(OutputDirectory(Path(spec["work_dir"]))) as outputs:
         return asyncio.run(
             dask.run_worker(
@@ -62,3 +64,12 @@ def main(spec: Mapping[str, Any]) -> int:
                 ends=spec.get("ends", 0.0) or math.inf,
             )
         )
+
+
+def _enter_store(spec: Mapping[str, Any]) -> None:
+    """Let this process find the session's store, and the key to it."""
+    if not spec.get("store"):
+        return
+    keytab = Path(spec["work_dir"]) / "store.keytab"
+    xrootd.write_secret(keytab, spec["store_key"])
+    os.environ.update(GRIDPROOF_STORE=spec["store"], XrdSecSSSKT=str(keytab))

@@ -29,6 +29,7 @@ from gridproof.proxy.protocol import (
     WorkerStarted,
     build,
     check_name,
+    store_top,
 )
 
 _FORKSERVER_UP_WITHIN = 300.0  # a cold CVMFS may take minutes
@@ -42,7 +43,7 @@ Tell = Callable[[PilotMessage], None]
 class _Worker:
     reserved: socket.socket
     port: int  # that it listens on
-    scheduler: int  # the port of its session's, if it is reached by tunnel; else 0
+    tunnels: tuple[int, ...]  # to these ports on the VO-box
     ordered: bool = False  # of the forkserver
 
 
@@ -79,7 +80,7 @@ class Workers:
         self._logs = logs
         self._ends = ends  # when workers have to have committed everything, epoch seconds; 0: never
         self._workers: dict[str, _Worker] = {}
-        self._tunnels: dict[int, asyncio.Future[asyncssh.SSHListener]] = {}  # by the scheduler's port
+        self._tunnels: dict[int, asyncio.Future[asyncssh.SSHListener]] = {}  # by the port on the VO-box
         self._empty = asyncio.Event()
         self._empty.set()
 
@@ -140,13 +141,15 @@ class Workers:
     async def _start(self, conn: asyncssh.SSHClientConnection, order: StartWorker) -> None:
         check_name("worker", order.name)
         reserved, port = reserve_port()
-        worker = _Worker(reserved, port, 0 if order.direct else order.scheduler_port)
+        tunnels = (order.store_port, 0 if order.direct else order.scheduler_port)
+        worker = _Worker(reserved, port, tunnels)
         self._workers[order.name] = worker
         self._empty.clear()
         if order.direct:
             scheduler = self._direct_to(order.scheduler_port)
         else:
             scheduler = f"tls://127.0.0.1:{await self._tunnel_to(conn, order.scheduler_port)}"
+        store = await self._tunnel_to(conn, order.store_port) if order.store_port else 0
         directory = self._work / order.name
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._logs.follow(order.name, directory / LOG)
@@ -161,6 +164,8 @@ class Workers:
             "ca": order.ca,
             "cert": order.cert,
             "key": order.key,
+            "store": f"root://127.0.0.1:{store}/{store_top(order.session)}/files/" if store else "",
+            "store_key": order.store_key,
             "cache_dir": str(self._cache),
             "memory_limit": self._memory,
             "ends": self._ends,
@@ -182,7 +187,7 @@ class Workers:
         return f"tls://{host}:{port}"
 
     async def _tunnel_to(self, conn: asyncssh.SSHClientConnection, port: int) -> int:
-        """The local end of the tunnel to a scheduler, one for all workers of its session."""
+        """The local end of the tunnel to a scheduler or store, one for all workers of its session."""
         tunnel = self._tunnels.get(port)
         if tunnel is None:
             opening = conn.forward_local_port("127.0.0.1", 0, "127.0.0.1", port)
@@ -191,8 +196,8 @@ class Workers:
         return (await asyncio.shield(tunnel)).get_port()
 
     def _close_tunnel(self, port: int) -> None:
-        """Close the tunnel to a scheduler if it is there and no worker uses it."""
-        if port in self._tunnels and not any(w.scheduler == port for w in self._workers.values()):
+        """Close the tunnel to a scheduler or store if it is there and no worker uses it."""
+        if port in self._tunnels and not any(port in w.tunnels for w in self._workers.values()):
             tunnel = self._tunnels.pop(port)
             if not tunnel.cancel() and not tunnel.exception():
                 tunnel.result().close()
@@ -237,7 +242,8 @@ class Workers:
         worker = self._workers.pop(name, None)
         if worker is not None:
             worker.reserved.close()
-            self._close_tunnel(worker.scheduler)
+            for port in worker.tunnels:
+                self._close_tunnel(port)
             shutil.rmtree(self._work / name, ignore_errors=True)
         if not self._workers:
             self._empty.set()

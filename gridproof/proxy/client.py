@@ -14,7 +14,7 @@ from gridproof.errors import ProxyError
 from gridproof.proxy.channel import CIPHERS, KEEPALIVE, KEX, ControlChannel, retry_often
 from gridproof.proxy.login import Key, fingerprints, offered_fingerprint
 from gridproof.proxy.logs import Source
-from gridproof.proxy.protocol import CONTROL, USER, Message, Versions, build
+from gridproof.proxy.protocol import CONTROL, USER, Message, StoreAccess, Versions, build
 from gridproof.proxy.records import PilotRecord, SessionRecord, Status, WorkerRecord
 
 _SOURCES_PER_LINE = 1000
@@ -22,13 +22,14 @@ _SOURCES_PER_LINE = 1000
 
 @dataclass(frozen=True)
 class OpenedSession:
-    """The scheduler's address on the VO-box, and the client's identity there (PEM texts)."""
+    """The scheduler's address on the VO-box, the client's identity there (PEM texts), and the store."""
 
     session: str
     address: str
     ca: str
     cert: str
     key: str = field(repr=False)
+    store: StoreAccess
 
 
 @dataclass(frozen=True)

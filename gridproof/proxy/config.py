@@ -51,6 +51,7 @@ class ServerConfig:
     login_timeout: float = 20.0
     strangers: int = 256  # connections that have not proved themselves yet
     master_timeout: float = 60.0
+    store_size: int = 10 << 30  # bytes that a session's store holds at most
     master: Sequence[str] = MASTER
     limits: Limits = field(default_factory=Limits)
 
@@ -59,6 +60,8 @@ class ServerConfig:
         """The interface that masters listen on."""
         return "127.0.0.1" if self.packet_forwarding == "tunnel" else self.host
 
+
+_LEAST_STORE = 1 << 20
 
 _KINDS: Mapping[str, tuple[type, ...]] = {
     "users": (dict,),
@@ -75,6 +78,7 @@ _KINDS: Mapping[str, tuple[type, ...]] = {
     "owner_pipe": (bool,),
     "orphan_limit": (int, float),
     "keep_results": (int, float),
+    "store_size": (int,),
     "join_lifetime": (int, float),
     "limits": (dict,),
     "user_limits": (dict,),
@@ -117,6 +121,9 @@ def read_config(values: Mapping[str, Any]) -> ServerConfig:
         )
     if "forward_ports" in settings:
         settings["forward_ports"] = _port_range(settings["forward_ports"])
+    if settings.get("store_size", _LEAST_STORE) < _LEAST_STORE:
+        raise ConfigError(f"store_size is a number of bytes, from {_LEAST_STORE} up, which XRootD wants")
+
     for name in ("state_dir", "cache_dir", "grid_cas"):
         if settings.get(name) is not None:
             settings[name] = Path(settings[name]).expanduser().absolute()

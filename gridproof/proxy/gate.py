@@ -128,14 +128,20 @@ class Gate(asyncssh.SSHServer):
     def _reachable(self) -> dict[int, str]:
         """The ports that the peer may dial as the VO-box's loopback, and where they are."""
         control, server = self._control, self._server
-        masters, forwards = local(server.config.master_host), local(server.config.forward_host)
         if isinstance(control, UserControl):
             own = server.registry.sessions(control.user)
-            ports = dict.fromkeys(server.forwards.ports(own), forwards)
-            return ports | {port: masters for port in map(server.registry.scheduler_port, own) if port}
+            forwards = dict.fromkeys(server.forwards.ports(own), local(server.config.forward_host))
+            return forwards | self._of_sessions({server.registry.scheduler_port(name) for name in own})
         if isinstance(control, PilotControl) and control.key is not None:
-            return dict.fromkeys(server.registry.scheduler_ports(control.key), masters)
+            return self._of_sessions(set(server.registry.scheduler_ports(control.key)))
         return {}
+
+    def _of_sessions(self, schedulers: set[int]) -> dict[int, str]:
+        """Schedulers and the stores beside them."""
+        server = self._server
+        masters = [master for master in server.users.masters.values() if master.port in schedulers - {0}]
+        ports = {master.port: local(server.config.master_host) for master in masters}
+        return ports | {master.store.port: "127.0.0.1" for master in masters if master.store.port}
 
     def server_requested(self, listen_host: str, listen_port: int) -> Any:  # noqa: ARG002
         control = self._control

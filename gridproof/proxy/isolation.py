@@ -202,10 +202,12 @@ def _programs(argv: Sequence[str]) -> list[str]:
     for variable in ("ROOTSYS", "LD_LIBRARY_PATH", "ROOT_INCLUDE_PATH"):
         paths += os.environ.get(variable, "").split(os.pathsep)
     paths += [path for path in sys.path if "site-packages" in path or "dist-packages" in path]
-    found: dict[str, None] = {}
-    for path in paths:
+    found: list[str] = []
+    for path in sorted({path for path in paths if path}):  # what lies below another one comes after it
         with suppress(OSError):
-            real = Path(path).resolve(strict=True) if path else None
-            if real and not any(real.is_relative_to(system) for system in _SYSTEM):
-                found[path] = None
-    return sorted(found)  # what lies below another one comes after it
+            real = Path(path).resolve(strict=True)
+            if not any(real.is_relative_to(system) for system in _SYSTEM) and not any(
+                Path(path).is_relative_to(bound) for bound in found
+            ):
+                found.append(path)
+    return found

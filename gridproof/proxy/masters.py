@@ -13,6 +13,7 @@ from gridproof.errors import ProxyError
 from gridproof.proxy.certificates import SessionIdentities
 from gridproof.proxy.children import Child
 from gridproof.proxy.isolation import Isolation
+from gridproof.proxy.protocol import StoreAccess, build
 from gridproof.proxy.reach import local
 
 _STOP_GRACE = 3.0
@@ -23,7 +24,7 @@ class Master:
 
     ``isolation``: under whose account. ``cache``: where the ProxyServer keeps compiled code beyond sessions;
     None: in ``directory``. ``keep_results``: s. ``host``: the interface that it listens on. ``log`` is called
-    with what it writes to standard error.
+    with what it writes to standard error. ``store_size``: bytes; ``store`` is there after `start`.
     """
 
     def __init__(
@@ -36,9 +37,11 @@ class Master:
         cache: Path | None,
         keep_results: float,
         log: Callable[[str], None],
+        store_size: int,
     ) -> None:
         self.identities = identities
-        self.port = 0
+        self.port = 0  # of the scheduler
+        self.store = StoreAccess(session)
         self.stopping = False
         self._session = session
         self._isolation = isolation
@@ -48,6 +51,7 @@ class Master:
         self._keep_results = keep_results
         self._log = log
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        self._store_size = store_size
         self._child: Child | None = None
 
     async def start(self, argv: Sequence[str], timeout: float) -> None:
@@ -74,12 +78,15 @@ class Master:
             "cache_dir": str(self._cache),
             "scratch_dir": str(self._directory),
             "keep_results": self._keep_results,
+            "store_size": self._store_size,
         }
         self._child.send({**settings, **asdict(self.identities.scheduler)})
-        port = (await self._child.first(what, timeout)).get("port")
+        told = await self._child.first(what, timeout)
+        port = told.get("port")
         if not isinstance(port, int):
             raise ProxyError(f"{what} gave {str(port)[:80]!r}, not a port")
         self.port = port
+        self.store = build(StoreAccess, told.get("store", {"session": self._session}))
 
     @property
     def address(self) -> str:

@@ -108,6 +108,27 @@ class Versions:
         return ", ".join(f"{name} {value}" for name, value in asdict(self).items())
 
 
+@dataclass(frozen=True)
+class StoreAccess:
+    """What it takes to use a session's store, an XRootD server on the VO-box's loopback.
+
+    ``key`` is a line of an ``sss`` keytab; the server tells clients to look for it in ``keytab``. ``size``:
+    how many bytes it holds at most. Where there is no store ``port`` is 0, and ``problem`` says why.
+    """
+
+    session: str
+    port: int = 0
+    key: str = field(default="", repr=False)
+    keytab: str = ""
+    size: int = 0
+    problem: str = ""
+
+
+def store_top(session: str) -> str:
+    """The path below which a store has its files; not there outside, since ROOT prefers local files."""
+    return f"/gridproof-{session}"
+
+
 # ---- pilot to server
 
 
@@ -234,7 +255,8 @@ class StartWorker:
     """Start a worker of a session whose scheduler listens on ``scheduler_port`` of the VO-box.
 
     ``direct``: dial it there, else through the pilot's SSH connection. ``contact`` is the worker's address
-    for distributed, which no other worker of its session has.
+    for distributed, which no other worker of its session has. ``store_port``: of the session's store (see
+    `StoreAccess`) on the VO-box's loopback; 0 if there is none.
     """
 
     name: str
@@ -245,6 +267,8 @@ class StartWorker:
     ca: str = field(repr=False)
     cert: str = field(repr=False)
     key: str = field(repr=False)
+    store_port: int = 0
+    store_key: str = field(default="", repr=False)
 
 
 @dataclass(frozen=True)

@@ -238,18 +238,20 @@ class ProxyServer:
             if pilot is None:
                 continue
             if isinstance(action, Start):
-                worker = self.users.masters[action.session].identities.worker
-                port = self.registry.scheduler_port(action.session)
+                master = self.users.masters[action.session]
+                worker, store = master.identities.worker, master.store
                 pilot.order(
                     StartWorker(
                         action.name,
                         action.session,
-                        port,
+                        self.registry.scheduler_port(action.session),
                         action.direct,
                         action.contact,
                         worker.ca,
                         worker.cert,
                         worker.key,
+                        store.port,
+                        store.key,
                     )
                 )
             elif isinstance(action, End):

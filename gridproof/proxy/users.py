@@ -124,6 +124,7 @@ class Users:
                 config.cache_dir,
                 config.keep_results,
                 lambda text: logs.add(control.user, source, text, self._server.now()),
+                config.store_size,
             )
             await master.start(config.master, config.master_timeout)
         except ProxyError as error:
@@ -156,7 +157,8 @@ class Users:
 
     def _opened(self, name: str) -> Message:
         master = self.masters[name]
-        return {"session": name, "address": master.address, **asdict(master.identities.client)}
+        about = {"session": name, "address": master.address, "store": asdict(master.store)}
+        return about | asdict(master.identities.client)
 
     async def _listen(self, name: str, master: Master) -> None:
         try:

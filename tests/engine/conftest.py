@@ -69,6 +69,7 @@ class Cluster:
             cache_dir=str(self.cache),
             scratch_dir=str(directory),
             keep_results=keep_results,
+            store_size=10 << 30,
         )
         self.address = f"tls://127.0.0.1:{self.told()['port']}"
         self._loop = LoopThread("cluster")

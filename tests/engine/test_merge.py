@@ -6,6 +6,7 @@ from gridproof.engine import runtime
 from gridproof.engine.client import Queries
 from gridproof.engine.code import CodeStore
 from gridproof.engine.merge import Merger
+from gridproof.engine.spool import Spool
 from gridproof.errors import MergeError
 
 FILL = """
@@ -192,7 +193,7 @@ def merger(root, tmp_path):
 
 
 def make_merger(root, directory):
-    return Merger(root, CodeStore(root, directory, renames=False), [], directory / "query-1")
+    return Merger(root, CodeStore(root, directory, renames=False), [], Spool(root, directory / "query-1"))
 
 
 def add(merger, root, objects):

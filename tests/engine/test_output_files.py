@@ -259,9 +259,10 @@ def test_uploads_are_merged_in_batches_and_removed(root, spool, tmp_path):
         files = [("skim.root", f"u{number}", len(data))]
         spool.check(files)
         spool.merge(files)
-        assert len(list((tmp_path / "query-1").glob("u*"))) < BATCH
+        assert len(list((tmp_path / "query-1").glob("upload *"))) < BATCH
     spool.finish()
-    (merged,) = (tmp_path / "query-1").iterdir()
+    (merged,) = (tmp_path / "query-1/merged").iterdir()
+    assert merged.name == "skim.root"
     assert spool.sizes() == {"skim.root": merged.stat().st_size}
     file = root.TFile.Open(str(merged))
     assert [int(entry.x) for entry in file.Get("skim")] == list(range(10 * count))
@@ -276,7 +277,7 @@ def test_uploads_that_do_not_count_are_removed(spool, tmp_path):
         spool.write(worker, upload, 0, b"some bytes")
     spool.drop(["b1"])
     spool.lost("a")
-    assert [path.name for path in (tmp_path / "query-1").iterdir()] == ["b2"]
+    assert [path.name for path in (tmp_path / "query-1").iterdir()] == ["upload b2"]
     spool.finish()
     assert not list((tmp_path / "query-1").iterdir())
 
@@ -287,6 +288,17 @@ def test_an_upload_that_is_not_whole_or_has_a_strange_name_is_refused(spool):
         spool.check([("skim.root", "u", 11)])
     with pytest.raises(MergeError, match="is no name for an upload"):
         spool.write("w", "../u", 0, b"")
+    for name in ("../skim.root", "..", "", "a/b"):
+        with pytest.raises(MergeError, match="is no name for an output file"):
+            spool.check([(name, "u", 10)])
+
+
+def test_files_for_which_there_is_no_room_in_the_store_are_refused(root, tmp_path):
+    spool = Spool(root, tmp_path / "query-1", room=lambda: 15)
+    spool.write("w", "u", 0, b"some bytes")
+    with pytest.raises(MergeError, match="no room for output files in the session's store"):
+        spool.write("w", "u", 10, b"and many more bytes")
+    assert not list(tmp_path.rglob("*more*"))
 
 
 def test_what_is_no_root_file_fails_the_merge(spool):

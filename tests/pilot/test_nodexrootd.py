@@ -14,6 +14,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from gridproof import xrootd
 from gridproof.errors import ProxyError
 from gridproof.pilot import nodexrootd
 
@@ -58,7 +59,7 @@ def test_the_cache_is_read_with_the_key_and_nothing_else_is_reached(job):
             assert "Auth failed" in said
 
             other = job / "other.keytab"
-            nodexrootd.write_secret(other, nodexrootd.make_key(time.time()))
+            xrootd.write_secret(other, xrootd.make_key(time.time()))
             code, said = await client("xrdcp", "-f", f"{url}//a.txt", str(job / "no.txt"), keytab=other)
             assert code != 0
 
@@ -126,7 +127,7 @@ def test_keys_are_readable_by_their_owners_only_and_the_server_is_not_root(job):
     async def main():
         server = await nodexrootd.start(job / "cache", job / "xrootd")
         try:
-            process = psutil.Process(server.child.pid)
+            process = psutil.Process(server.server.child.pid)
             assert process.uids().real != 0
             assert process.uids() == (process.uids().real,) * 3
             for path, uid in [
@@ -138,7 +139,7 @@ def test_keys_are_readable_by_their_owners_only_and_the_server_is_not_root(job):
             assert server.keytab.read_text() not in " ".join(process.cmdline())
         finally:
             await server.stop()
-        assert not psutil.pid_exists(server.child.pid)
+        assert not psutil.pid_exists(server.server.child.pid)
 
     asyncio.run(main())
 
@@ -192,10 +193,11 @@ def test_it_dies_with_its_owner_even_by_kill_9(job):
     code = f"""
 import asyncio
 from pathlib import Path
+from gridproof import xrootd
 from gridproof.pilot import nodexrootd
 async def main():
     server = await nodexrootd.start(Path({str(job / "cache")!r}), Path({str(job / "xrootd")!r}))
-    print(server.child.pid, flush=True)
+    print(server.server.child.pid, flush=True)
     await asyncio.sleep(60)
 asyncio.run(main())
 """

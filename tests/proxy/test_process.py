@@ -168,6 +168,8 @@ sys.stdin.read()
         (b'{"users": {"a": []}, "forward_ports": [1, 2]}\n', "not [first"),
         (b'{"users": {"a": []}, "forward_ports": "all"}\n', "forward_ports cannot"),
         (b'{"users": {"a": []}, "port": "twenty"}\n', "port cannot be"),
+        (b'{"users": {"a": []}, "store_size": 1000}\n', "store_size is a number of bytes, from 1048576 up"),
+        (b'{"users": {"a": []}, "accounts": {"b": "c"}}\n', "accounts map its users to names of accounts"),
     ],
 )
 def test_a_configuration_that_cannot_be_is_an_error(line, message):

@@ -8,8 +8,10 @@ thread.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from pathlib import Path
 
+from ..spool import unlimited
 from .clients import ForClients
 from .state import State
 from .workers import ForWorkers
@@ -18,11 +20,14 @@ from .workers import ForWorkers
 class Master:
     """One session's; ``cache`` keeps compiled code and what is known of files, ``scratch`` outputs.
 
-    ``keep_results``: seconds for which a query that is over is kept.
+    ``keep_results``: seconds for which a query that is over is kept. ``room``: bytes that ``scratch`` can
+    still take.
     """
 
-    def __init__(self, cache: Path, scratch: Path, keep_results: float) -> None:
-        self._state = State(cache, scratch, keep_results)
+    def __init__(
+        self, cache: Path, scratch: Path, keep_results: float, room: Callable[[], float] = unlimited
+    ) -> None:
+        self._state = State(cache, scratch, keep_results, room)
         self.for_workers = ForWorkers(self._state)
         self.for_clients = ForClients(self._state)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +12,7 @@ from ...errors import MergeError
 from ..bundle import Bundle
 from ..merge import MergeThread
 from ..notes import note
+from ..spool import unlimited
 from .known import KnownFiles
 from .running import Running
 
@@ -55,9 +56,11 @@ class News:
 class State:
     """Shared by those who serve the workers and those who serve the client, in one event loop."""
 
-    def __init__(self, cache: Path, scratch: Path, keep_results: float) -> None:
+    def __init__(
+        self, cache: Path, scratch: Path, keep_results: float, room: Callable[[], float] = unlimited
+    ) -> None:
         self._keep_results = keep_results
-        self.merge = MergeThread(cache, scratch)
+        self.merge = MergeThread(cache, scratch, room)
         self.workers: dict[str, WorkerInfo] = {}
         self.names: dict[str, str] = {}  # of workers by address, of the gone ones too
         self.known = KnownFiles(cache / "files.sqlite")
