@@ -1,8 +1,8 @@
 """Which pilots and workers there are, and what is to be done with them (pure: no I/O, no clock).
 
 The server reports what happens (`register`, `ready`, `heartbeat`, `worker_exited`, …), with the time
-``now`` in seconds of any steady clock, and then carries out what `decide` returns. What that costs does not
-grow with the number of pilots.
+``now`` in seconds of any steady clock, and then carries out what `decide` returns. What heartbeats and ticks
+cost does not grow with the number of pilots.
 """
 
 from __future__ import annotations
