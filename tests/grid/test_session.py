@@ -236,6 +236,21 @@ def test_bad_input_gives_clear_errors_and_the_session_stays_usable(session, worl
     world.assert_exact(session.process(data, world.selector))
 
 
+def test_a_worker_that_is_given_back_commits_first(session, world, data):
+    await_workers(session)
+    link = session._link
+
+    def want(workers):
+        link.loop.run(link.proxy.resize_session(session.name, workers))
+
+    result = process_while(session, lambda: want(3), data, world.selector, "wait for it")
+    world.assert_exact(result)
+    (left,) = [log for log in session.logs() if "told to end, it left after" in log.about]
+    assert "leaves: takes no further packet" in left.text
+    want(4)
+    await_workers(session)
+
+
 def test_a_killed_worker_costs_nothing_but_time(session, world, data):
     await_workers(session)
     victim = session.workers[0].pid
