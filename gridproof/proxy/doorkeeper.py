@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timezone
 
 import asyncssh
@@ -35,6 +36,7 @@ class Doorkeeper:
         self._ledger = Ledger(config.state_dir / "joining.sqlite") if config.state_dir else None
         self.joining = self._ledger.read(time.time()) if self._ledger else Joining()
         self._writing = asyncio.Lock()
+        self._disk = ThreadPoolExecutor(1)  # waits for nobody's key files, which may lie somewhere slow
 
     async def check(self, username: str, key: asyncssh.SSHKey, whence: str) -> None:
         """Raises:
@@ -44,7 +46,7 @@ class Doorkeeper:
             self.joining.admit(username.removeprefix(JOIN), key.public_data, time.time())
         elif username.startswith(PILOT):
             self.joining.recognise(username.removeprefix(PILOT), key.public_data)
-        elif username.startswith(USER):  # whose files may lie on a file system that is slow
+        elif username.startswith(USER):
             await asyncio.to_thread(self._user_keys.check, username.removeprefix(USER), key, whence)
         else:
             raise ProxyError("neither a user, a pilot nor a join key")
@@ -96,7 +98,8 @@ class Doorkeeper:
             return
         async with self._writing:
             changes = self.joining.take_changes()
-            await asyncio.shield(asyncio.to_thread(self._ledger.write, changes))
+            writing = asyncio.get_running_loop().run_in_executor(self._disk, self._ledger.write, changes)
+            await asyncio.shield(writing)
 
     async def tick(self) -> None:
         """Time has passed."""
@@ -115,5 +118,6 @@ class Doorkeeper:
     async def close(self) -> None:
         """Keep what is left to be kept, and nothing more."""
         await self._keep_or_say()
+        self._disk.shutdown()
         if self._ledger is not None:
             self._ledger.close()

@@ -200,7 +200,7 @@ class Users:
         submission = Submission(
             secrets.token_hex(8),
             control.user,
-            _get(request, "grid_user", str),
+            check_name("Grid user", _get(request, "grid_user", str)),
             session,
             key.public_data,
             pilots,
@@ -265,9 +265,9 @@ class Users:
             control.shown.pop(name, None)
             control.sessions.discard(name)
         master = self.masters.pop(name, None)
-        await self._server.door.keep()
         if master is not None:
             await master.stop()
+        await self._server.door.keep()
 
 
 def _get(request: Message, name: str, kind: type) -> Any:
