@@ -252,7 +252,7 @@ def _named(url: str, configured: ProxyConfig) -> ProxyConfig:
         host = None
     if not host or parts.password or parts.path.strip("/") or parts.query or parts.fragment:
         raise ConfigError(
-            f"a ProxyServer is named as proxy://user@host or proxy://user@host:port, not {url!r}"
+            "a ProxyServer is named as proxy://user@host or proxy://user@host:port, without password or path"
         )
     same = (host, port) == (configured.host.lower(), configured.port)
     return replace(
