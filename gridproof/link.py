@@ -6,11 +6,14 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, suppress
 from functools import cache
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from . import xrdclient
 from .errors import ProxyError, SessionError
 from .grids import Place
 from .loopthread import LoopThread
+from .records import Forward
 from .store import Store
 
 if TYPE_CHECKING:
@@ -37,6 +40,7 @@ class Link:
         self.loop = loop
         self.lost = ""
         self._stack = stack
+        self._tunnels: dict[int, int] = {}  # to the VO-box, by its ports: their ends here
         self.alien = Alien.connect(place.environ)
         stack.callback(self.alien.close)
         self._master_gone = loop.run(_make_event())
@@ -47,11 +51,14 @@ class Link:
         """Connect to the session's master, and know its store."""
         from .engine.dask import MasterClient, Tls
 
+        tls = Tls(opened.ca, opened.cert, opened.key)
+        self._security = tls.security("client")
+
         async def connect() -> MasterClient:
             address = opened.address
             if not self._beside:
                 address = f"tls://127.0.0.1:{await self._way_to(int(address.rpartition(':')[2]))}"
-            return MasterClient(address, Tls(opened.ca, opened.cert, opened.key))
+            return MasterClient(address, tls)
 
         self._master = self.loop.run(connect())
         self._stack.callback(lambda: self.loop.run(self._master.close()))
@@ -67,8 +74,25 @@ class Link:
         """The port here that leads to one of the VO-box's own loopback."""
         if self._beside:
             return port
-        tunnel = await self.proxy.conn.forward_local_port("127.0.0.1", 0, "127.0.0.1", port)
-        return tunnel.get_port()
+        if port not in self._tunnels:
+            tunnel = await self.proxy.conn.forward_local_port("127.0.0.1", 0, "127.0.0.1", port)
+            self._tunnels[port] = tunnel.get_port()
+        return self._tunnels[port]
+
+    def forward(self, worker: str, what: str) -> Forward:
+        """See `Session.forward`."""
+
+        async def ask() -> tuple[str, str, str]:
+            host, port, key, keytab = await self.proxy.forward(self.name, worker, what)
+            address = f"{host}:{port}" if self._beside else f"127.0.0.1:{await self._way_to(port)}"
+            return address, key, keytab
+
+        address, key, keytab = self.loop.run(ask())
+        if not key:
+            return Forward(address, self._security)
+        xrdclient.keep_key(keytab, key)
+        self._stack.callback(Path(keytab).unlink, missing_ok=True)
+        return Forward(address, keytab=keytab)
 
     def send(self, message: str, **arguments: Any) -> Any:
         """Ask the master; the end of the master or of the ProxyServer ends the waiting.

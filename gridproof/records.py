@@ -1,9 +1,9 @@
-"""What a user is shown of workers and sessions: records that print as a table."""
+"""What a user is shown of workers and of ways to them; records that print as a table."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import astuple, dataclass, fields
+from dataclasses import astuple, dataclass, field, fields
 from typing import Any, TypeVar
 
 T = TypeVar("T")
@@ -23,6 +23,18 @@ class WorkerRecord:
     pid: int
     state: str
     way: str
+
+
+@dataclass(frozen=True)
+class Forward:
+    """A way to a worker's own port, or to its node's XRootD server: ``address`` is ``host:port``, from here.
+
+    ``security`` is distributed's, for a worker; ``keytab`` the file in which XRootD's clients find the key.
+    """
+
+    address: str
+    security: Any = field(default=None, repr=False)
+    keytab: str = ""
 
 
 class Table(list[T]):

@@ -12,7 +12,7 @@ from .dataset import Dataset, resolve
 from .engine.client import Queries
 from .errors import ConfigError, SessionError
 from .link import Link
-from .records import Table, WorkerRecord
+from .records import Forward, Table, WorkerRecord
 
 if TYPE_CHECKING:
     from .engine.handle import Query
@@ -105,6 +105,18 @@ class Session:
                 if w.state != "ended"
             ),
         )
+
+    def forward(self, worker: str, what: str = "worker") -> Forward:
+        """A way to a worker's own port (``what="worker"``), or to its node's XRootD server (``"xrootd"``).
+
+        It leads through the VO-box and the pilot's connection, and lasts as long as the worker (see
+        docs/network.md for what can be done with it).
+
+        Raises:
+            ProxyError: there is no such worker or server, or the VO-box has no port free.
+        """
+        self._link.check()
+        return self._link.forward(worker, what)
 
     def logs(self, worker: str | None = None, pilot: str | int | None = None, *, lines: int = 20) -> Logs:
         """The last lines that workers, pilots and the master have written, also after their death.

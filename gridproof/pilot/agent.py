@@ -197,8 +197,10 @@ class Agent:
             raise
         if threads > 1:
             self._say(f"the forkserver has {threads} threads; forking it is not safe")
-        xrootd_port, key = (self._xrootd.port, self._xrootd.keytab.read_text()) if self._xrootd else (0, "")
-        self._node.set_result(Ready(versions, xrootd_port, key))
+        ready = Ready(versions)
+        if node := self._xrootd:
+            ready = Ready(versions, node.port, node.key, node.keytab)
+        self._node.set_result(ready)
         self.end(await self._workers.follow(), BROKEN)
 
     async def _start_xrootd(self) -> None:

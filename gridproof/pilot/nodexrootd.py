@@ -7,10 +7,10 @@ forwards come from there, too).
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from gridproof import accounts, xrootd
+from gridproof import accounts, xrdclient, xrootd
 from gridproof.accounts import Account
 
 _CONFIG = """\
@@ -21,10 +21,11 @@ oss.localroot {cache}
 
 @dataclass(frozen=True)
 class NodeXrootd:
-    """A running server and the keytab (mode 0600) that its clients need."""
+    """A running server, the key that its clients need (a line of a keytab), and where they look for it."""
 
     server: xrootd.Server
-    keytab: Path
+    key: str = field(repr=False)
+    keytab: str
 
     @property
     def port(self) -> int:
@@ -42,18 +43,18 @@ async def start(cache: Path, work: Path) -> NodeXrootd:
     Raises:
         ConfigError, ProxyError: xrootd is missing, cannot reach the cache, or does not come up; says why.
     """
-    account, keytab, run, key = _lay_out(cache, work)
-    return NodeXrootd(await xrootd.start(_CONFIG.format(cache=cache), key, run, account), keytab)
+    account, run = _lay_out(cache, work)
+    key, keytab = xrootd.make_key(time.time()), xrdclient.new_keytab()
+    server = await xrootd.start(_CONFIG.format(cache=cache), key, run, account, client_keytab=keytab)
+    return NodeXrootd(server, key, keytab)
 
 
-def _lay_out(cache: Path, work: Path) -> tuple[Account | None, Path, Path, str]:
-    """The server's account, its clients' keytab, its directory, and the key."""
+def _lay_out(cache: Path, work: Path) -> tuple[Account | None, Path]:
+    """The server's account and its directory."""
     account = accounts.for_xrootd()
     work.mkdir(mode=0o711, parents=True, exist_ok=True)
-    keytab, run = work / "client.keytab", work / "run"
-    key = xrootd.make_key(time.time())
-    xrootd.write_secret(keytab, key)
+    run = work / "run"
     if account is not None:
         for path in (cache, run):
             xrootd.let_through(path, account, Path.cwd())
-    return account, keytab, run, key
+    return account, run

@@ -194,17 +194,18 @@ class ProxyClient:
         answer = await self._request("new_submission", session=session, pilots=pilots, grid_user=grid_user)
         return build(Submission, answer)
 
-    async def forward(self, session: str, worker: str, what: str = "worker") -> tuple[str, int, str]:
+    async def forward(self, session: str, worker: str, what: str = "worker") -> tuple[str, int, str, str]:
         """Have a port lead to a worker's own (``what`` "worker"), or to its node's XRootD server ("xrootd").
 
         Returns:
-            Host and port, as the VO-box reaches them, and the keytab that the XRootD server asks for.
+            Host and port, as the VO-box reaches them; the key that the XRootD server asks for (a line of a
+            keytab), and the file in which it tells its clients to look for that.
 
         Raises:
             ProxyError: no such session, worker or server, no port is free, or the connection is gone.
         """
         answer = await self._request("forward", session=session, worker=worker, what=what)
-        return str(answer["host"]), int(answer["port"]), str(answer["key"])
+        return str(answer["host"]), int(answer["port"]), str(answer["key"]), str(answer["keytab"])
 
     async def resize_session(self, session: str, workers: int) -> None:
         """Change how many workers the session wants.

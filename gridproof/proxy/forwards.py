@@ -15,6 +15,7 @@ from gridproof.errors import ProxyError
 if TYPE_CHECKING:
     from gridproof.proxy.gate import PilotControl
     from gridproof.proxy.server import ProxyServer
+    from gridproof.proxy.state import Pilot
 
 WORKER, XROOTD = "worker", "xrootd"
 
@@ -34,8 +35,8 @@ class Forwards:
         self._open: dict[tuple[str, str, str], _Forward] = {}  # by session, worker and what
         self._one_at_a_time = asyncio.Lock()
 
-    async def open(self, session: str, worker: str, what: str) -> tuple[int, str]:
-        """The port that leads to a worker's own port, or to the XRootD server beside it with its key.
+    async def open(self, session: str, worker: str, what: str) -> tuple[int, Pilot]:
+        """The port that leads to a worker's own port, or to the XRootD server beside it; and its pilot.
 
         Raises:
             ProxyError: there is no such worker or server, no port is free, or the pilot does not answer.
@@ -56,7 +57,7 @@ class Forwards:
                 self._open[target] = await self._listen(
                     control, found.number if to_worker else 0, worker if to_worker else ""
                 )
-        return self._open[target].number, "" if what == WORKER else pilot.xrootd_key
+        return self._open[target].number, pilot
 
     async def _listen(self, pilot: PilotControl, own: int, worker: str) -> _Forward:
         config, registry, now = self._server.config, self._server.registry, self._server.now

@@ -164,13 +164,15 @@ class Register:
 class Ready:
     """The forkserver has everything imported.
 
-    ``xrootd_port`` is 0 when the node has no XRootD, ``xrootd_key`` the line of a keytab that it asks for.
+    ``xrootd_port`` is 0 when the node has no XRootD, ``xrootd_key`` the line of a keytab that it asks for,
+    ``xrootd_keytab`` the file in which clients look for it.
     ``direct``: the node reaches the VO-box without the pilot's SSH connection.
     """
 
     versions: Versions
     xrootd_port: int = 0
     xrootd_key: str = field(default="", repr=False)
+    xrootd_keytab: str = ""
     direct: bool = False
 
 

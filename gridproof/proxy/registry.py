@@ -227,7 +227,8 @@ class Registry:
         if pilot is None:
             return
         self._hear(pilot, now)
-        pilot.xrootd_port, pilot.xrootd_key = ready.xrootd_port, ready.xrootd_key
+        pilot.xrootd_port = ready.xrootd_port
+        pilot.xrootd_key, pilot.xrootd_keytab = ready.xrootd_key, ready.xrootd_keytab
         pilot.direct, pilot.versions = ready.direct, ready.versions
         user = self._users[pilot.user]
         pool = user.pool(ready.versions)

@@ -141,6 +141,7 @@ class Pilot:
     load: float = 0.0
     xrootd_port: int = 0
     xrootd_key: str = field(default="", repr=False)
+    xrootd_keytab: str = ""
     direct: bool = False  # reaches the VO-box without its SSH connection
     reason: str = ""
     version: int = 0

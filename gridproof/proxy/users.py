@@ -14,6 +14,7 @@ import asyncssh
 
 from gridproof.errors import ProxyError
 from gridproof.proxy.certificates import make_identities
+from gridproof.proxy.forwards import XROOTD
 from gridproof.proxy.gate import UserControl
 from gridproof.proxy.isolation import isolate
 from gridproof.proxy.joining import Submission
@@ -248,8 +249,10 @@ class Users:
         session = _get(request, "session", str)
         self._registry.check_owner(session, control.user)
         worker, what = _get(request, "worker", str), _get(request, "what", str)
-        port, key = await self._server.forwards.open(session, worker, what)
-        return {"host": local(self._server.config.forward_host), "port": port, "key": key}
+        port, pilot = await self._server.forwards.open(session, worker, what)
+        key, keytab = (pilot.xrootd_key, pilot.xrootd_keytab) if what == XROOTD else ("", "")
+        host = local(self._server.config.forward_host)
+        return {"host": host, "port": port, "key": key, "keytab": keytab}
 
     async def _close_session(self, control: UserControl, request: Message) -> None:
         session = _get(request, "session", str)

@@ -1,12 +1,15 @@
 """A session on an embedded Grid: its work, bad input, and the death of each of its parts."""
 
+import asyncio
 import os
 import signal
+import subprocess
 import zipfile
 from pathlib import Path
 
 import psutil
 import pytest
+from distributed import rpc
 
 import gridproof
 from gridproof.errors import (
@@ -14,6 +17,7 @@ from gridproof.errors import (
     ConfigError,
     DatasetError,
     MissingFiles,
+    ProxyError,
     SelectorCrashed,
     SelectorError,
 )
@@ -86,6 +90,24 @@ def test_workers_are_records_at_their_sites(session):
     assert all("gridproof worker" in " ".join(psutil.Process(w.pid).cmdline()) for w in session.workers)
     assert "site" in str(session.workers)
     assert "<table>" in session.workers._repr_html_()
+
+
+def test_a_worker_and_its_nodes_xrootd_are_reached_by_forwards(session):
+    worker = session.workers[0]
+    assert worker.way == "direct"
+    way = session.forward(worker.name)
+
+    async def identity():
+        async with rpc(
+            f"tls://{way.address}", connection_args=way.security.get_connection_args("client")
+        ) as it:
+            return await it.identity()
+
+    assert asyncio.run(identity())["type"] == "_Worker"
+    way = session.forward(worker.name, "xrootd")
+    subprocess.run(["xrdfs", f"root://{way.address}", "ls", "/"], check=True, timeout=30)
+    with pytest.raises(ProxyError, match="no worker"):
+        session.forward("nobody")
 
 
 def test_a_query_is_exact_and_reads_near(session, world, data):

@@ -10,6 +10,7 @@ from contextlib import ExitStack
 
 import pytest
 
+from gridproof import xrdclient
 from gridproof.errors import ProxyError
 
 # Tunnels that are being torn down when a test's loop ends have not told their sockets yet.
@@ -166,14 +167,11 @@ def test_the_nodes_xrootd_is_reached_by_a_forward_with_its_key(cluster, tmp_path
             agent, _ = await it.pilot()
             await it.running(1)
             (agent._exported / "a.txt").write_text("hello")
-            host, port, key = await it.client.forward(it.session, it.worker_list[0].name, "xrootd")
-            keytab = tmp_path / "keytab"
-            keytab.touch(0o600)
-            keytab.write_text(key)
+            host, port, key, keytab = await it.client.forward(it.session, it.worker_list[0].name, "xrootd")
+            xrdclient.keep_key(keytab, key)
+            stack.callback(os.unlink, keytab)
             reading = await asyncio.create_subprocess_exec(
-                *("xrdfs", f"root://{host}:{port}", "cat", "/a.txt"),
-                env={**os.environ, "XrdSecSSSKT": str(keytab)},
-                stdout=asyncio.subprocess.PIPE,
+                "xrdfs", f"root://{host}:{port}", "cat", "/a.txt", stdout=asyncio.subprocess.PIPE
             )
             assert (await reading.communicate())[0] == b"hello"
             assert key not in repr(it.server.registry.find_worker(it.session, it.worker_list[0].name))
