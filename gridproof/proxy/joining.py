@@ -85,7 +85,7 @@ class Joining:
         self._submissions = {submission.name: submission for submission in submissions}
         self._identities = {identity.pilot: identity for identity in identities}
         self._of: dict[str, dict[str, Identity]] = {name: {} for name in self._submissions}
-        for identity in sorted(self._identities.values(), key=lambda identity: identity.began):
+        for identity in sorted(self._identities.values(), key=lambda one: (one.began, not one.ended)):
             self._of[identity.submission][identity.job_id] = identity
         self._away = {pilot: now for pilot, identity in self._identities.items() if not identity.ended}
         self._changed_submissions: set[str] = set()

@@ -178,3 +178,14 @@ def test_what_was_kept_is_known_again():
     after.tick(NOW + AWAY_LIMIT + 1)
     with pytest.raises(ProxyError, match="away"):
         after.recognise(other.pilot, b"c")
+
+
+@pytest.mark.parametrize("turn", [1, -1])
+def test_of_payloads_that_began_at_once_the_one_that_is_wanted_is_known_in_whatever_order_they_are_read(turn):
+    before = Joining()
+    before.submit(SUBMISSION)
+    enrol(before, key=b"a")
+    wanted = enrol(before, key=b"b")
+    kept = before.take_changes().identities
+    after = Joining([SUBMISSION], sorted(kept, key=lambda one: one.key)[::turn], NOW)
+    assert after.enrol("sub", payload(key=b"c"), NOW)[1] == wanted
