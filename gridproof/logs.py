@@ -73,7 +73,10 @@ def gather(
         return Logs([_trace_of(str(pilot), status, trace, lines)])
     meant = _meant(session, status, worker, None if pilot is None else str(pilot))
     found = ask(list(meant), lines, since or {})
-    return Logs(Log(source, about, *found.get(source, ("", 0))) for source, about in meant.items())
+    return Logs(
+        Log(source, about, *found.get(source, (last_words, 0)))
+        for source, (about, last_words) in meant.items()
+    )
 
 
 @contextmanager
@@ -116,21 +119,24 @@ def reader(name: str | None, grid: str = "local") -> Iterator[Callable[..., Logs
         yield read
 
 
-def _meant(session: str, status: Status, worker: str | None, pilot: str | None) -> dict[Source, str]:
-    """Sources, with a line about each."""
+def _meant(
+    session: str, status: Status, worker: str | None, pilot: str | None
+) -> dict[Source, tuple[str, str]]:
+    """Sources, each with a line about it, and what to show where nothing is known of its log."""
+    master = {Source("master", session): (f"master of session {session}", "")}
     if worker == MASTER:
-        return {Source("master", session): f"master of session {session}"}
+        return master
     if worker is not None:
         record = status.workers.get(worker)
         if record is None:
             _unknown("worker", worker, [*status.workers, MASTER])
-        return {_worker_source(record): _about_worker(record)}
+        return dict([_of_worker(record)])
     if pilot is not None:
-        return {Source("pilot", p.id): _about_pilot(p) for p in _pilots(status, pilot)}
+        return dict(map(_of_pilot, _pilots(status, pilot)))
     return {
-        Source("master", session): f"master of session {session}",
-        **{Source("pilot", p.id): _about_pilot(p) for p in status.pilots.values()},
-        **{_worker_source(w): _about_worker(w) for w in status.workers.values()},
+        **master,
+        **dict(map(_of_pilot, status.pilots.values())),
+        **dict(map(_of_worker, status.workers.values())),
     }
 
 
@@ -146,22 +152,19 @@ def _trace_of(name: str, status: Status, trace: Callable[[int], Iterable[str]], 
     return Log(Source("pilot", name), f"pilot {name}: never registered; the trace of its job", text)
 
 
-def _worker_source(record: WorkerRecord) -> Source:
-    return Source("worker", record.pilot, record.name)
+def _of_worker(record: WorkerRecord) -> tuple[Source, tuple[str, str]]:
+    how, _, last_words = record.reason.partition("\n")
+    about = f"worker {record.name} at {record.site} ({record.host}): {_state(record.state, how)}"
+    return Source("worker", record.pilot, record.name), (about, last_words)
 
 
-def _about_worker(record: WorkerRecord) -> str:
-    return f"worker {record.name} at {record.site} ({record.host}): {record.state}{_why(record.reason)}"
+def _of_pilot(record: PilotRecord) -> tuple[Source, tuple[str, str]]:
+    about = f"pilot {record.job_id} at {record.site} ({record.host}): {_state(record.state, record.reason)}"
+    return Source("pilot", record.id), (about, "")
 
 
-def _about_pilot(record: PilotRecord) -> str:
-    return f"pilot {record.job_id} at {record.site} ({record.host}): {record.state}{_why(record.reason)}"
-
-
-def _why(reason: str) -> str:
-    """How it ended, without the end of its log."""
-    first = reason.partition("\n")[0]
-    return f" ({first[:200]})" if first else ""
+def _state(state: str, why: str) -> str:
+    return f"{state} ({why[:200].rstrip(':')})" if why else state
 
 
 def _unknown(what: str, name: str, known: Sequence[str]) -> NoReturn:

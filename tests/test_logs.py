@@ -28,7 +28,7 @@ WORKER = record(
     host="b7",
     state="ended",
     pilot="77-ab",
-    reason="signal 11 after 3.0 s: loop\nboom",
+    reason="signal 11 after 3.0 s:\nlast words",
 )
 
 
@@ -66,6 +66,11 @@ def test_one_is_shown_by_its_name(status, asked, source):
     assert [log.source for log in show(status, **asked)] == [source]
 
 
+def test_of_a_worker_whose_log_is_not_known_the_last_words_are_shown(status):
+    (log,) = gather("s", status, lambda *_: {}, None, "CERN-77-0", None, 20)
+    assert log.text == "last words"
+
+
 def test_of_a_pilot_that_never_registered_the_trace_of_its_job_is_shown(status):
     (log,) = show(status, pilot=78, lines=2)
     assert str(log) == "── pilot 78: never registered; the trace of its job\ntrace 98 of 78\ntrace 99 of 78"
@@ -79,7 +84,7 @@ def test_who_is_not_there_is_an_error_that_names_the_nearest(status, asked):
 
 def test_they_print_below_lines_that_say_who_where_and_how_it_ended(status):
     assert str(show(status, worker="CERN-77-0", lines=3)) == (
-        "── worker CERN-77-0 at CERN (b7): ended (signal 11 after 3.0 s: loop)\nworker says 3"
+        "── worker CERN-77-0 at CERN (b7): ended (signal 11 after 3.0 s)\nworker says 3"
     )
 
 

@@ -320,7 +320,7 @@ class Registry:
             young = lived < self._limits.young and code != EXIT_REPLACE
             given_up = session.rest_after_death(worker.slot, young, self._limits, now)
         giving_up = f", {given_up} times in a row: given up" if given_up else ""
-        tail = f": {log.strip()}" if log.strip() else ""
+        tail = f":\n{log.strip()}" if log.strip() else ""
         self._end_worker(worker, f"{how} after {lived:.1f} s{giving_up}{tail}", now)
 
     def _end_worker(self, worker: Worker, reason: str, now: float) -> None:
