@@ -177,8 +177,8 @@ class Forkserver:
 
     def _stop(self, name: str, grace: float) -> None:
         for pid, child in self._children.items():
-            if child.name == name and child.kill_at == float("inf"):
-                child.kill_at = time.monotonic() + grace
+            if child.name == name:
+                child.kill_at = min(child.kill_at, time.monotonic() + grace)
                 os.kill(pid, signal.SIGTERM)
 
     def _kill_overdue(self) -> None:
