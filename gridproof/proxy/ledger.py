@@ -11,6 +11,7 @@ from gridproof.errors import ProxyError
 from gridproof.proxy.joining import Changes, Identity, Joining, Submission
 
 _VERSION = 1
+_PATIENCE = 2.0  # s for a server that was killed just now to be gone
 _TABLES = {"submissions": Submission, "identities": Identity}
 
 
@@ -30,7 +31,9 @@ class Ledger:
         self._unwritten: list[Changes] = []
         try:
             os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600))
-            self._base = sqlite3.connect(path, timeout=2.0, isolation_level=None, check_same_thread=False)
+            self._base = sqlite3.connect(
+                path, timeout=_PATIENCE, isolation_level=None, check_same_thread=False
+            )
             self._base.execute("PRAGMA locking_mode = EXCLUSIVE")
             self._base.execute("PRAGMA journal_mode = WAL")
             self._base.execute("PRAGMA synchronous = FULL")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
+import stat
 import sys
 import time
 from pathlib import Path
@@ -269,9 +270,16 @@ def _host_key(state_dir: Path | None) -> asyncssh.SSHKey:
     """The key kept in ``state_dir`` (made there at the first time), else a new one."""
     if state_dir is None:
         return asyncssh.generate_private_key("ssh-ed25519")
-    state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     path = state_dir / "host_key"
     try:
+        state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        status = state_dir.stat()
+        if status.st_uid != os.geteuid() or status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+            raise ProxyError(
+                f"others may write the ProxyServer's state_dir {state_dir}: chown it, chmod go-w it"
+            )
+        if path.exists() and path.stat().st_mode & (stat.S_IRWXG | stat.S_IRWXO):
+            raise ProxyError(f"the ProxyServer's host key {path} is open to others: chmod 600 it")
         if not path.exists():
             whole = path.with_suffix(".new")  # so that a server that is killed here leaves no half of a key
             whole.unlink(missing_ok=True)

@@ -197,9 +197,9 @@ def test_memory_and_log_stay_small_whatever_strangers_send(tmp_path, versions):
             for one in kept:
                 one.close()
 
-        strangers_come(400)
+        strangers_come(300)
         before = process.memory_info().rss
-        strangers_come(800)
+        strangers_come(400)
         assert process.memory_info().rss - before < 30e6
         server.stdin.close()
     assert (tmp_path / "log").stat().st_size < 10_000

@@ -226,6 +226,19 @@ def test_the_host_key_is_kept_in_the_state_directory(running_proxy, tmp_path):
     asyncio.run(main())
 
 
+def test_a_state_directory_or_host_key_that_is_open_to_others_is_not_used(running_proxy, tmp_path):
+    async def main(why):
+        with pytest.raises(ProxyError, match=why):
+            async with running_proxy(state_dir=tmp_path):
+                pass
+
+    tmp_path.chmod(0o777)
+    asyncio.run(main("others may write the ProxyServer's state_dir"))
+    tmp_path.chmod(0o755)
+    (tmp_path / "host_key").touch(0o644)
+    asyncio.run(main("host_key is open to others: chmod 600"))
+
+
 def test_nothing_is_left_behind(running_proxy, versions, tmp_path, monkeypatch):
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
 

@@ -222,7 +222,9 @@ def test_a_pilot_dials_only_schedulers_of_sessions_whose_workers_it_was_told_to_
         encode({"id": 1, "do": "open_session", "session": "x", "workers": 1, "versions": {}}),
     ],
 )
-def test_a_pilot_that_breaks_the_protocol_is_dropped(running_proxy, versions, sent):
+def test_a_pilot_that_breaks_the_protocol_is_dropped(running_proxy, versions, monkeypatch, sent):
+    monkeypatch.setattr("gridproof.proxy.gate._LEAVE_WITHIN", 0.2)
+
     async def main():
         async with running_proxy() as proxy, proxy.client() as alice:
             _, conn = await joined(proxy, alice, versions)
