@@ -278,6 +278,7 @@ class User:
     idle: Aging[PilotKey] = field(default_factory=Aging)  # pilots without a worker
     connected: int = 0  # pilots
     incarnations: Counter[str] = field(default_factory=Counter)
+    started: int = 0  # workers, ever
 
     def pool(self, versions: Versions) -> Pool:
         """The pool of these versions."""
