@@ -73,11 +73,15 @@ class ProofConfs:
                 self._seen[name] = registry.version
                 text = render(registry.owner(name) or "", socket.gethostname(), registry.records(name)[1])
                 with suppress(OSError):  # its disk is full, or it goes
-                    _replace(directory / NAME, text)
+                    replace(directory / NAME, text)
 
 
-def _replace(path: Path, text: str) -> None:
-    """Readers see the old file or the new one; whoever owns the directory cannot redirect the writing."""
+def replace(path: Path, text: str) -> None:
+    """Write a file in one step: readers see the old one or the new one, and a link that lies there goes.
+
+    Raises:
+        OSError: it cannot be written.
+    """
     handle, new = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
     try:
         with os.fdopen(handle, "w") as file:

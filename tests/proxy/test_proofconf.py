@@ -2,7 +2,7 @@
 
 import asyncio
 
-from gridproof.proxy.proofconf import NAME, render
+from gridproof.proxy.proofconf import NAME, render, replace
 from gridproof.proxy.protocol import Ready, Register
 from gridproof.proxy.records import WorkerRecord
 from tests.proxy.conftest import VERSIONS
@@ -41,3 +41,14 @@ def test_the_file_follows_the_workers(running_proxy, tmp_path):
             assert [file.name for file in path.parent.iterdir()] == [NAME]
 
     asyncio.run(main())
+
+
+def test_the_file_replaces_whatever_lies_there(tmp_path):
+    secret = tmp_path / "secret"
+    secret.write_text("not to be touched")
+    path = tmp_path / NAME
+    path.symlink_to(secret)
+    replace(path, "master vobox\n")
+    assert not path.is_symlink()
+    assert path.read_text() == "master vobox\n"
+    assert secret.read_text() == "not to be touched"
