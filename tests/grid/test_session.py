@@ -258,6 +258,69 @@ def test_bad_input_gives_clear_errors_and_the_session_stays_usable(session, worl
     world.assert_exact(session.process(data, world.selector))
 
 
+_SHARED = """
+#include <TFile.h>
+#include <TParameter.h>
+#include <TSelector.h>
+#include <TSystem.h>
+#include <TTree.h>
+#include <gridproof/OutputFile.h>
+#include <gridproof/Store.h>
+#include <memory>
+#include <stdexcept>
+class Shared : public TSelector {
+   gridproof::OutputFile *fOut = nullptr;
+   TTree *fSkim = nullptr;
+   double fFactor = 0;
+   std::unique_ptr<TFile> Open(const std::string &name, const char *option) {
+      std::unique_ptr<TFile> file(TFile::Open(gridproof::StoreUrl(name).c_str(), option));
+      if (!file || file->IsZombie()) throw std::runtime_error("the store has no " + name);
+      if (TString(file->ClassName()) != "TNetXNGFile") throw std::runtime_error("not by XRootD");
+      return file;
+   }
+public:
+   int Version() const override { return 2; }
+   void SlaveBegin(TTree *) override {
+      fFactor = Open("calib/factor.root", "READ")->Get<TParameter<double>>("factor")->GetVal();
+      fOut = new gridproof::OutputFile("scaled.root");
+      fOut->OpenFile("RECREATE");
+      fSkim = new TTree("scaled", "");
+      fSkim->Branch("factor", &fFactor);
+   }
+   bool Process(Long64_t) override { fSkim->Fill(); return true; }
+   void SlaveTerminate() override {
+      fOut->Close();
+      fOutput->Add(fOut);
+      auto file = Open(std::string("by/") + std::to_string(gSystem->GetPid()) + ".root", "RECREATE");
+      TParameter<double>("factor", fFactor).Write();
+   }
+   ClassDefOverride(Shared, 0);
+};
+"""
+
+
+def test_workers_share_the_sessions_store_and_merged_files_are_read_in_place(session, world, tmp_path):
+    root = session._queries.root
+    local = root.TFile.Open(str(tmp_path / "factor.root"), "RECREATE")
+    root.TParameter["double"]("factor", 2.5).Write()
+    local.Close()
+    (tmp_path / "Shared.C").write_text(_SHARED)
+    session.store.put(tmp_path / "factor.root", "calib/factor.root")
+    few = session.dataset(str(world.files[0]), tree="events")
+    result = session.process(few, str(tmp_path / "Shared.C"))
+    merged = result["scaled.root"].open()
+    assert merged.ClassName() == "TNetXNGFile"
+    assert merged.Get("scaled").GetEntries() == result.summary.events
+    assert merged.Get("scaled").GetMaximum("factor") == 2.5
+    merged.Close()
+    written = [file.name for file in session.store.ls() if file.name.startswith("by/")]
+    assert 1 <= len(written) <= 4
+    for worker in session.workers:
+        keytab = Path(psutil.Process(worker.pid).cwd()) / "store.keytab"
+        assert keytab.stat().st_mode & 0o777 == 0o600
+        assert keytab.read_text() == Path(session.store._access.keytab).read_text()
+
+
 def test_a_worker_that_is_given_back_commits_first(session, world, data):
     await_workers(session)
     link = session._link

@@ -20,8 +20,10 @@ import gridproof
 from gridproof import processes
 from gridproof.accounts import Account
 from gridproof.errors import ProxyError
+from gridproof.proxy import config
 from gridproof.proxy.client import ProxyClient
 from gridproof.proxy.isolation import isolate
+from gridproof.store import Store
 
 SYSTEM_PYTHON = "/usr/bin/python3"  # that of the tests may lie in root's home
 MASTER = [SYSTEM_PYTHON, str(Path(__file__).with_name("obedient_master.py"))]
@@ -307,6 +309,32 @@ def test_a_sandbox_ends_with_its_session_and_with_a_killed_server(vobox, version
                 assert ended()
 
     asyncio.run(closed())
+
+
+@sandboxed
+@pytest.mark.skipif(not shutil.which("xrootd"), reason="xrootd is not installed")
+def test_a_real_master_and_its_store_work_in_a_sandbox_and_die_together(vobox, versions, tmp_path):
+    server = vobox(starter=UNPRIVILEGED, master=list(config.MASTER))
+    (tmp_path / "file").write_text("shared")
+
+    async def main():
+        client = await server.client("alice")
+        opened = await client.open_session(versions, 1, session="of-alice")
+        store = Store(opened.store, lambda: opened.store.port)
+        try:
+            await asyncio.to_thread(store.put, tmp_path / "file", "name")
+            kept = server.state / "session-of-alice/store/gridproof-of-alice/files/name"
+            assert kept.read_text() == "shared"
+            everything = below(server.process.pid)
+            assert any("xrootd" in psutil.Process(pid).name() for pid in everything)
+            with watched(everything) as ended:
+                psutil.Process(everything[0]).kill()
+                assert await asyncio.to_thread(ended)
+        finally:
+            store.close()
+            await client.close()
+
+    asyncio.run(main())
 
 
 @pytest.mark.skipif(bool(UNPRIVILEGED) and not sandbox_works(), reason="root may not unshare here")
