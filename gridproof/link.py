@@ -156,7 +156,8 @@ class Link:
         from .proxy.client import SessionLost
 
         if isinstance(event, SessionLost) and event.session == self.name:
-            self.lost = f"the session's master is gone ({event.reason}); open a new session"
+            how, line_end, last_words = event.reason.partition("\n")
+            self.lost = f"the session's master is gone ({how}); open a new session{line_end}{last_words}"
             self._master_gone.set()
 
 

@@ -299,7 +299,12 @@ class Session:
         from .engine.crash import readable
 
         ended = [w for w in self._link.status().workers.values() if w.state == "ended"]
-        return f"\nworker {ended[-1].name} ended by {readable(ended[-1].reason)}" if ended else ""
+        if not ended:
+            return ""
+        last = ended[-1]
+        return (
+            f"\nworker {last.name} ended by {readable(last.reason)}\n(session.logs({last.name!r}) shows more)"
+        )
 
 
 def _friends(dataset: Dataset) -> list[dict[str, Any]]:

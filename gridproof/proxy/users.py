@@ -191,7 +191,7 @@ class Users:
 
     def _last_words(self, user: str, source: Source) -> str:
         found = self._server.logs.last(user, source, _LAST_LINES, _LAST_CHARACTERS)
-        return f"; it wrote:\n{harmless(found[0]).rstrip()}" if found else ""
+        return f"\nit wrote last:\n{harmless(found[0]).rstrip()}" if found else ""
 
     async def _new_submission(self, control: UserControl, request: Message) -> Message:
         session = _get(request, "session", str)

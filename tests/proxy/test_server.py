@@ -127,7 +127,9 @@ def test_what_a_master_wrote_is_in_its_error_and_kept_for_its_user_alone(running
             proxy.client("alice") as alice,
             proxy.client("bob") as bob,
         ):
-            with pytest.raises(ProxyError, match=r"code 3 before it was up; it wrote:\nno space left\n\\x1b"):
+            with pytest.raises(
+                ProxyError, match=r"code 3 before it was up\nit wrote last:\nno space left\n\\x1b"
+            ):
                 await alice.open_session(versions, 1, session="mine")
             source = Source("master", "mine")
             assert (await alice.logs([source], 5))[source][0] == "no space left\n\x1b[2Jbye\n"
