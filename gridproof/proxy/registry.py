@@ -86,7 +86,7 @@ class Registry(Sessions):
         user can use it, since versions differ.
         """
         pilot = self._connected(key)
-        if pilot is None:
+        if pilot is None or pilot.versions is not None:  # a payload is ready once
             return
         self._hear(pilot, now)
         pilot.xrootd_port = ready.xrootd_port

@@ -15,7 +15,8 @@ WANTED = 4
 
 
 class Cluster(RuleBasedStateMachine):
-    """Pilots come, go, redial and are doubled; workers start, crash and end; users come and go."""
+    """Pilots come, go, redial and are doubled; workers start, crash and end; users and other sessions come
+    and go."""
 
     def __init__(self):
         super().__init__()
@@ -27,6 +28,9 @@ class Cluster(RuleBasedStateMachine):
         self.connected = set()
         self.ended = set()
         self.live = {}  # name -> pilot
+        self.session_of = {}
+        self.others = 0
+        self.other = ""
         self.names = set()
         self.stopped = set()
         self.shown = {}
@@ -39,16 +43,21 @@ class Cluster(RuleBasedStateMachine):
     def carry_out(self):
         for action in self.registry.decide(self.now):
             if isinstance(action, Close):
+                assert action.session == "s"
                 assert (self.users, self.kept) == (0, 0), "a session with users or results is not closed"
             elif isinstance(action, Start):
-                assert not self.retired(), "a session that gave its workers back gets no others"
+                mine = action.session == "s"
+                assert not (mine and self.retired()), "a session that gave its workers back gets no others"
+                assert mine or action.session == self.other, "workers start for sessions that are open"
                 assert action.name not in self.names, "a worker's name is used once"
                 assert action.pilot in self.connected, "workers start on connected pilots only"
                 assert action.pilot not in self.ended, "and not on those that were told to go"
                 self.names.add(action.name)
                 self.live[action.name] = action.pilot
+                self.session_of[action.name] = action.session
             elif isinstance(action, Stop):
-                assert action.name not in self.stopped, "a worker is told to end once"
+                again = action.name in self.stopped
+                assert not again or action.grace == 0.0, "a worker is told to end once, and then at once"
                 assert action.name in self.live
                 self.stopped.add(action.name)
             elif isinstance(action, End):
@@ -59,8 +68,34 @@ class Cluster(RuleBasedStateMachine):
                 self.drop_workers(action.pilot)
 
     def retired(self):
-        (record,) = self.registry.session_records("me", self.now)
+        record, *_ = self.registry.session_records("me", self.now)
         return record.state == "retired"
+
+    def workers_of(self, session):
+        return {name for name in self.live if self.session_of[name] == session}
+
+    @precondition(lambda self: not self.other)
+    @rule(versions=st.sampled_from([HERE, HERE, OTHER]), ready=st.booleans())
+    def another_session_opens(self, versions, ready):
+        self.others += 1
+        self.other = f"t{self.others}"
+        self.registry.open_session(self.other, "me", versions, WANTED, self.now)
+        self.registry.user_came(self.other)
+        if ready:
+            self.registry.session_ready(self.other, 5000, self.now)
+        self.carry_out()
+
+    @precondition(lambda self: self.other)
+    @rule(how=st.sampled_from(["ready", "works", "rests", "ends"]))
+    def the_other_session_goes_on(self, how):
+        if how == "ready":
+            self.registry.session_ready(self.other, 5000, self.now)
+        elif how == "ends":
+            self.registry.close_session(self.other)
+            self.other = ""
+        else:
+            self.registry.activity(self.other, int(how == "works"), 0, self.now)
+        self.carry_out()
 
     def used(self):
         if self.users or (self.running and self.connected - self.ended):
@@ -152,18 +187,19 @@ class Cluster(RuleBasedStateMachine):
 
     @invariant()
     def no_more_workers_than_wanted_and_all_are_known(self):
-        pilots, workers = self.registry.records("s")
-        alive = {w.name for w in workers if w.state != "ended"}
-        assert alive == set(self.live)
-        assert len(alive) <= WANTED
-        cores = {p.id: p.cores for p in pilots}
-        for pilot, count in cores.items():
-            assert sum(w.pilot == pilot for w in workers if w.state != "ended") <= count
+        for session in filter(None, ("s", self.other)):
+            pilots, workers = self.registry.records(session)
+            alive = {w.name for w in workers if w.state != "ended"}
+            assert alive == self.workers_of(session)
+            assert len(alive) <= WANTED
+            cores = {p.id: p.cores for p in pilots}
+            for pilot, count in cores.items():
+                assert sum(at == pilot for at in self.live.values()) <= count
 
     @invariant()
     def only_an_idle_session_gives_its_workers_back(self):
         if self.retired():
-            assert set(self.live) <= self.stopped
+            assert self.workers_of("s") <= self.stopped
             assert self.retired_before or self.now - self.last_used > Limits().user.idle
             self.retired_before = True
 
@@ -181,4 +217,4 @@ class Cluster(RuleBasedStateMachine):
 
 
 TestCluster = Cluster.TestCase
-TestCluster.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)
+TestCluster.settings = settings(max_examples=80, stateful_step_count=40, deadline=None)
