@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 import secrets
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -18,6 +19,7 @@ from gridproof.proxy.protocol import CONTROL, USER, Message, StoreAccess, Versio
 from gridproof.proxy.records import PilotRecord, SessionRecord, Status, WorkerRecord
 
 _SOURCES_PER_LINE = 1000
+_PAUSES = (0.2, 0.4, 0.8, 1.6, 3.2)  # s between attempts to get a place in a crowd
 
 
 @dataclass(frozen=True)
@@ -113,7 +115,9 @@ class ProxyClient:
         where = f"the ProxyServer at {host}:{port}"
         client = cls(where, on_event)
         try:
-            client.conn = await dial(host, port, host_key, USER + user, key, timeout)
+            client.conn = await _again_if_crowded(
+                lambda: dial(host, port, host_key, USER + user, key, timeout)
+            )
         except asyncssh.PermissionDenied:
             shown = "" if isinstance(key, str) else f" ({fingerprints(key)})"
             raise ProxyError(
@@ -319,6 +323,18 @@ class ProxyClient:
 def new_session_name() -> str:
     """A name that no other session has."""
     return f"s{secrets.token_hex(6)}"
+
+
+async def _again_if_crowded(
+    call: Callable[[], Awaitable[asyncssh.SSHClientConnection]],
+) -> asyncssh.SSHClientConnection:
+    """Where many dial from one address, as when all pilots of a site come back, some are dropped at first."""
+    for pause in _PAUSES:
+        try:
+            return await call()
+        except (ConnectionResetError, BrokenPipeError, asyncssh.ConnectionLost):
+            await asyncio.sleep(pause * random.uniform(0.5, 1.5))  # noqa: S311
+    return await call()
 
 
 async def dial(

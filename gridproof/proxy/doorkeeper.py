@@ -28,6 +28,7 @@ class Doorkeeper:
     """
 
     def __init__(self, config: ServerConfig, host_key: str, trace: Callable[[str], None]) -> None:
+        self.closing = False  # who is sent away now is not refused
         self._host_key = host_key
         self._trace = trace
         self._refusals = {proved: Refusals() for proved in (True, False)}
@@ -53,10 +54,11 @@ class Doorkeeper:
 
     def refused(self, who: str, whence: str, why: str, *, proved: bool = False) -> None:
         """Tell the operator, within limits; those who ``proved`` to hold a key do not drown among others."""
-        for line in self._refusals[proved].lines(
-            f"refused {who[:80]!r} from {whence}: {why}", time.monotonic()
-        ):
-            self._trace(line)
+        if self.closing:
+            return
+        line = f"refused {who[:80]!r} from {whence}: {why}"
+        for written in self._refusals[proved].lines(line, time.monotonic()):
+            self._trace(written)
 
     async def enrol(self, submission: str, enrol: Enrol, challenge: str) -> tuple[Identity, Identity | None]:
         """As `Joining.enrol`, with the payload's proof checked; what it returns is kept.

@@ -123,6 +123,7 @@ class ProxyServer:
 
     async def close(self, reason: str) -> None:
         """End masters and close everything; pilots end too, unless they may find the server's successor."""
+        self.door.closing = True
         if self._acceptor is not None:
             self._acceptor.close()
         if self._beacon is not None:

@@ -92,7 +92,7 @@ def test_pilots_and_users_come_in_though_a_crowd_keeps_the_port_busy(running_pro
                     reader, writer = await asyncio.open_connection("127.0.0.1", proxy.server.port)
                     writer.write(b"SSH-2.0-x\r\n")
                     lines.append((reader, writer))
-                    await asyncio.sleep(0.005)
+                    await asyncio.sleep(0.02)
 
             lines = []
             pressing = asyncio.create_task(press())
@@ -105,6 +105,8 @@ def test_pilots_and_users_come_in_though_a_crowd_keeps_the_port_busy(running_pro
                     await asyncio.sleep(0.05)
             else:
                 pytest.fail("the pilot never came in")
+            async with proxy.client("bob") as bob:
+                assert await bob.sessions() == []
             elsewhere = await asyncssh.connect(
                 "127.0.0.1",
                 proxy.server.port,
