@@ -5,6 +5,8 @@ import itertools
 import sys
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from gridproof.engine.packetizer import Packetizer
 from gridproof.engine.packetizer.places import Placed
@@ -248,6 +250,38 @@ def test_packets_get_shorter_towards_the_end_of_a_worker_and_what_it_cannot_fini
     assert limited(1000.0, left=0.001) is None
     assert limited(0.1, left=60.0) == 1
     assert limited(0.1, left=20.0) is None
+
+
+@given(
+    rate=st.floats(0.2, 5_000.0),
+    ends=st.floats(1.0, 200.0),
+    cluster=st.integers(1, 5_000),
+    known=st.booleans(),
+)
+def test_what_a_worker_of_steady_rate_is_given_it_has_run_before_its_end(rate, ends, cluster, known):
+    """It asks for the next packet when it begins one."""
+    clusters = range(0, ENTRIES, cluster)
+    given = [Placed(1_000_000, ("A",), ENTRIES, clusters) if known else Placed(1_000_000, ("A",))] * 50
+    packetizer = Packetizer(given)
+    packetizer.join("w", "A")
+    first = lease(packetizer, "w")
+    queue, now, measured = [first], 0.0, False
+    while queue:
+        packet = queue.pop(0)
+        if packet.last < 0:
+            last = cut(0, packet.limit, ENTRIES, clusters)
+            packetizer.opened("w", packet.id, last, ENTRIES, clusters)
+            packet = packet._replace(last=last)
+        if measured:
+            queue += packetizer.lease("w", now, ends=ends)
+        seconds = (packet.last - packet.first) / rate
+        now += seconds
+        assert packet.id == first.id or now <= ends
+        packetizer.ran("w", packet.id, packet.last - packet.first, seconds, "A")
+        packetizer.done([packet.id])
+        measured = True
+        if not queue:
+            queue += packetizer.lease("w", now, ends=ends)
 
 
 def test_what_a_worker_holds_already_is_taken_off_its_time():

@@ -336,6 +336,7 @@ class Packetizer:
     def _give(self, worker: Worker, file: File, packet: Packet, expected: float, now: float) -> None:
         self.packets[packet.id] = packet
         self._out.hand(worker, packet.id, expected, now)
+        worker.left -= expected
         if worker.file is not file:
             self._read(worker, file)
 
