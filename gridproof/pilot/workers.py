@@ -7,10 +7,11 @@ import shutil
 import socket
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import asyncssh
 
@@ -41,10 +42,15 @@ Tell = Callable[[PilotMessage], None]
 
 @dataclass
 class _Worker:
-    reserved: socket.socket
-    port: int  # that it listens on
-    tunnels: tuple[int, ...]  # to these ports on the VO-box
+    tunnels: tuple[int, ...]  # the ports on the VO-box that it reaches by tunnel; 0 is none
+    reserved: socket.socket | None = None
+    port: int = 0  # that it listens on
     ordered: bool = False  # of the forkserver
+
+    def release(self) -> None:
+        """Its port is anybody's."""
+        if self.reserved is not None:
+            self.reserved.close()
 
 
 class Workers:
@@ -129,22 +135,31 @@ class Workers:
             log = without_secrets(str(report["log"]))
             self._tell(WorkerExited(name, int(report["code"]), int(report["signal"]), log))
 
-    async def start(self, conn: asyncssh.SSHClientConnection, order: StartWorker) -> None:
-        """Open the worker's way and have it forked; a failure is told as its exit."""
+    def start(self, conn: asyncssh.SSHClientConnection, order: StartWorker) -> Coroutine[Any, Any, None]:
+        """Take on a worker at once; what is returned, to be run, opens its ways and has it forked.
+
+        A failure is told as its exit, and so is an order to stop it that comes before it runs.
+        """
+        check_name("worker", order.name)
+        worker = _Worker((order.store_port, 0 if order.direct else order.scheduler_port))
+        self._workers[order.name] = worker
+        self._empty.clear()
+        return self._start(conn, order, worker)
+
+    async def _start(self, conn: asyncssh.SSHClientConnection, order: StartWorker, worker: _Worker) -> None:
         try:
-            await self._start(conn, order)
+            await self._have_forked(conn, order, worker)
         except (OSError, asyncssh.Error, ProxyError) as error:
             self._forget(order.name)
             text = str(error) or type(error).__name__
             self._tell(WorkerExited(order.name, -1, 0, f"the pilot could not start it: {text}"))
 
-    async def _start(self, conn: asyncssh.SSHClientConnection, order: StartWorker) -> None:
-        check_name("worker", order.name)
-        reserved, port = reserve_port()
-        tunnels = (order.store_port, 0 if order.direct else order.scheduler_port)
-        worker = _Worker(reserved, port, tunnels)
-        self._workers[order.name] = worker
-        self._empty.clear()
+    async def _have_forked(
+        self, conn: asyncssh.SSHClientConnection, order: StartWorker, worker: _Worker
+    ) -> None:
+        if self._workers.get(order.name) is not worker:  # it was stopped meanwhile
+            return
+        worker.reserved, worker.port = reserve_port()
         if order.direct:
             scheduler = self._direct_to(order.scheduler_port)
         else:
@@ -158,7 +173,7 @@ class Workers:
             "session": order.session,
             "scheduler": scheduler,
             "contact": order.contact,
-            "listen_port": port,
+            "listen_port": worker.port,
             "site": self._job.site,
             "host": self._job.host,
             "ca": order.ca,
@@ -173,7 +188,7 @@ class Workers:
             "environment": dict(self._job.grid_environment),
         }
         await self._up.wait()
-        if self._workers.get(order.name) is worker:  # else it was stopped meanwhile
+        if self._workers.get(order.name) is worker:
             worker.ordered = True
             self._forkserver.send({"do": "start", "spec": spec})
 
@@ -233,7 +248,7 @@ class Workers:
         """End the forkserver, and release the ports of workers that ended unreported."""
         await self._forkserver.stop(2.0)
         for worker in self._workers.values():
-            worker.reserved.close()
+            worker.release()
         self._workers.clear()
 
     def _forget(self, name: str) -> None:
@@ -241,7 +256,7 @@ class Workers:
             self._tell(Log(name, text))
         worker = self._workers.pop(name, None)
         if worker is not None:
-            worker.reserved.close()
+            worker.release()
             for port in worker.tunnels:
                 self._close_tunnel(port)
             shutil.rmtree(self._work / name, ignore_errors=True)

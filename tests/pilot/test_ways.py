@@ -99,6 +99,28 @@ def test_a_worker_that_is_stopped_before_it_has_started_never_does(cluster):
     asyncio.run(main())
 
 
+def test_an_order_to_stop_a_worker_may_come_right_after_the_one_to_start_it(cluster):
+    async def main():
+        async with cluster() as it:
+            await it.open(workers=1)
+            await it.pilot()
+            await it.running(1)
+            os.kill(it.worker_list[0].pid, signal.SIGKILL)
+            act = it.server.act
+
+            def at_once():  # both orders leave in one write
+                act()
+                if len(it.server.registry.records(it.session)[1]) == 2:
+                    it.server.act = act
+                    it.server.registry.resize_session(it.session, 0)
+                    act()
+
+            it.server.act = at_once
+            await it.until(lambda _, workers: [w.state for w in workers] == ["ended", "ended"])
+
+    asyncio.run(main())
+
+
 def test_a_port_listens_from_when_it_is_asked_for_until_its_worker_ends(cluster):
     async def main():
         async with cluster(forward_ports=(28321, 28322)) as it:
