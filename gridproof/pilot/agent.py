@@ -321,6 +321,7 @@ class Agent:
         elif isinstance(content, WorkerExited):
             how = f"signal {content.signal}" if content.signal else f"exit code {content.code}"
             self._note(f"worker {content.name} ended, {how}")
+            self._tell_logs()
         if self._control is not None:
             self._control.send(message(content))
 

@@ -12,6 +12,7 @@ from typing import BinaryIO
 LOG = "worker.log"  # what a worker writes, in its directory
 PIECE = 4096  # bytes of one log that are read at a time, from its end where there are more
 ALL_PIECES = 65_536  # and of all together
+ENDS_KEPT = 64  # of logs, while nobody asks
 OWN_LINES = 200  # of the pilot's own that are kept, to be told again to a ProxyServer that has forgotten them
 
 # An XRootD URL carries the leave to read a file, and some clients write it into their messages; no message
@@ -31,6 +32,7 @@ class NewLines:
 
     def __init__(self) -> None:
         self._logs: dict[str, _Followed] = {}
+        self._ends: deque[tuple[str, str]] = deque(maxlen=ENDS_KEPT)
 
     def follow(self, worker: str, log: Path) -> None:
         """From its beginning."""
@@ -38,15 +40,18 @@ class NewLines:
 
     def new(self) -> Iterator[tuple[str, str]]:
         """What has been written since the last time, by worker."""
+        while self._ends:
+            yield self._ends.popleft()
         most = min(PIECE, ALL_PIECES // max(1, len(self._logs)))
         for worker, log in self._logs.items():
             if text := log.read(most):
                 yield worker, text
 
-    def last(self, worker: str) -> str:
-        """The same of one worker that has ended; it is not followed any more."""
+    def ended(self, worker: str) -> None:
+        """Keep the end of its log, which may go now, until it is asked for."""
         log = self._logs.pop(worker, None)
-        return log.read(PIECE, ended=True) if log else ""
+        if log is not None and (text := log.read(PIECE, ended=True)):
+            self._ends.append((worker, text))
 
 
 class OwnLines:

@@ -21,7 +21,6 @@ from gridproof.pilot.logs import LOG, NewLines, without_secrets
 from gridproof.proxy.children import Child
 from gridproof.proxy.protocol import (
     EXIT_REPLACE,
-    Log,
     Message,
     PilotMessage,
     StartWorker,
@@ -252,8 +251,7 @@ class Workers:
         self._workers.clear()
 
     def _forget(self, name: str) -> None:
-        if text := self._logs.last(name):
-            self._tell(Log(name, text))
+        self._logs.ended(name)
         worker = self._workers.pop(name, None)
         if worker is not None:
             worker.release()

@@ -34,11 +34,14 @@ def test_what_is_new_is_read_once_and_line_by_line(lines, log):
     assert dict(lines.new()) == {"w": "three\n"}
 
 
-def test_the_end_of_a_log_comes_whole_also_without_the_end_of_a_line(lines, log):
+def test_the_end_of_a_log_comes_whole_also_without_the_end_of_a_line_and_after_the_log_is_gone(lines, log):
     log("one\nlast wor")
-    assert lines.last("w") == "one\nlast wor"
+    lines.ended("w")
+    log.path.unlink()
+    assert dict(lines.new()) == {"w": "one\nlast wor"}
     assert dict(lines.new()) == {}
-    assert lines.last("w") == ""
+    lines.ended("w")
+    assert dict(lines.new()) == {}
 
 
 def test_of_a_worker_that_writes_much_the_end_is_read_and_what_is_missing_is_said(lines, log):
@@ -77,14 +80,16 @@ def test_a_line_that_never_ends_is_read_in_pieces(lines, log):
 )
 def test_leave_to_read_files_and_keys_stay_on_the_node(lines, log, secret):
     log(f"cannot open {secret}\n")
-    text = lines.last("w")
+    lines.ended("w")
+    ((_, text),) = lines.new()
     assert "AAAA" not in text
     assert "(secret)" in text
 
 
 def test_a_log_that_is_gone_or_unreadable_is_silent(lines):
     assert dict(lines.new()) == {}
-    assert lines.last("w") == ""
+    lines.ended("w")
+    assert dict(lines.new()) == {}
 
 
 def test_a_pilots_own_lines_are_told_once_and_all_again_to_a_server_that_has_forgotten_them():
