@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -17,6 +18,7 @@ from pathlib import Path
 from typing import IO
 
 _PR_SET_PDEATHSIG = 1
+_MANY_FILES = 1 << 16
 
 
 def die_with_parent(parent: int, signum: int = signal.SIGKILL) -> None:
@@ -30,6 +32,17 @@ def die_with_parent(parent: int, signum: int = signal.SIGKILL) -> None:
     ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signum, 0, 0, 0)
     if os.getppid() != parent:  # gone before the request was made
         os.kill(os.getpid(), signum)
+
+
+def allow_many_files() -> None:
+    """Let this process and its children have as many files and connections open as they may.
+
+    The usual limit, 1024, is less than the workers of a session have connections.
+    """
+    now, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = _MANY_FILES if most == resource.RLIM_INFINITY else min(_MANY_FILES, most)
+    if now != resource.RLIM_INFINITY and now < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, most))
 
 
 def _preexec(signum: int) -> Callable[[], None] | None:

@@ -19,6 +19,7 @@ import setproctitle
 import yaml
 
 from gridproof.errors import ConfigError, GridproofError
+from gridproof.processes import allow_many_files
 from gridproof.proxy.children import watch_owner
 from gridproof.proxy.config import ServerConfig, read_config
 from gridproof.proxy.protocol import decode
@@ -51,6 +52,7 @@ def main(file: Path | None = None) -> int:
     setproctitle.setproctitle("gridproof proxy")
     # It warns of every byte that comes through a tunnel after the other end has gone.
     logging.getLogger("asyncio").setLevel(logging.ERROR)
+    allow_many_files()
     try:
         if file is None:
             settings = decode(sys.stdin.buffer.readline())
@@ -66,7 +68,7 @@ def main(file: Path | None = None) -> int:
 def _settings(file: Path) -> dict[str, Any]:
     try:
         settings = yaml.safe_load(file.read_text())
-    except (OSError, yaml.YAMLError) as error:
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
         raise ConfigError(f"the ProxyServer's configuration {file} cannot be read: {error}") from None
     if not isinstance(settings, dict):
         raise ConfigError(f"the ProxyServer's configuration {file} holds no settings")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
@@ -61,8 +61,17 @@ class ServerConfig:
         return "127.0.0.1" if self.packet_forwarding == "tunnel" else self.host
 
 
-_LEAST_STORE = 1 << 20
+_LEAST_STORE = 1 << 20  # bytes; XRootD wants as many
 
+_YEAR = 366 * 86400
+_RANGES: Mapping[str, tuple[float, float]] = {
+    "port": (0, 65535),
+    "store_size": (_LEAST_STORE, 1 << 60),
+    "orphan_limit": (1, _YEAR),
+    "keep_results": (0, _YEAR),
+    "join_lifetime": (1, _YEAR),
+    "lost_after": (1, _YEAR),
+}
 _KINDS: Mapping[str, tuple[type, ...]] = {
     "users": (dict,),
     "authorized_keys_file": (str,),
@@ -98,10 +107,17 @@ def read_config(values: Mapping[str, Any]) -> ServerConfig:
         kinds = _KINDS.get(name)
         if kinds is None:
             raise ConfigError(f"the ProxyServer knows no setting {name}; it knows {', '.join(_KINDS)}")
-        if not isinstance(value, kinds):
+        if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
             raise ConfigError(f"the ProxyServer's setting {name} cannot be {value!r}")
+    for name in _RANGES.keys() & settings:
+        least, most = _RANGES[name]
+        if not least <= settings[name] <= most:
+            raise ConfigError(
+                f"the ProxyServer's setting {name} cannot be {settings[name]!r}: "
+                f"it lies between {least} and {most}"
+            )
     users = settings.get("users", {})
-    if not all(isinstance(keys, list) for keys in users.values()):
+    if not all(isinstance(keys, list) and _texts([name, *keys]) for name, keys in users.items()):
         raise ConfigError('the ProxyServer\'s users are {"name": ["ssh-ed25519 …", …]}')
     if settings.get("authorized_keys_file"):
         check_pattern(settings["authorized_keys_file"])
@@ -119,14 +135,13 @@ def read_config(values: Mapping[str, Any]) -> ServerConfig:
         raise ConfigError(
             f"packet_forwarding is one of {', '.join(FORWARDING)}, not {settings['packet_forwarding']!r}"
         )
+    if not settings.get("master", MASTER) or not _texts(settings.get("master", MASTER)):
+        raise ConfigError(f"the ProxyServer's setting master is a command, not {settings['master']!r}")
     if "forward_ports" in settings:
         settings["forward_ports"] = _port_range(settings["forward_ports"])
-    if settings.get("store_size", _LEAST_STORE) < _LEAST_STORE:
-        raise ConfigError(f"store_size is a number of bytes, from {_LEAST_STORE} up, which XRootD wants")
-
     for name in ("state_dir", "cache_dir", "grid_cas"):
         if settings.get(name) is not None:
-            settings[name] = Path(settings[name]).expanduser().absolute()
+            settings[name] = _path(settings[name])
     everybody = _user_limits("limits", settings.pop("limits", {}), UserLimits())
     others = {
         name: _user_limits(f"user_limits, {name}", some, everybody)
@@ -145,7 +160,7 @@ def _user_limits(where: str, values: Any, beside: UserLimits) -> UserLimits:
         raise ConfigError(f"the ProxyServer's {where} cannot be {values!r}; they are {', '.join(known)}")
     for name, value in values.items():
         kinds = (int,) if name in ("workers", "sessions") else (int, float)
-        if isinstance(value, bool) or not isinstance(value, kinds) or value <= 0:
+        if isinstance(value, bool) or not isinstance(value, kinds) or not value > 0:
             raise ConfigError(f"the ProxyServer's {where}: {name} cannot be {value!r}")
     return replace(beside, **values)
 
@@ -156,3 +171,14 @@ def _port_range(ports: Sequence[Any]) -> tuple[int, int]:
         if 1024 <= first <= last <= 65535:
             return first, last
     raise ConfigError(f"forward_ports {ports} is not [first, last] within 1024 to 65535")
+
+
+def _texts(values: Iterable[Any]) -> bool:
+    return all(isinstance(value, str) for value in values)
+
+
+def _path(text: str) -> Path:
+    try:
+        return Path(text).expanduser().absolute()
+    except RuntimeError as error:  # no such account
+        raise ConfigError(f"{text}: {error}") from None

@@ -53,6 +53,7 @@ _CONTROL_WITHIN = 30.0  # s after authentication
 _REQUESTS_AT_ONCE = 32
 _FORWARDED = "127.0.0.1"  # by what name pilots ask for their forwards
 _FORWARD_WITHIN = 20.0
+_REASON = 4096  # characters of one that are kept and shown
 _LEAVE_WITHIN = 5.0  # s for a pilot that was told to exit
 
 
@@ -179,6 +180,9 @@ class UserControl(ServerControl):
             self.send({"id": number, "ok": await self._server.users.request(self, request)})
         except ProxyError as error:
             self.send({"id": number, "error": str(error)})
+        except Exception as error:  # nobody is left waiting for an answer
+            self.send({"id": number, "error": f"the ProxyServer failed at this: {type(error).__name__}"})
+            raise
 
     def lost(self, exc: Exception | None) -> None:  # noqa: ARG002
         self._server.users.gone(self)
@@ -254,7 +258,7 @@ class PilotControl(ServerControl):
             server.registry.worker_started(key, content.name, content.pid)
         elif isinstance(content, WorkerExited):
             server.registry.worker_exited(
-                key, content.name, content.code, content.signal, harmless(content.log), server.now()
+                key, content.name, content.code, content.signal, _shown(content.log), server.now()
             )
             server.logs.end(self.user, Source("worker", key, content.name))
         elif isinstance(content, Log):
@@ -262,10 +266,10 @@ class PilotControl(ServerControl):
             source = Source("worker", key, check_name("worker", worker)) if worker else Source("pilot", key)
             server.logs.add(self.user, source, content.text, server.now())
         elif isinstance(content, Draining):
-            server.registry.draining(key, harmless(content.reason))
+            server.registry.draining(key, _shown(content.reason))
         elif isinstance(content, Bye):
-            server.registry.bye(key, harmless(content.reason), server.now())
-            server.door.joining.leave(key, content.reason)
+            server.registry.bye(key, _shown(content.reason), server.now())
+            server.door.joining.leave(key, _shown(content.reason))
         server.act()
 
     def _register(self, about: Register) -> None:
@@ -331,3 +335,7 @@ class PilotControl(ServerControl):
         if not self.closed.done():
             self.closed.set_result(None)
         self._server.pilot_gone(self)
+
+
+def _shown(reason: str) -> str:
+    return harmless(reason)[-_REASON:]

@@ -56,10 +56,18 @@ class Ledger:
         self._base.execute("COMMIT")
 
     def read(self, now: float) -> Joining:
-        """What was kept; its pilots are away since ``now``."""
-        rows = self._base.execute("SELECT * FROM submissions").fetchall()
-        submissions = [Submission(*row) for row in rows]
-        identities = [Identity(*row) for row in self._base.execute("SELECT * FROM identities")]
+        """What was kept; its pilots are away since ``now``.
+
+        Raises:
+            ProxyError: it is damaged.
+        """
+        try:
+            submissions = [Submission(*row) for row in self._base.execute("SELECT * FROM submissions")]
+            identities = [Identity(*row) for row in self._base.execute("SELECT * FROM identities")]
+        except sqlite3.Error as error:
+            raise ProxyError(
+                f"the ProxyServer's {self._path} is damaged: {error}; remove it, and pilots with it"
+            ) from None
         return Joining(submissions, identities, now)
 
     def write(self, changes: Changes | None) -> None:

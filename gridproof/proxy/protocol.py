@@ -11,6 +11,7 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import MISSING, asdict, dataclass, field, fields, is_dataclass, replace
+from math import isfinite
 from typing import Any, TypeVar, cast, get_type_hints
 
 from gridproof.errors import ProxyError
@@ -68,13 +69,17 @@ def encode(message: Mapping[str, Any]) -> bytes:
 
 
 def decode(line: bytes) -> Message:
-    """The JSON object of one line.
+    """The JSON object of one line, whose numbers and texts can be written down again, also elsewhere.
 
     Raises:
-        ProxyError: it is not a JSON object.
+        ProxyError: it is not such an object.
     """
     try:
-        message = json.loads(line, parse_constant=_no_constant)
+        message = json.loads(
+            line.decode(), parse_constant=_no_constant, parse_int=_integer, parse_float=_finite
+        )
+        if b"\\ud" in line.lower():  # halves of pairs, maybe without the other one
+            json.dumps(message, ensure_ascii=False).encode()
     except (ValueError, RecursionError):
         raise ProxyError("the control channel carried something that is not JSON") from None
     if not isinstance(message, dict):
@@ -86,14 +91,34 @@ def _no_constant(name: str) -> None:
     raise ValueError(f"{name} is not JSON")
 
 
+def _integer(text: str) -> int:
+    if len(text) > 20 or abs(number := int(text)) >= 1 << 63:
+        raise ValueError("an integer of more than 64 bits")
+    return number
+
+
+def _finite(text: str) -> float:
+    if not isfinite(number := float(text)):
+        raise ValueError(f"{text[:40]} is out of range")
+    return number
+
+
 @dataclass(frozen=True)
 class Versions:
-    """What pilot and session must share; Python is compared by its minor version."""
+    """What pilot and session must share; Python is compared by its minor version.
+
+    Raises:
+        ProxyError: one is no version, but some other text.
+    """
 
     python: str
     root: str
     gridproof: str
     distributed: str
+
+    def __post_init__(self) -> None:
+        for name, version in asdict(self).items():
+            check_name(f"the version of {name}", version)
 
     def difference(self, other: Versions) -> tuple[str, ...]:
         """Names of what differs between the two."""

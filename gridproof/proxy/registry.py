@@ -60,7 +60,7 @@ class Registry(Sessions):
         Raises:
             ProxyError: it sent nonsense.
         """
-        for what in ("job_id", "site", "host"):
+        for what in ("job_id", "master_id", "site", "host"):
             check_name(what, getattr(about, what))
         if not 1 <= about.cores <= 1024:
             raise ProxyError(f"a pilot must have 1 to 1024 cores, not {about.cores}")

@@ -164,8 +164,11 @@ class ProxyServer:
     async def _tick(self) -> None:
         while True:
             await asyncio.sleep(1.0)
-            self.registry.tick(self.now())
-            await self.door.tick()
+            try:
+                self.registry.tick(self.now())
+                await self.door.tick()
+            except Exception as error:  # or nobody would be looked after any more
+                self.trace(f"a look at what there is failed: {type(error).__name__}: {error}")
             self.act()
 
     # ---- who may come in

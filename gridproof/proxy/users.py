@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
@@ -20,14 +20,16 @@ from gridproof.proxy.isolation import isolate
 from gridproof.proxy.joining import Submission
 from gridproof.proxy.logs import Source, harmless
 from gridproof.proxy.masters import Master
-from gridproof.proxy.protocol import Message, Versions, build, check_name
+from gridproof.proxy.protocol import MAX_LINE, Message, Versions, build, check_name
 from gridproof.proxy.reach import local
+from gridproof.proxy.records import PilotRecord, WorkerRecord
 
 if TYPE_CHECKING:
     from gridproof.proxy.server import ProxyServer
 
 _PUSH_DELAY = 0.05  # changes within it travel together
-_RECORDS_PER_LINE = 1000
+_RECORD = 1048  # bytes of a record that says no reason, at most
+_CHARACTER = 12  # bytes, at most
 _LOG_CHARACTERS = 65_536  # in one answer
 _LAST_LINES, _LAST_CHARACTERS = 10, 1000  # of a master that died, in the error
 
@@ -75,10 +77,13 @@ class Users:
         shown = control.shown.get(session, 0)
         pilots, workers = self._registry.records(session, since=shown)
         control.shown[session] = self._registry.version
-        for kind, records in (("pilots", pilots), ("workers", workers)):
-            for start in range(0, len(records), _RECORDS_PER_LINE):
-                part = [asdict(record) for record in records[start : start + _RECORDS_PER_LINE]]
-                control.send({"event": "status", "session": session, kind: part})
+        told: tuple[tuple[str, Sequence[PilotRecord | WorkerRecord]], ...] = (
+            ("pilots", pilots),
+            ("workers", workers),
+        )
+        for kind, records in told:
+            for part in _lines(records):
+                control.send({"event": "status", "session": session, kind: list(map(asdict, part))})
 
     async def request(self, control: UserControl, request: Message) -> Any:
         """Answer one request of a user.
@@ -278,3 +283,18 @@ def _get(request: Message, name: str, kind: type) -> Any:
     if not isinstance(value, kind) or isinstance(value, bool):
         raise ProxyError(f"the request needs {name!r} as {kind.__name__}")
     return value
+
+
+def _lines(
+    records: Sequence[PilotRecord | WorkerRecord],
+) -> Iterator[Sequence[PilotRecord | WorkerRecord]]:
+    """As many of them at a time as one line surely holds."""
+    start, size = 0, 0
+    for number, record in enumerate(records):
+        own = _RECORD + _CHARACTER * len(record.reason)
+        if size + own > MAX_LINE - _RECORD:
+            yield records[start:number]
+            start, size = number, 0
+        size += own
+    if records:
+        yield records[start:]

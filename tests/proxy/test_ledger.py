@@ -84,6 +84,15 @@ def test_a_file_that_is_none_is_an_error_that_names_it(path):
         Ledger(path)
 
 
+def test_a_damaged_file_is_an_error_that_names_it(path):
+    reopened(path)
+    content = bytearray(path.read_bytes())
+    content[4096:] = b"\xff" * (len(content) - 4096)  # all but the page that says what there is
+    path.write_bytes(content)
+    with pytest.raises(ProxyError, match=r"joining\.sqlite is damaged"):
+        reopened(path)
+
+
 def test_whatever_was_written_when_the_server_was_killed_is_there_whole(path):
     program = """
 import sys, pathlib

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -158,6 +159,19 @@ sys.stdin.read()
     assert not any(tmp_path.iterdir())
 
 
+def test_it_serves_more_connections_than_the_usual_limit_of_open_files(key):
+    few = ["sh", "-c", 'ulimit -Sn 256; exec "$0" "$@"', *ARGV]
+    server = processes.spawn(few, stdout=subprocess.PIPE)
+    server.stdin.write(settings(key))
+    server.stdin.flush()
+    assert json.loads(server.stdout.readline())
+    now, most = resource.prlimit(server.pid, resource.RLIMIT_NOFILE)
+    processes.stop(server)
+    server.stdout.close()
+    assert now > 256
+    assert most == resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+
+
 @pytest.mark.parametrize(
     ("line", "message"),
     [
@@ -168,7 +182,7 @@ sys.stdin.read()
         (b'{"users": {"a": []}, "forward_ports": [1, 2]}\n', "not [first"),
         (b'{"users": {"a": []}, "forward_ports": "all"}\n', "forward_ports cannot"),
         (b'{"users": {"a": []}, "port": "twenty"}\n', "port cannot be"),
-        (b'{"users": {"a": []}, "store_size": 1000}\n', "store_size is a number of bytes, from 1048576 up"),
+        (b'{"users": {"a": []}, "store_size": 1000}\n', "store_size cannot be 1000: it lies between 1048576"),
         (b'{"users": {"a": []}, "accounts": {"b": "c"}}\n', "accounts map its users to names of accounts"),
     ],
 )

@@ -45,6 +45,35 @@ def test_what_is_no_json_object_is_refused(line):
 
 
 @pytest.mark.parametrize(
+    "value",
+    [
+        b"1e999",
+        b"-1e999",
+        b"9223372036854775808",
+        b"1" * 5000,
+        b'"\\ud83d"',
+        b'"\\uDE00x"',
+        b'"\xed\xa0\xbd"',
+    ],
+)
+def test_numbers_and_texts_that_no_file_and_no_other_machine_takes_are_refused(value):
+    for line in (b'{"x": %b}' % value, b'{"x": [{"y": %b}]}' % value):
+        with pytest.raises(ProxyError):
+            protocol.decode(line)
+
+
+def test_all_other_numbers_and_texts_are_taken():
+    line = rb'{"x": [-9223372036854775807, 1e300, "\ud83d\ude00", "\\ud83d"]}'
+    assert protocol.decode(line) == {"x": [1 - 2**63, 1e300, "\U0001f600", "\\ud83d"]}
+
+
+@pytest.mark.parametrize("version", ["", "6.40\x1b[2J", "x" * 200])
+def test_versions_are_short_and_do_nothing_to_a_terminal(version):
+    with pytest.raises(ProxyError, match="the version of root"):
+        Versions("3.11.2", version, "1", "2026.8.0")
+
+
+@pytest.mark.parametrize(
     "content",
     [
         protocol.Register("1", "1", "Site1", "host", 1, 2, 5.0),

@@ -13,6 +13,7 @@ import pytest
 from gridproof.errors import ProxyError
 from gridproof.proxy.client import ProxyClient, SessionLost, new_session_name
 from gridproof.proxy.logs import Source
+from gridproof.proxy.protocol import Register
 from gridproof.proxy.state import Limits, UserLimits
 
 
@@ -148,6 +149,19 @@ def test_logs_that_do_not_fit_into_one_answer_come_in_several(running_proxy):
             found = await alice.logs([*sources, Source("pilot", "p")], 1000)
             assert list(found) == sources
             assert all(text.startswith(f"{source.name} 0 ") for source, (text, _) in found.items())
+
+    asyncio.run(main())
+
+
+def test_pilots_with_long_reasons_are_shown_in_as_many_lines_as_it_takes(running_proxy, versions):
+    async def main():
+        async with running_proxy() as proxy, proxy.client() as alice:
+            opened = await alice.open_session(versions, 1)
+            registry, now = proxy.server.registry, proxy.server.now()
+            for job in map(str, range(50)):
+                registry.register(job, "alice", opened.session, Register(job, job, "S", "h", 1, 1), now)
+                registry.draining(job, "\U0001f600" * 4096)
+            assert len((await alice.status(opened.session)).pilots) == 50
 
     asyncio.run(main())
 

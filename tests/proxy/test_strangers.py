@@ -8,6 +8,7 @@ from dataclasses import asdict
 import asyncssh
 import pytest
 
+from gridproof.errors import ProxyError
 from gridproof.proxy.protocol import CONTROL, MAX_LINE, encode
 
 GONE = (asyncssh.Error, OSError)
@@ -219,6 +220,7 @@ def test_a_pilot_dials_only_schedulers_of_sessions_whose_workers_it_was_told_to_
         encode({**REGISTER, "site": "../../etc"}),
         encode({**REGISTER, "cores": "many"}),
         encode(REGISTER) + encode(REGISTER),
+        encode({**REGISTER, "master_id": "1\x1b[2J"}),
         encode({"id": 1, "do": "open_session", "session": "x", "workers": 1, "versions": {}}),
     ],
 )
@@ -248,5 +250,23 @@ def test_a_user_that_breaks_the_protocol_is_dropped(running_proxy, sent):
             writer, _, _ = await control(conn)
             writer.write(sent)
             await asyncio.wait_for(conn.wait_closed(), 10)
+
+    asyncio.run(main())
+
+
+def test_what_can_never_be_written_down_does_not_stop_what_is_kept_of_others(
+    running_proxy, versions, tmp_path
+):
+    async def main():
+        async with running_proxy(state_dir=tmp_path) as proxy:
+            async with proxy.client("alice") as alice:
+                opened, pilot = await joined(proxy, alice, versions)
+                writer, _, _ = await control(pilot)
+                writer.write(encode(REGISTER) + b'{"do": "bye", "reason": "\\ud800"}\n')
+                await asyncio.wait_for(pilot.wait_closed(), 10)
+                with pytest.raises(ProxyError):
+                    await alice.new_submission(opened.session, 1 << 70, "alice")
+            async with proxy.client("bob") as bob:
+                await joined(proxy, bob, versions)
 
     asyncio.run(main())
