@@ -87,6 +87,7 @@ async def at_hand(where, workers):
     await client.close()
 
 
+@pytest.mark.timeout(240)
 def test_a_user_opens_by_url_and_finds_the_pilots_again_when_the_proxy_server_was_killed(
     new_world, home, tmp_path, monkeypatch
 ):
@@ -107,7 +108,7 @@ def test_a_user_opens_by_url_and_finds_the_pilots_again_when_the_proxy_server_wa
             world = new_world(grid, tmp_path, 2, 60_000, 3)
             for file in world.files:
                 grid.put(file, f"/local/data/{file.name}")
-            session = gridproof.open(where, workers=2, timeout=60)
+            session = gridproof.open(where, workers=2, timeout=120)
             world.assert_exact(session.process(session.dataset(world.pattern, "events"), world.selector))
             assert [record.name for record in gridproof.sessions(where)] == [session.name]
             shown = CliRunner().invoke(cli, ["queries", "--grid", where])
@@ -120,7 +121,7 @@ def test_a_user_opens_by_url_and_finds_the_pilots_again_when_the_proxy_server_wa
             vobox.start()
             session.close()
             asyncio.run(at_hand(where, 2))
-            with gridproof.open(where, workers=2, timeout=60) as again:
+            with gridproof.open(where, workers=2, timeout=120) as again:
                 assert pilots(grid) == before, "those that are there serve"
                 world.assert_exact(again.process(again.dataset(world.pattern, "events"), world.selector))
         finally:
