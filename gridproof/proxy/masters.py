@@ -63,7 +63,7 @@ class Master:
         what = f"the master of session {self._session}"
         for own in (self._directory, self._cache):
             self._isolation.own(own)
-        command = self._isolation.command(argv, self._directory, self._cache)
+        command = await asyncio.to_thread(self._isolation.command, argv, self._directory, self._cache)
         try:
             self._child = await Child.start(
                 command,
