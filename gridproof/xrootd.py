@@ -55,6 +55,7 @@ async def start(
     *,
     client_keytab: str = "",
     wrap: Sequence[str] = (),
+    port: int = 0,
 ) -> Server:
     """Start a server that exports what ``config`` says to who has ``key``, a line of an ``sss`` keytab.
 
@@ -63,6 +64,7 @@ async def start(
         account: runs it, if that is another one (XRootD refuses root).
         client_keytab: where clients look for the key, unless they are told otherwise.
         wrap: what its command begins with.
+        port: 0 means any.
 
     Raises:
         ProxyError: xrootd is missing or does not come up; the text says why.
@@ -73,21 +75,21 @@ async def start(
     configured = _lay_out(config, key, run, account, client_keytab)
     log = run / "xrootd.log"
     for _ in range(_ATTEMPTS):
-        port = _free_port()
+        chosen = port or _free_port()
         argv = [*(account.change() if account else ()), *wrap, program]
-        argv += ["-c", str(configured), "-I", "v4", "-p", str(port)]
+        argv += ["-c", str(configured), "-I", "v4", "-p", str(chosen)]
         argv += ["-s", str(run / "xrootd.pid")]  # and beside it, what it would otherwise leave in /tmp
         with log.open("wb") as output:
             child = await Child.start(argv, cwd=run, stderr=output, death_signal=signal.SIGKILL)
         up = False
         try:
-            up = await _is_up(child, port)
+            up = await _is_up(child, chosen)
         finally:
             if not up:
                 child.terminate()
                 await child.stop(1.0)
         if up:
-            return Server(port, child)
+            return Server(chosen, child)
     lines = log.read_text(errors="replace").strip().splitlines()
     raise ProxyError(f"xrootd did not come up; its last lines: {' | '.join(lines[-3:])}")
 

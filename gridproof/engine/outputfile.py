@@ -64,7 +64,7 @@ class OutputFile:
     def open(self) -> Any:
         """The file as a ``TFile``, to be read; from the store only what is read is transferred."""
         if self._path is None:
-            with suppress(StoreError):
+            with suppress(StoreError, OSError):
                 return self._root.TFile.Open(self.url)
         return self._root.TFile.Open(str(self.path))
 

@@ -10,12 +10,14 @@ from __future__ import annotations
 import asyncio
 import os
 import resource
+import sys
 import time
 from contextlib import suppress
 from pathlib import Path
 
 from gridproof import accounts, xrdclient, xrootd
 from gridproof.accounts import Account
+from gridproof.errors import ProxyError
 from gridproof.proxy.children import Child
 from gridproof.proxy.protocol import StoreAccess, store_top
 
@@ -47,6 +49,7 @@ class Store:
         self.results = self._top / "results"
         self._account: Account | None = None
         self._server: xrootd.Server | None = None
+        self._key, self._keytab = xrootd.make_key(time.time()), xrdclient.new_keytab()
         self._left = size
         self._watching: asyncio.Task[None] | None = None
         self.results.mkdir(mode=0o700, parents=True)
@@ -63,12 +66,19 @@ class Store:
         account = self._account = accounts.for_xrootd()
         if account is not None:
             self._share(account)
-        key, keytab = xrootd.make_key(time.time()), xrdclient.new_keytab()
-        config = _CONFIG.format(top=store_top(self.session), root=self._root, size=self._size)
-        self._server = await xrootd.start(
-            config, key, self._directory / "xrootd", account, client_keytab=keytab, wrap=_WRAP
+        self._server = await self._serve()
+        return StoreAccess(self.session, self._server.port, self._key, self._keytab, self._size)
+
+    async def _serve(self, port: int = 0) -> xrootd.Server:
+        return await xrootd.start(
+            _CONFIG.format(top=store_top(self.session), root=self._root, size=self._size),
+            self._key,
+            self._directory / "xrootd",
+            self._account,
+            client_keytab=self._keytab,
+            wrap=_WRAP,
+            port=port,
         )
-        return StoreAccess(self.session, self._server.port, key, keytab, self._size)
 
     def room(self) -> int:
         """The bytes that were left at the last look."""
@@ -89,7 +99,7 @@ class Store:
             await self._server.stop()
 
     async def _watch(self) -> None:
-        """Let files grow only as long as there is room.
+        """Let files grow only as long as there is room; have another server when it dies.
 
         XRootD limits one file, not all together. No file may become larger than one that grows now would if
         it got all of the room that is left; when there is none, every write fails at once.
@@ -99,10 +109,22 @@ class Store:
             used, growing = await asyncio.to_thread(_look, self._root)
             self._left = self._size - used
             limit = growing + self._left if self._left > 0 else 0
-            if self._server is not None and limit != allowed:
-                allowed = limit
-                await self._limit(self._server.child, limit)
+            if self._server is not None:
+                if self._server.child.exited.done():
+                    await self._replace(self._server.port)
+                    allowed = -1
+                    continue
+                if limit != allowed:
+                    allowed = limit
+                    await self._limit(self._server.child, limit)
             await asyncio.sleep(min(max(_LOOKS[0], self._left / _FASTEST), _LOOKS[1]))
+
+    async def _replace(self, port: int) -> None:
+        try:
+            self._server = await self._serve(port)
+        except ProxyError as error:
+            print(f"the session's store is gone: {error}", file=sys.stderr, flush=True)
+            self._server = None
 
     async def _limit(self, server: Child, size: int) -> None:
         """Let the server write no file beyond ``size`` bytes."""

@@ -219,6 +219,18 @@ def test_a_vobox_without_xrootd_says_why_there_is_no_store(directory, loop, monk
         Store(StoreAccess("s", problem="it is broken"), lambda: 0).url("a")
 
 
+def test_a_server_that_is_killed_is_replaced_and_found_by_who_knew_it(serve, local, loop):
+    server, store = serve("one")
+    store.put(local(1000), "a")
+    killed = psutil.Process(server._server.child.pid)
+    killed.kill()
+    while server._server.child.pid == killed.pid:
+        loop.run(_moment())
+    assert [file.name for file in store.ls()] == ["a"]
+    loop.run(_moment())
+    assert copy(local(LIMIT + 1), store.url("rude"))[0] != 0, "it is limited as the first one was"
+
+
 def test_it_dies_with_its_owner_even_by_kill_9(directory):
     code = f"""
 import asyncio
