@@ -156,9 +156,11 @@ class Joining:
             raise ProxyError(f"it is a job of {applicant.grid_user}, not of {submission.grid_user}")
         job = check_name("job id", applicant.job_id)
         pilot = f"{job}-{hashlib.sha256(applicant.key).hexdigest()[:16]}"
-        known = self._identities.get(pilot)
-        if known is not None:
-            return self.recognise(pilot, applicant.key), None
+        if pilot in self._identities:
+            known = self.recognise(pilot, applicant.key)
+            if known.submission != name:
+                raise ProxyError("it enrols the key of another submission's pilot")
+            return known, None
         older = self._of[name].get(job)
         if older is not None and applicant.began < older.began:
             raise ProxyError(superseded(job))

@@ -116,6 +116,8 @@ def test_jobs_of_other_submissions_are_other_jobs(joining):
     theirs, replaced = joining.enrol("other", payload(key=b"b", began=NOW + 1), NOW)
     assert (theirs.user, replaced) == ("bob", None)
     assert joining.recognise(mine.pilot, b"a") == mine
+    with pytest.raises(ProxyError, match="another submission's pilot"):
+        joining.enrol("other", payload(key=b"a"), NOW)
 
 
 def test_a_pilot_that_has_left_is_none_any_more(joining):
