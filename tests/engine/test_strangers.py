@@ -42,7 +42,8 @@ def port(tmp_path_factory):
     master = processes.spawn(argv, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
     own = {"ca": MINE.scheduler.ca, "cert": MINE.scheduler.cert, "key": MINE.scheduler.key}
     paths = {"cache_dir": str(directory), "scratch_dir": str(directory)}
-    settings = {"session": "test", "host": "127.0.0.1", "keep_results": 60.0, **own, **paths}
+    limits = {"keep_results": 60.0, "store_size": 1 << 20}
+    settings = {"session": "test", "host": "127.0.0.1", **own, **paths, **limits}
     master.stdin.write(json.dumps(settings).encode() + b"\n")
     master.stdin.flush()
     port = json.loads(master.stdout.readline())["port"]
