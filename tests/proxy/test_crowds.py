@@ -79,10 +79,10 @@ def test_who_has_proved_itself_or_left_takes_no_place():
 
 
 def test_pilots_and_users_come_in_though_a_crowd_keeps_the_port_busy(running_proxy, versions, monkeypatch):
-    monkeypatch.setattr(strangers, "PATIENCE", 0.1)
+    monkeypatch.setattr(strangers, "PATIENCE", 0.2)
 
     async def main():
-        async with running_proxy(strangers=8) as proxy, proxy.client() as alice:
+        async with running_proxy(strangers=16) as proxy, proxy.client() as alice:
             opened = await alice.open_session(versions, 1)
             submission = await alice.new_submission(opened.session, 1, "alice")
             busy = True
@@ -92,7 +92,7 @@ def test_pilots_and_users_come_in_though_a_crowd_keeps_the_port_busy(running_pro
                     reader, writer = await asyncio.open_connection("127.0.0.1", proxy.server.port)
                     writer.write(b"SSH-2.0-x\r\n")
                     lines.append((reader, writer))
-                    await asyncio.sleep(0.02)
+                    await asyncio.sleep(0.015)
 
             lines = []
             pressing = asyncio.create_task(press())
@@ -120,7 +120,7 @@ def test_pilots_and_users_come_in_though_a_crowd_keeps_the_port_busy(running_pro
             elsewhere.close()
             busy = False
             await pressing
-            assert len(proxy.server._strangers) <= 8
+            assert len(proxy.server._strangers) <= 16
             for _, writer in lines:
                 writer.close()
 
