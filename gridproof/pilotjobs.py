@@ -78,8 +78,11 @@ class PilotJobs:
             self._watch.sent(master, request.count, self._clock(), instead=instead)
 
     def adopt(self, masters: Iterable[int]) -> None:
-        """Take over jobs that another process has submitted, by the ids of their masters."""
-        self._has_directory = True
+        """Take over jobs that another process has submitted, by the ids of their masters.
+
+        A session that opened on registered pilots has submitted none, and has no sandbox.
+        """
+        self._has_directory = bool(self._alien.locate([self._directory]))
         self._watch.adopted(masters)
 
     def poll(self, records: Iterable[PilotRecord]) -> None:

@@ -46,6 +46,9 @@ class Queue:
     def mkdir(self, lfn: str) -> None:
         self.note(f"mkdir {lfn}")
 
+    def locate(self, lfns: Sequence[str]) -> list[str]:
+        return [lfn for lfn in lfns if f"mkdir {lfn}" in self.calls]
+
     def stat(self, lfn: str) -> None:
         raise CommandError("no such file", command="stat", exitcode=2)
 
@@ -281,3 +284,16 @@ def test_a_pilot_on_its_way_is_seen_by_asking_now(pilots: PilotJobs, queue: Queu
     queue.states = {101: ("RUNNING", "CERN")}
     assert pilots.coming([])
     assert not pilots.coming([registered(101)])
+
+
+def test_what_another_process_has_submitted_is_taken_over_with_its_sandbox_if_it_has_one(
+    queue: Queue,
+) -> None:
+    for submitted in (False, True):
+        pilots = PilotJobs(queue, PilotConfig(), "s1")
+        if submitted:
+            pilots.submit([], {}, VERSIONS)
+        queue.calls = [call for call in queue.calls if call.startswith("mkdir")]
+        pilots.adopt([])
+        pilots.end([])
+        assert [call.split()[0] for call in queue.calls] == (["mkdir", "rm"] if submitted else [])
