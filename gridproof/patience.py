@@ -1,9 +1,9 @@
 """How long one end of a connection waits for the other before it gives it up: one figure, for all of them.
 
 A cut of the network of `CUT` s in the middle of a query costs no worker. TCP repeats what was lost at times
-whose distance doubles: after a cut of T s it may be another T s until the next attempt gets through. So who
-has been silent for twice a cut may well be there, and nobody who waits for a sign of life across the network
-gives up before `SILENCE`:
+whose distance doubles: after a cut of T s it may be another T s until the next attempt gets through (over SSH
+on Linux 6.15 and later a few: `gridproof.proxy.channel.retry_often`). So who has been silent for twice a cut
+may well be there, and nobody who waits for a sign of life across the network gives up before `SILENCE`:
 
 - SSH, both ends of pilots' and users' connections: a keep-alive message every `KEEPALIVE` s, and when nothing
   has come for `SILENCE` the connection is given up. A half-open one (a NAT has forgotten it, a machine has

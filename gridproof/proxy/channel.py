@@ -26,18 +26,18 @@ KEEPALIVE = {
 
 _TCP_RTO_MAX_MS = 44  # Linux 6.15 and later; Python has no name for it yet
 _RETRY_EVERY = 4.0  # s
-_GIVE_UP_AFTER = 120.0  # s, which must then be said: it would be fifteen retries
 
 
 def retry_often(conn: asyncssh.SSHClientConnection | asyncssh.SSHServerConnection) -> None:
     """Have TCP try again every few seconds while a connection is cut.
 
-    By itself it waits twice as long each time, so that nothing moves for as long again as the cut was.
+    By itself it waits twice as long each time, so that nothing moves for as long again as the cut was. It
+    must be told then when to give up too: it would after fifteen times.
     """
     connected = conn.get_extra_info("socket")
     with suppress(OSError):  # the kernel does not know it, or the connection is gone already
         connected.setsockopt(socket.IPPROTO_TCP, _TCP_RTO_MAX_MS, int(1000 * _RETRY_EVERY))
-        connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(1000 * _GIVE_UP_AFTER))
+        connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(1000 * patience.SILENCE))
 
 
 class ControlChannel:

@@ -151,7 +151,9 @@ def read_config(values: Mapping[str, Any]) -> ServerConfig:
     if unknown and not settings.get("authorized_keys_file"):
         raise ConfigError(f"user_limits are given for {unknown[0]}, who is not among the ProxyServer's users")
     silence = settings.pop("lost_after", Limits().lost_after)
-    return ServerConfig(**settings, limits=Limits(lost_after=silence, user=everybody, users=others))
+    silent = min(silence, Limits().silent_after)
+    limits = Limits(silent_after=silent, lost_after=silence, user=everybody, users=others)
+    return ServerConfig(**settings, limits=limits)
 
 
 def _user_limits(where: str, values: Any, beside: UserLimits) -> UserLimits:
