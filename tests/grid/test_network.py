@@ -5,7 +5,8 @@ import contextlib
 import os
 import subprocess
 import sys
-from dataclasses import dataclass
+import time
+from dataclasses import dataclass, replace
 
 import asyncssh
 import psutil
@@ -13,14 +14,19 @@ import pytest
 import yaml
 
 import gridproof
+from gridproof.errors import ProxyError, SessionError
 from gridproof.localgrid import LocalGrid
 from gridproof.localgrid.access import GridAccess
 from gridproof.localgrid.wide import PROXY_PORT, WideNetwork, missing
+from gridproof.proxy.versions import here
 
-pytestmark = pytest.mark.skipif(bool(missing()), reason=missing())
+pytestmark = [pytest.mark.skipif(bool(missing()), reason=missing()), pytest.mark.timeout(300)]
 
 SITES, CORES = 2, 2  # a pilot at each site, with two workers
+WORKERS = SITES * CORES
+FORWARDS = (20001, 20002)  # fewer than workers
 CUT_SECONDS = 20
+LOST_AFTER = 8  # s
 FLAT = 4 << 20  # bytes of memory, after 150 more strangers
 FILES, ENTRIES, TRACKS = 8, 40_000, 30  # 5 MB each
 
@@ -28,36 +34,32 @@ FILES, ENTRIES, TRACKS = 8, 40_000, 30  # 5 MB each
 class ProxyServer:
     """The one on the VO-box, as `gridproof proxy` runs it there."""
 
-    def __init__(self, vobox, directory, **settings):
+    def __init__(self, vobox, directory, grid_cas):
         key = asyncssh.generate_private_key("ssh-ed25519")
-        self.directory = directory
         self.key_file = directory / "id_ed25519"
         self.key_file.touch(0o600)
         self.key_file.write_bytes(key.export_private_key())
         self._vobox = vobox
         self._file = directory / "proxy.yaml"
-        self._file.write_text(
-            yaml.safe_dump(
-                {
-                    "users": {"jdoe": [key.export_public_key().decode()]},
-                    "accounts": {"jdoe": None},
-                    "host": "0.0.0.0",
-                    "port": PROXY_PORT,
-                    "state_dir": str(directory / "state"),
-                    "cache_dir": str(directory / "cache"),
-                    **settings,
-                }
-            )
-        )
-        self.process = None
+        self._settings = {
+            "users": {"jdoe": [key.export_public_key().decode()]},
+            "accounts": {"jdoe": None},
+            "host": "0.0.0.0",
+            "port": PROXY_PORT,
+            "state_dir": str(directory / "state"),
+            "cache_dir": str(directory / "cache"),
+            "grid_cas": str(grid_cas),
+            "forward_ports": list(FORWARDS),
+        }
 
-    def start(self):
+    def start(self, **settings):
         """Until it listens; returns its host key."""
+        self._file.write_text(yaml.safe_dump({**self._settings, **settings}))
         argv = [*self._vobox.command, sys.executable, "-m", "gridproof.cli", "proxy", "--config", self._file]
         self.process = subprocess.Popen(argv, stdout=subprocess.PIPE)
         return yaml.safe_load(self.process.stdout.readline())["host_key"]
 
-    def stop(self):
+    def kill(self):
         self.process.kill()
         self.process.wait()
         self.process.stdout.close()
@@ -92,10 +94,10 @@ def wide(tmp_path_factory, new_world):
         WideNetwork(SITES) as network,
         pytest.MonkeyPatch.context() as patch,
     ):
-        proxy = ProxyServer(network.vobox, directory)
         grid = LocalGrid(sites=SITES, slots=1, cores=CORES, network=network.network)
         with network.vobox.entered():
             grid.start()
+        proxy = ProxyServer(network.vobox, directory, grid.root / "certificates")
         try:
             host_key = proxy.start()
             settings = {
@@ -118,15 +120,15 @@ def wide(tmp_path_factory, new_world):
             with network.laptop.entered():
                 yield Wide(network, grid, proxy, world)
         finally:
-            proxy.stop()
+            proxy.kill()
             grid.stop()
 
 
 @pytest.fixture(scope="module")
 def session(wide):
     """With the selector compiled at both sites: they need not come to that at the same time."""
-    world, workers = wide.world, SITES * CORES
-    with gridproof.open("alien", workers=workers, dataset=world.pattern, tree="events", timeout=60) as opened:
+    world = wide.world
+    with gridproof.open("alien", workers=WORKERS, dataset=world.pattern, tree="events") as opened:
         world.assert_exact(opened.process(opened.dataset(world.pattern, tree="events"), world.selector))
         yield opened
 
@@ -149,6 +151,7 @@ def process(session, wide, dataset):
 def test_a_session_works_through_one_port_and_reads_at_home(session, wide):
     print(f"wide-area links: 100 Mbit/s, 10 ms each way by {wide.network.delayed_by}")
     assert {worker.site for worker in session.workers} == {"Site1", "Site2"}
+    assert {worker.way for worker in session._link.status().workers.values()} == {"tunnel"}
     assert process(session, wide, wide.world.pattern) >= 0.95
     assert wide.received()["others"] == 0
     assert [site.dialled() for site in wide.network.sites] == [0, 0]
@@ -157,6 +160,18 @@ def test_a_session_works_through_one_port_and_reads_at_home(session, wide):
 def test_without_locality_the_bytes_come_across_the_links(session, wide):
     assert process(session, wide, wide.urls()) < 0.9
     assert wide.received()["others"] == 0
+
+
+def test_a_full_range_of_ports_costs_ways_to_workers_and_no_worker(session, wide):
+    numbers = {name: worker.number for name, worker in session._link.status().workers.items()}
+    assert sorted(numbers.values()) == [0, 0, *FORWARDS]
+    for name, number in numbers.items():
+        if number:
+            assert session.forward(name).address
+        else:
+            with pytest.raises(ProxyError, match="none of the VO-box's ports 20001 to 20002 is free"):
+                session.forward(name)
+    process(session, wide, wide.world.pattern)
 
 
 def test_a_cut_of_a_sites_link_in_the_middle_of_a_query_costs_no_worker(session, wide):
@@ -241,3 +256,50 @@ def test_strangers_disturb_nobody_and_cost_no_memory(session, wide):
     assert pids(session) == before
     print(f"memory of the ProxyServer after each fifty: {[size >> 20 for size in used]} MiB")
     assert used[-1] - used[0] < FLAT
+
+
+async def open_without_submitting(endpoint):
+    """A session, once pilots that have come back can give all of its workers."""
+    proxy = await endpoint.connect()
+    await proxy.open_session(here(), WORKERS, session="again")
+    while await proxy.at_hand("again") < WORKERS:  # noqa: ASYNC110
+        await asyncio.sleep(0.1)
+    await proxy.close()
+
+
+@contextlib.contextmanager
+def after_a_restart(session, wide, **settings):
+    """The ProxyServer is killed and started anew; a session on the pilots that have come back to it."""
+    wide.proxy.kill()
+    wide.proxy.start(**settings)
+    asyncio.run(open_without_submitting(session._link.place.proxy))
+    with gridproof.attach("again", "alien") as opened:
+        yield opened
+
+
+def test_pilots_come_back_to_a_proxy_server_that_was_killed(session, wide):
+    data = session.dataset(wide.world.pattern, tree="events")
+    query = session.submit(data, wide.world.selector, "wait")
+    while not query.progress.events:
+        query.wait(0.1)
+    with after_a_restart(session, wide) as again:
+        with pytest.raises(SessionError, match="open a new session"):
+            query.result()
+        process(again, wide, wide.world.pattern)
+
+
+def test_a_site_that_is_cut_off_for_good_costs_its_workers_and_not_the_query(session, wide):
+    lost = wide.network.sites[1]
+    world = replace(wide.world, files=wide.world.files[:4], events=4 * ENTRIES)
+    for file in world.files:
+        wide.grid.put(file, f"/local/both/{file.name}", ses=wide.grid.se_names)
+    with after_a_restart(session, wide, lost_after=LOST_AFTER) as again:
+        data = again.dataset("/local/both/*.root", tree="events")
+        query = again.submit(data, world.selector, "wait for it")
+        while not query.progress.events:
+            query.wait(0.1)
+        lost.cut()
+        world.assert_exact(query.result())
+        while {worker.site for worker in again.workers} != {"Site1"}:
+            time.sleep(0.1)
+        lost.mend()
