@@ -92,10 +92,9 @@ def open(
         sites = {site_of(se) for file in known.files for se in file.ses} if known else set()
         ending = stack.enter_context(ExitStack())
         versions = here()
-        starting = loop.start(link.proxy.open_session(versions, workers, session=link.name, sites=sites))
-        ending.callback(link.end_session)
         pilots = _pilots(link)
-        ending.push(_telling_what_came_first(lambda: _end_pilots(link, pilots)))
+        starting = loop.start(link.proxy.open_session(versions, workers, session=link.name, sites=sites))
+        ending.push(_telling_what_came_first(lambda: _end(link, pilots)))
         try:
             missing = workers - loop.run(link.proxy.at_hand(link.name))
         except ProxyError:
@@ -146,8 +145,7 @@ def attach(name: str | None = None, grid: str = "local") -> Session:
         pilots.adopt([int(p.master_id or 0) or int(p.job_id) for p in own])
         session = Session(link, pilots, retired=record.state == "retired")
         ending = stack.enter_context(ExitStack())
-        ending.callback(link.end_session)
-        ending.push(_telling_what_came_first(lambda: _end_pilots(link, pilots)))
+        ending.push(_telling_what_came_first(lambda: _end(link, pilots)))
         session._hold(stack, ending)
     return session
 
@@ -191,9 +189,13 @@ def _pilots(link: Link) -> PilotJobs:
     return PilotJobs(link.alien, link.place.config.pilots, f"gridproof-{link.name}")
 
 
-def _end_pilots(link: Link, pilots: PilotJobs) -> None:
-    """What has registered stays for other sessions, if the ProxyServer does."""
-    pilots.end(link.last_status().pilots.values() if link.place.standing else None)
+def _end(link: Link, pilots: PilotJobs) -> None:
+    """End the session and its pilots that have not registered; the others stay if the ProxyServer does."""
+    records = link.last_status().pilots.values() if link.place.standing else None
+    try:
+        link.end_session()
+    finally:
+        pilots.end(records)
 
 
 def _telling_what_came_first(end: Callable[[], None]) -> Callable[..., None]:
