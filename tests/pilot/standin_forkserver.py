@@ -14,7 +14,7 @@ VERSIONS = {"python": "3.11.2", "root": "6.40.00", "gridproof": "1", "distribute
 
 
 def worker(spec: dict[str, Any]) -> int:
-    """Echo on the port given, and greet the scheduler."""
+    """Echo on the port given, and greet the scheduler and the store."""
     session = spec["session"]
     print(f"worker {spec['name']} of {session} runs")
     if session == "crash":
@@ -32,6 +32,10 @@ def worker(spec: dict[str, Any]) -> int:
         print("will not end")
         while True:
             time.sleep(1)
+    host, port = spec["store"].removeprefix("root://").partition("//")[0].split(":")
+    with socket.create_connection((host, int(port))) as store:
+        store.sendall(spec["store_key"].encode())
+        assert store.recv(7) == b"the key"
     host, port = spec["scheduler"].removeprefix("tls://").split(":")
     with socket.create_connection((host, int(port))) as scheduler:
         scheduler.sendall(b"hello")

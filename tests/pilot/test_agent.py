@@ -30,7 +30,7 @@ def alive(pid):
         return False
 
 
-def test_workers_start_reach_their_scheduler_and_can_be_reached(cluster):
+def test_workers_start_reach_their_scheduler_and_store_and_can_be_reached(cluster):
     async def main():
         async with cluster() as it:
             await it.open(workers=4)

@@ -63,19 +63,20 @@ def test_without_a_direct_way_there_is_the_tunnel(cluster):
     asyncio.run(main())
 
 
-def test_a_sessions_tunnel_goes_with_its_last_worker(cluster):
+def test_a_sessions_tunnels_go_with_its_last_worker(cluster):
     async def main():
         async with cluster(packet_forwarding="tunnel") as it:
             await it.open(workers=2)
             agent, _ = await it.pilot(cores=2)
             await it.running(2)
-            (tunnel,) = [(await opening).get_port() for opening in agent._workers._tunnels.values()]
+            tunnels = [(await opening).get_port() for opening in agent._workers._tunnels.values()]
+            assert len(tunnels) == 2, "to the scheduler and to the store"
             await it.client.resize_session(it.session, 1)
             await it.running(1)
-            assert not refused(tunnel)
+            assert not any(map(refused, tunnels))
             await it.client.close_session(it.session)
             await asyncio.wait_for(agent._workers._empty.wait(), 5)
-            assert refused(tunnel)
+            assert all(map(refused, tunnels))
 
     asyncio.run(main())
 

@@ -66,7 +66,7 @@ def test_a_users_sessions_are_nobody_elses(running_proxy, versions):
     async def main():
         async with running_proxy() as proxy, proxy.client("alice") as alice, proxy.client("bob") as bob:
             opened = await alice.open_session(versions, 1)
-            port = int(opened.address.rsplit(":", 1)[1])
+            ports = int(opened.address.rsplit(":", 1)[1]), opened.store.port
 
             def new_submission(session):
                 return bob.new_submission(session, 1, "bob")
@@ -74,8 +74,12 @@ def test_a_users_sessions_are_nobody_elses(running_proxy, versions):
             for asked in (bob.status, bob.close_session, new_submission):
                 with pytest.raises(ProxyError, match="bob has no session"):
                     await asked(opened.session)
-            with pytest.raises(asyncssh.ChannelOpenError):
-                await bob.conn.open_connection("127.0.0.1", port)
+            for port in ports:
+                with pytest.raises(asyncssh.ChannelOpenError):
+                    await bob.conn.open_connection("127.0.0.1", port)
+                _, writer = await alice.conn.open_connection("127.0.0.1", port)
+                writer.close()
+            assert "the key" not in repr(opened)
             assert (await alice.status(opened.session)).pilots == {}
 
     asyncio.run(main())
