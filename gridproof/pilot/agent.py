@@ -305,7 +305,6 @@ class Agent:
             return
         ready = await asyncio.shield(self._node)
         if control is self._control:
-            self._workers.direct = direct
             self._tell(replace(ready, direct=direct))
 
     async def _forward(self, order: Forward) -> None:

@@ -9,7 +9,7 @@ import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,7 @@ from gridproof.proxy.protocol import (
     check_name,
     store_top,
 )
+from gridproof.proxy.reach import listens
 
 _FORKSERVER_UP_WITHIN = 300.0  # a cold CVMFS may take minutes
 _DEATHS_FORGIVEN = 3  # of forkservers,
@@ -41,7 +42,8 @@ Tell = Callable[[PilotMessage], None]
 
 @dataclass
 class _Worker:
-    tunnels: tuple[int, ...]  # the ports on the VO-box that it reaches by tunnel; 0 is none
+    tunnels: set[int] = field(default_factory=set)  # to these ports on the VO-box
+    direct: bool = False  # its way to its master
     reserved: socket.socket | None = None
     port: int = 0  # that it listens on
     ordered: bool = False  # of the forkserver
@@ -56,7 +58,7 @@ class Workers:
     """Starts workers as told over one connection at a time, and tells what becomes of them.
 
     ``start_forkserver`` is called when ``forkserver`` has died, with all its workers. ``vobox`` is where
-    masters are dialled directly; ``direct`` tells whether that was found to be possible.
+    masters are dialled directly.
     """
 
     def __init__(
@@ -72,7 +74,6 @@ class Workers:
         logs: NewLines,
         ends: float,
     ) -> None:
-        self.direct = False
         self._forkserver = forkserver
         self._start_forkserver = start_forkserver
         self._up = asyncio.Event()  # the forkserver takes orders
@@ -128,7 +129,7 @@ class Workers:
         worker = self._workers.get(name)
         if report["event"] == "started":
             if worker:
-                self._tell(WorkerStarted(name, int(report["pid"])))
+                self._tell(WorkerStarted(name, int(report["pid"]), worker.direct))
         elif report["event"] == "exited":
             self._forget(name)
             log = without_secrets(str(report["log"]))
@@ -140,8 +141,7 @@ class Workers:
         A failure is told as its exit, and so is an order to stop it that comes before it runs.
         """
         check_name("worker", order.name)
-        worker = _Worker((order.store_port, 0 if order.direct else order.scheduler_port))
-        self._workers[order.name] = worker
+        worker = self._workers[order.name] = _Worker()
         self._empty.clear()
         return self._start(conn, order, worker)
 
@@ -159,11 +159,8 @@ class Workers:
         if self._workers.get(order.name) is not worker:  # it was stopped meanwhile
             return
         worker.reserved, worker.port = reserve_port()
-        if order.direct:
-            scheduler = self._direct_to(order.scheduler_port)
-        else:
-            scheduler = f"tls://127.0.0.1:{await self._tunnel_to(conn, order.scheduler_port)}"
-        store = await self._tunnel_to(conn, order.store_port) if order.store_port else 0
+        scheduler = await self._way_to_scheduler(conn, order, worker)
+        store = await self._tunnel_to(conn, order.store_port, worker) if order.store_port else 0
         directory = self._work / order.name
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._logs.follow(order.name, directory / LOG)
@@ -190,18 +187,27 @@ class Workers:
         if self._workers.get(order.name) is worker:
             worker.ordered = True
             self._forkserver.send({"do": "start", "spec": spec})
+        else:
+            for port in worker.tunnels:
+                self._close_tunnel(port)
 
-    def _direct_to(self, port: int) -> str:
-        if not self.direct:
+    async def _way_to_scheduler(
+        self, conn: asyncssh.SSHClientConnection, order: StartWorker, worker: _Worker
+    ) -> str:
+        port = order.scheduler_port
+        worker.direct = order.way != "tunnel" and await listens(self._vobox, port)
+        if worker.direct:
+            return f"tls://[{self._vobox}]:{port}" if ":" in self._vobox else f"tls://{self._vobox}:{port}"
+        if order.way == "direct":
             raise ProxyError(
                 f"the VO-box allows no tunnels (packet_forwarding: direct), and {self._job.host} does not "
-                f"reach {self._vobox} directly"
+                f"reach {self._vobox}:{port} directly"
             )
-        host = f"[{self._vobox}]" if ":" in self._vobox else self._vobox
-        return f"tls://{host}:{port}"
+        return f"tls://127.0.0.1:{await self._tunnel_to(conn, port, worker)}"
 
-    async def _tunnel_to(self, conn: asyncssh.SSHClientConnection, port: int) -> int:
+    async def _tunnel_to(self, conn: asyncssh.SSHClientConnection, port: int, worker: _Worker) -> int:
         """The local end of the tunnel to a scheduler or store, one for all workers of its session."""
+        worker.tunnels.add(port)
         tunnel = self._tunnels.get(port)
         if tunnel is None:
             opening = conn.forward_local_port("127.0.0.1", 0, "127.0.0.1", port)

@@ -35,7 +35,11 @@ class SessionIdentities:
 
 
 def make_identities(session: str, now: datetime) -> SessionIdentities:
-    """A fresh authority for ``session`` and its three certificates, valid for `LIFETIME` from ``now``."""
+    """A fresh authority for ``session`` and its three certificates, valid for `LIFETIME` from ``now``.
+
+    distributed looks at the authority that has signed them, not at names (`Security` of distributed turns
+    ``check_hostname`` off): a master is trusted at whatever address the VO-box is dialled by.
+    """
     ca_key = ec.generate_private_key(ec.SECP256R1())
     ca_name = _name(f"gridproof {session} CA"[:64])
     ca_id = x509.SubjectKeyIdentifier.from_public_key(ca_key.public_key())

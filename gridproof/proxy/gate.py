@@ -255,7 +255,7 @@ class PilotControl(ServerControl):
         elif isinstance(content, Ready):
             server.registry.ready(key, content, server.now())
         elif isinstance(content, WorkerStarted):
-            server.registry.worker_started(key, content.name, content.pid)
+            server.registry.worker_started(key, content.name, content.pid, content.direct)
         elif isinstance(content, WorkerExited):
             server.registry.worker_exited(
                 key, content.name, content.code, content.signal, _shown(content.log), server.now()

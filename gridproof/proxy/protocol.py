@@ -225,10 +225,11 @@ class Draining:
 
 @dataclass(frozen=True)
 class WorkerStarted:
-    """A worker process runs."""
+    """A worker process runs; ``direct``: it dials its master itself, not through the pilot's connection."""
 
     name: str
     pid: int
+    direct: bool = False
 
 
 @dataclass(frozen=True)
@@ -281,15 +282,16 @@ class Registered:
 class StartWorker:
     """Start a worker of a session whose scheduler listens on ``scheduler_port`` of the VO-box.
 
-    ``direct``: dial it there, else through the pilot's SSH connection. ``contact`` is the worker's address
-    for distributed, which no other worker of its session has. ``store_port``: of the session's store (see
+    ``way``: "direct" dials it there, "tunnel" through the pilot's SSH connection, "auto" directly if that can
+    be. ``contact`` is the worker's address for distributed, which no other worker of its session has.
+    ``store_port``: of the session's store (see
     `StoreAccess`) on the VO-box's loopback; 0 if there is none.
     """
 
     name: str
     session: str
     scheduler_port: int
-    direct: bool
+    way: str
     contact: str
     ca: str = field(repr=False)
     cert: str = field(repr=False)

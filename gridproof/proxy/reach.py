@@ -60,17 +60,28 @@ class Beacon:
 
 
 async def reaches(host: str, port: int, key: str) -> bool:
-    """Whether the `Beacon` with that ``key`` answers at ``host`` and ``port``."""
-    try:
-        reader, writer = await asyncio.wait_for(asyncio.open_connection(host, port), CONNECT_WITHIN)
-    except (OSError, asyncio.TimeoutError):
-        return False
+    """Whether the `Beacon` with that ``key`` answers there."""
     challenge = secrets.token_bytes(_CHALLENGE)
-    with closing(writer), suppress(OSError, EOFError, asyncio.TimeoutError):
-        writer.write(challenge)
-        answer = await asyncio.wait_for(reader.readexactly(_CHALLENGE), _ANSWER_WITHIN)
+    with suppress(OSError, EOFError, asyncio.TimeoutError):
+        reader, writer = await _dial(host, port)
+        with closing(writer):
+            writer.write(challenge)
+            answer = await asyncio.wait_for(reader.readexactly(_CHALLENGE), _ANSWER_WITHIN)
         return hmac.compare_digest(answer, _proof(key, challenge))
     return False
+
+
+async def listens(host: str, port: int) -> bool:
+    """Whether something can be dialled there."""
+    with suppress(OSError, asyncio.TimeoutError):
+        _, writer = await _dial(host, port)
+        writer.close()
+        return True
+    return False
+
+
+async def _dial(host: str, port: int) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    return await asyncio.wait_for(asyncio.open_connection(host, port), CONNECT_WITHIN)
 
 
 def local(host: str) -> str:

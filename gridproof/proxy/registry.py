@@ -163,11 +163,11 @@ class Registry(Sessions):
 
     # ---- workers
 
-    def worker_started(self, key: PilotKey, name: str, pid: int) -> None:
-        """The worker's process runs."""
+    def worker_started(self, key: PilotKey, name: str, pid: int, direct: bool) -> None:
+        """The worker's process runs, and goes to its master by that way."""
         pilot = self._pilots.get(key)
         if pilot and (worker := pilot.workers.get(name)):
-            worker.state, worker.pid = "running", pid
+            worker.state, worker.pid, worker.direct = "running", pid, direct
             self._show(worker)
 
     def worker_exited(self, key: PilotKey, name: str, code: int, signal: int, log: str, now: float) -> None:
@@ -278,11 +278,11 @@ class Registry(Sessions):
         incarnation = user.incarnations[base]
         name = base if incarnation == 1 else f"{base}.{incarnation}"
         number = self.numbers.take(now)
-        direct = self._forwarding == "direct" or (self._forwarding == "auto" and pilot.direct)
-        worker = Worker(name, session.name, pilot, slot, now, number, direct)
+        way = "tunnel" if self._forwarding == "auto" and not pilot.direct else self._forwarding
+        worker = Worker(name, session.name, pilot, slot, now, number, direct=way != "tunnel")
         session.held[slot] = pilot.workers[name] = worker
         user.idle.drop(pilot.key)
         self._show(worker)
         user.started += 1
         address = contact(number, user.started)
-        self._out.append(Start(pilot.key, name, session.name, direct, address))
+        self._out.append(Start(pilot.key, name, session.name, way, address))

@@ -250,7 +250,7 @@ class ProxyServer:
                         action.name,
                         action.session,
                         self.registry.scheduler_port(action.session),
-                        action.direct,
+                        action.way,
                         action.contact,
                         worker.ca,
                         worker.cert,

@@ -72,7 +72,7 @@ class Start:
     pilot: PilotKey
     name: str
     session: str
-    direct: bool
+    way: str
     contact: str
 
 

@@ -17,6 +17,10 @@ from gridproof.errors import ProxyError
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 
 
+async def nowhere(host, port):
+    return False
+
+
 def refused(port):
     with socket.socket() as probe:
         return probe.connect_ex(("127.0.0.1", port)) != 0
@@ -38,24 +42,26 @@ def test_workers_reach_their_master_directly_or_by_tunnel(cluster, forwarding, w
     asyncio.run(main())
 
 
-def test_a_direct_way_that_is_no_way_fails_the_worker_and_says_so(cluster):
+def test_a_direct_way_that_is_no_way_fails_the_worker_and_says_so(cluster, monkeypatch):
     async def main():
         async with cluster(packet_forwarding="direct") as it:
             await it.open(workers=1)
-            it.server._beacon.close()
+            monkeypatch.setattr("gridproof.pilot.workers.listens", nowhere)
             await it.pilot()
-            await it.until(
-                lambda _, workers: any("does not reach 127.0.0.1 directly" in w.reason for w in workers)
-            )
+            await it.until(lambda _, workers: any("does not reach 127.0.0.1:" in w.reason for w in workers))
 
     asyncio.run(main())
 
 
-def test_without_a_direct_way_there_is_the_tunnel(cluster):
+@pytest.mark.parametrize("barred", ["all ports", "the master's"])
+def test_without_a_direct_way_there_is_the_tunnel(cluster, monkeypatch, barred):
     async def main():
         async with cluster() as it:
             await it.open(workers=1)
-            it.server._beacon.close()
+            if barred == "all ports":
+                it.server._beacon.close()
+            else:
+                monkeypatch.setattr("gridproof.pilot.workers.listens", nowhere)
             await it.pilot()
             await it.running(1)
             assert it.worker_list[0].way == "tunnel"

@@ -35,7 +35,7 @@ def test_the_file_follows_the_workers(running_proxy, tmp_path):
             registry.register("p", "alice", opened.session, Register("1", "0", "CERN", "wn12", 1, 1), 0.0)
             registry.ready("p", Ready(VERSIONS), proxy.server.now())
             (start,) = registry.decide(proxy.server.now())
-            registry.worker_started("p", start.name, 1)
+            registry.worker_started("p", start.name, 1, False)
             proxy.server.act()
             await asyncio.wait_for(shows("port=20001 image=CERN-wn12"), 5)
             assert [file.name for file in path.parent.iterdir()] == [NAME]

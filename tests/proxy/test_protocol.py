@@ -143,5 +143,5 @@ def test_python_is_compared_by_its_minor_version_and_all_else_exactly():
 
 
 def test_secrets_do_not_show_when_a_message_is_printed():
-    order = protocol.StartWorker("w", "s", 1, False, "tls://127.0.0.1:20001", "CA", "CERT", "SECRET")
+    order = protocol.StartWorker("w", "s", 1, "auto", "tls://127.0.0.1:20001", "CA", "CERT", "SECRET")
     assert "SECRET" not in repr(order)

@@ -47,7 +47,7 @@ class World:
         actions = self.decide()
         assert all(isinstance(action, Start) for action in actions)
         for pid, action in enumerate(actions, 100):
-            self.registry.worker_started(action.pilot, action.name, pid)
+            self.registry.worker_started(action.pilot, action.name, pid, action.way != "tunnel")
         return actions
 
     def exit(self, action, code=0, signal=0):
@@ -93,15 +93,20 @@ def test_workers_have_numbers_while_there_are_any_and_contacts_that_nobody_else_
 
 
 @pytest.mark.parametrize(
-    ("forwarding", "reaches", "direct"),
-    [("auto", True, True), ("auto", False, False), ("tunnel", True, False), ("direct", False, True)],
+    ("forwarding", "reaches", "way"),
+    [
+        ("auto", True, "auto"),
+        ("auto", False, "tunnel"),
+        ("tunnel", True, "tunnel"),
+        ("direct", False, "direct"),
+    ],
 )
-def test_workers_go_directly_where_their_pilot_can_unless_told_otherwise(forwarding, reaches, direct):
+def test_workers_go_directly_where_their_pilot_can_unless_told_otherwise(forwarding, reaches, way):
     world = World(workers=1, forwarding=forwarding)
     key = world.register(world.about())
     world.registry.ready(key, Ready(HERE, direct=reaches), world.now)
-    assert [a.direct for a in world.started()] == [direct]
-    assert [w.way for w in world.workers().values()] == ["direct" if direct else "tunnel"]
+    assert [a.way for a in world.started()] == [way]
+    assert [w.way for w in world.workers().values()] == ["tunnel" if way == "tunnel" else "direct"]
 
 
 def test_no_worker_starts_before_the_session_is_ready():

@@ -173,7 +173,7 @@ class Cluster(RuleBasedStateMachine):
     @rule(data=st.data())
     def worker_starts(self, data):
         name = data.draw(st.sampled_from(sorted(self.live)))
-        self.registry.worker_started(self.live[name], name, 1)
+        self.registry.worker_started(self.live[name], name, 1, False)
 
     @rule(seconds=st.sampled_from([0.1, 1.0, 20.0, 70.0, 4000.0]), beating=st.booleans())
     def time_passes(self, seconds, beating):

@@ -52,7 +52,7 @@ class World:
         for action in self.registry.decide(self.now):
             if isinstance(action, Start):
                 self.workers[action.name] = (action.session, action.pilot)
-                self.registry.worker_started(action.pilot, action.name, 1)
+                self.registry.worker_started(action.pilot, action.name, 1, False)
                 self.moves += 1
             elif isinstance(action, Stop):
                 self.stopping[action.name] = action.pilot
