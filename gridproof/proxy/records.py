@@ -12,7 +12,8 @@ class PilotRecord:
 
     ``state``: joining (connected, still importing), ready, silent (no heartbeats), draining (leaves
     before its time is over), lost (connection gone), left (said goodbye or was told to go), refused
-    (its versions differ from the session's: ``reason`` names both). ``ttl_end`` is in epoch seconds.
+    (its versions differ from the session's: ``reason`` names both). ``session`` has submitted it; it
+    serves others of the same user, too, and may outlive it. ``ttl_end`` is in epoch seconds.
     """
 
     id: str
@@ -71,7 +72,8 @@ class SessionRecord:
 
 @dataclass(frozen=True)
 class Status:
-    """All pilots (by id) and workers (by name) of a session."""
+    """A session's workers (by name), and of its user's pilots (by id) those that may serve it or were
+    submitted for it."""
 
     pilots: Mapping[str, PilotRecord] = field(default_factory=dict)
     workers: Mapping[str, WorkerRecord] = field(default_factory=dict)
