@@ -74,6 +74,11 @@ class Wide:
     proxy: ProxyServer
     world: object
 
+    @property
+    def url(self):
+        """The ProxyServer, as a laptop names it."""
+        return f"proxy://jdoe@{self.network.vobox_address}"
+
     def received(self):
         """Bytes that have come to worker nodes, by peer, of all sites."""
         by_site = [site.received() for site in self.network.sites]
@@ -104,7 +109,6 @@ def wide(tmp_path_factory, new_world):
                 "proxy": {
                     "host": network.vobox_address,
                     "host_key": host_key,
-                    "user": "jdoe",
                     "key_file": str(proxy.key_file),
                 },
                 "pilots": {"python": sys.executable, "cores": CORES},
@@ -128,7 +132,7 @@ def wide(tmp_path_factory, new_world):
 def session(wide):
     """With the selector compiled at both sites: they need not come to that at the same time."""
     world = wide.world
-    with gridproof.open("alien", workers=WORKERS, dataset=world.pattern, tree="events") as opened:
+    with gridproof.open(wide.url, workers=WORKERS, dataset=world.pattern, tree="events") as opened:
         world.assert_exact(opened.process(opened.dataset(world.pattern, tree="events"), world.selector))
         yield opened
 
@@ -273,7 +277,7 @@ def after_a_restart(session, wide, **settings):
     wide.proxy.kill()
     wide.proxy.start(**settings)
     asyncio.run(open_without_submitting(session._link.place.proxy))
-    with gridproof.attach("again", "alien") as opened:
+    with gridproof.attach("again", wide.url) as opened:
         yield opened
 
 
