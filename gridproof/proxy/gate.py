@@ -270,6 +270,7 @@ class PilotControl(ServerControl):
         elif isinstance(content, Bye):
             server.registry.bye(key, _shown(content.reason), server.now())
             server.door.joining.leave(key, _shown(content.reason))
+            asyncio.get_running_loop().call_later(_LEAVE_WITHIN, self.abort)
         server.act()
 
     def _register(self, about: Register) -> None:
