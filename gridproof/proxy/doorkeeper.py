@@ -37,6 +37,7 @@ class Doorkeeper:
         self._ledger = Ledger(config.state_dir / "joining.sqlite") if config.state_dir else None
         self.joining = self._ledger.read(time.time()) if self._ledger else Joining()
         self._writing = asyncio.Lock()
+        self._unkept = False  # and the operator knows it
         self._disk = ThreadPoolExecutor(1)  # waits for nobody's key files, which may lie somewhere slow
 
     async def check(self, username: str, key: asyncssh.SSHKey, whence: str) -> None:
@@ -109,17 +110,24 @@ class Doorkeeper:
         for refusals in self._refusals.values():
             for line in refusals.left_out(time.monotonic()):
                 self._trace(line)
-        await self._keep_or_say()
+        await self.keep_or_say()
 
-    async def _keep_or_say(self) -> None:
+    async def keep_or_say(self) -> None:
+        """As `keep`; where the disk does not take it the operator is told, and it is tried every second."""
         try:
             await self.keep()
         except NotKept as error:
-            self._trace(str(error))
+            if not self._unkept:
+                self._trace(f"{error}; no pilot can join until it can")
+            self._unkept = True
+        else:
+            if self._unkept:
+                self._trace("what pilots join by is written again")
+            self._unkept = False
 
     async def close(self) -> None:
         """Keep what is left to be kept, and nothing more."""
-        await self._keep_or_say()
+        await self.keep_or_say()
         self._disk.shutdown()
         if self._ledger is not None:
             self._ledger.close()

@@ -212,8 +212,8 @@ class JoinControl(ServerControl):
     async def _enrol(self, enrol: Enrol) -> None:
         try:
             pilot = await self._server.enrol(self._submission, enrol, self._challenge)
-        except NotKept as error:  # not refused: it may try again
-            self._server.trace(str(error))
+        except NotKept as error:  # it may try again
+            self._server.door.refused(JOIN + self._submission, self._whence, str(error), proved=True)
         except ProxyError as error:
             self._server.door.refused(JOIN + self._submission, self._whence, str(error), proved=True)
             self.send(message(Exit(str(error))))

@@ -275,7 +275,7 @@ class Users:
         master = self.masters.pop(name, None)
         if master is not None:
             await master.stop()
-        await self._server.door.keep()
+        await self._server.door.keep_or_say()
 
 
 def _get(request: Message, name: str, kind: type) -> Any:

@@ -280,7 +280,9 @@ def test_a_pilot_whose_welcome_was_lost_with_the_server_is_welcomed_by_the_next_
     asyncio.run(main())
 
 
-def test_a_pilot_that_cannot_be_kept_is_not_welcomed_and_tries_again(running_proxy, versions, tmp_path):
+def test_a_pilot_that_cannot_be_kept_is_not_welcomed_and_tries_again(
+    running_proxy, versions, tmp_path, trace
+):
     async def main():
         async with running_proxy(state_dir=tmp_path) as proxy, proxy.client() as alice:
             _, submission = await submitted(alice, versions)
@@ -291,6 +293,10 @@ def test_a_pilot_that_cannot_be_kept_is_not_welcomed_and_tries_again(running_pro
                 with pytest.raises(ProxyError, match="went away while this pilot enrolled") as caught:
                     await member.dial(10)
                 assert not isinstance(caught.value, Refused)
+            await alice.close_session((await alice.open_session(versions, 1)).session)
+            for _ in range(3):
+                await proxy.server.door.tick()
+            assert sum("no pilot can join" in line for line in trace) == 1, "and not every second"
             disk.execute("PRAGMA query_only = OFF")
             (await member.dial(10)).close()
 

@@ -87,7 +87,9 @@ def test_something_else_than_a_signature_is_refused(grid, authorities, signature
         authorities.verify(issued.cert, signature, SAID, NOW)
 
 
-@pytest.mark.parametrize("subject", [user_subject("alice"), token_subject("alice", "alice")])
+@pytest.mark.parametrize(
+    "subject", [user_subject("alice"), token_subject("alice", "alice"), token_subject("alice", "queueid=7")]
+)
 def test_a_users_certificate_is_no_jobs_token(grid, authorities, subject):
     with pytest.raises(ProxyError, match="not a job's token"):
         authorities.verify(*signed(grid.issue(subject, NOW, HOUR)), SAID, NOW)
