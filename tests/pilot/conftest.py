@@ -130,7 +130,7 @@ def cluster(tmp_path, monkeypatch):
     @asynccontextmanager
     async def start(**changes):
         key = asyncssh.generate_private_key("ssh-ed25519")
-        users = {"alice": [key.export_public_key().decode()]}
+        users = {user: [key.export_public_key().decode()] for user in ("alice", "bob")}
         config = ServerConfig(users=users, accounts=dict.fromkeys(users), port=0, master=MASTER)
         server = await ProxyServer.start(replace(config, **changes))
         it = Cluster(server, key)

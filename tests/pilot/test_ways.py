@@ -8,10 +8,12 @@ import socket
 import tempfile
 from contextlib import ExitStack
 
+import asyncssh
 import pytest
 
 from gridproof import xrdclient
 from gridproof.errors import ProxyError
+from gridproof.proxy.client import ProxyClient
 
 # Tunnels that are being torn down when a test's loop ends have not told their sockets yet.
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
@@ -144,6 +146,24 @@ def test_a_port_listens_from_when_it_is_asked_for_until_its_worker_ends(cluster)
             assert refused(28321)
             with pytest.raises(ProxyError, match="no worker"):
                 await it.client.forward(it.session, worker.name)
+
+    asyncio.run(main())
+
+
+def test_a_users_forwards_are_nobody_elses(cluster):
+    async def main():
+        async with cluster() as it:
+            await it.open(workers=1)
+            await it.pilot()
+            await it.running(1)
+            host, port, *_ = await it.client.forward(it.session, it.worker_list[0].name)
+            _, writer = await it.client.conn.open_connection(host, port)
+            writer.close()
+            server = it.server
+            bob = await ProxyClient.connect("127.0.0.1", server.port, server.host_key, "bob", it.key)
+            with pytest.raises(asyncssh.ChannelOpenError):
+                await bob.conn.open_connection(host, port)
+            await bob.close()
 
     asyncio.run(main())
 

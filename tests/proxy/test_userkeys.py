@@ -101,7 +101,9 @@ def test_a_file_of_another_account_is_left_out(directory):
 
 
 def test_what_is_no_plain_file_neither_blocks_nor_counts(directory):
-    for make in (os.mkfifo, os.mkdir, lambda path: path.symlink_to("/dev/zero")):
+    elsewhere = directory.parent / "elsewhere"
+    write(elsewhere, text(FILED))
+    for make in (os.mkfifo, os.mkdir, lambda path: path.symlink_to(elsewhere)):
         (directory / "alice").unlink()
         make(directory / "alice")
         with pytest.raises(ProxyError, match=r"alice (is no file of keys|cannot be read)"):
