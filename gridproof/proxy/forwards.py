@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import errno
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -33,7 +32,6 @@ class Forwards:
     def __init__(self, server: ProxyServer) -> None:
         self._server = server
         self._open: dict[tuple[str, str, str], _Forward] = {}  # by session, worker and what
-        self._one_at_a_time = asyncio.Lock()
 
     async def open(self, session: str, worker: str, what: str) -> tuple[int, Pilot]:
         """The port that leads to a worker's own port, or to the XRootD server beside it; and its pilot.
@@ -51,7 +49,7 @@ class Forwards:
         if what == XROOTD and not pilot.xrootd_port:
             raise ProxyError(f"there is no XRootD server at {pilot.about.site} ({pilot.about.host})")
         target = (session, worker, what)
-        async with self._one_at_a_time:
+        async with control.forwarding:
             if target not in self._open:
                 to_worker = what == WORKER
                 self._open[target] = await self._listen(

@@ -235,6 +235,7 @@ class PilotControl(ServerControl):
     def __init__(self, server: ProxyServer, pilot: PilotKey) -> None:
         super().__init__()
         self.key: PilotKey | None = None  # when it has registered
+        self.forwarding = asyncio.Lock()  # one forward at a time is asked for
         self.closed = asyncio.get_running_loop().create_future()
         self._server = server
         self._pilot = pilot

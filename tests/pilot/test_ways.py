@@ -205,6 +205,25 @@ def test_a_pilot_forwards_to_its_own_workers_only(cluster, monkeypatch):
     asyncio.run(main())
 
 
+def test_a_pilot_that_does_not_answer_keeps_no_forward_of_others_waiting(cluster):
+    async def main():
+        async with cluster() as it:
+            await it.open(workers=2)
+            silent, _ = await it.pilot()
+            await it.pilot(job_id="2")
+            await it.running(2)
+            (name,) = silent._workers._workers
+            silent._workers._workers.clear()
+            waiting = asyncio.ensure_future(it.client.forward(it.session, name))
+            await asyncio.sleep(0)  # it is asked for first
+            (other,) = (worker for worker in it.worker_list if worker.name != name)
+            await it.client.forward(it.session, other.name)
+            assert not waiting.done()
+            waiting.cancel()
+
+    asyncio.run(main())
+
+
 @pytest.mark.skipif(not shutil.which("xrdfs"), reason="there is no XRootD on this machine")
 def test_the_nodes_xrootd_is_reached_by_a_forward_with_its_key(cluster, tmp_path, monkeypatch):
     async def main():
