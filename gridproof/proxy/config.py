@@ -180,7 +180,8 @@ def _texts(values: Iterable[Any]) -> bool:
 
 
 def _path(text: str) -> Path:
+    """Where it really is: that is what has to be hidden from sandboxes."""
     try:
-        return Path(text).expanduser().absolute()
-    except RuntimeError as error:  # no such account
+        return Path(text).expanduser().resolve()
+    except (RuntimeError, ValueError) as error:  # no such account, links in a circle, no path
         raise ConfigError(f"{text}: {error}") from None

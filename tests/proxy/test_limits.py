@@ -35,6 +35,30 @@ def test_limits_that_cannot_be_are_named(settings, message):
         read_config({**USERS, **settings})
 
 
+def test_what_sandboxes_must_not_see_is_named_by_where_it_really_is(tmp_path):
+    (tmp_path / "link").symlink_to(tmp_path / "real")
+    config = read_config({**USERS, **dict.fromkeys(("state_dir", "cache_dir"), f"{tmp_path}/link/here")})
+    assert config.state_dir == config.cache_dir == tmp_path.resolve() / "real" / "here"
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"port": 65536},
+        {"port": True},
+        {"users": {5: []}},
+        {"users": {"alice": [5]}},
+        {"master": []},
+        {"orphan_limit": float("nan")},
+        {"limits": {"idle": float("nan")}},
+        {"state_dir": "~there-is-no-such-account/x"},
+    ],
+)
+def test_settings_that_cannot_be_are_errors(settings):
+    with pytest.raises(ConfigError):
+        read_config({**USERS, **settings})
+
+
 def test_who_asks_for_too_much_is_told_and_nothing_of_it_stays(running_proxy, versions):
     async def main():
         limits = Limits(user=UserLimits(sessions=1, workers=4))
