@@ -35,6 +35,7 @@ from gridproof.pilot.logs import LOG
 from gridproof.processes import die_with_parent
 from gridproof.proxy.protocol import LineBuffer, Message, decode, encode
 
+_OWN_SIGNALS = (signal.SIGCHLD, signal.SIGTERM)
 LOG_TAIL = 4096  # bytes of a worker's log that are reported at its end
 _LINE_BUFFERED = 1  # _IOLBF of glibc and musl
 _SINGLE_THREADED = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS")
@@ -127,9 +128,13 @@ class Forkserver:
     def _start(self, spec: dict[str, Any]) -> None:
         log = Path(spec["work_dir"]) / LOG
         parent = os.getpid()
+        signal.pthread_sigmask(
+            signal.SIG_BLOCK, _OWN_SIGNALS
+        )  # what comes early is the worker's all the same
         pid = os.fork()
         if pid == 0:
             self._become_worker(spec, log, parent)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _OWN_SIGNALS)
         self._children[pid] = _Child(spec["name"], log)
         self.report("started", name=spec["name"], pid=pid)
 
@@ -139,8 +144,9 @@ class Forkserver:
             os.setsid()
             die_with_parent(parent, signal.SIGKILL)
             signal.set_wakeup_fd(-1)
-            for signum in (signal.SIGCHLD, signal.SIGTERM):
+            for signum in _OWN_SIGNALS:
                 signal.signal(signum, signal.SIG_DFL)
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, _OWN_SIGNALS)
             self._redirect(log)
             from setproctitle import setproctitle
 
@@ -185,7 +191,7 @@ class Forkserver:
         now = time.monotonic()
         for pid, child in self._children.items():
             if child.kill_at <= now:
-                os.killpg(pid, signal.SIGKILL)
+                _kill(pid)
                 child.kill_at = float("inf")
 
     def _reap(self) -> None:
@@ -204,11 +210,16 @@ class Forkserver:
 
     def _kill_all(self) -> None:
         for pid in self._children:
-            with suppress(ProcessLookupError):
-                os.killpg(pid, signal.SIGKILL)
-            os.kill(pid, signal.SIGKILL)  # also before it has a group of its own
+            _kill(pid)
         for pid in self._children:
             os.waitpid(pid, 0)
+
+
+def _kill(worker: int) -> None:
+    """A worker and what it has started, also before it has a group of its own."""
+    with suppress(ProcessLookupError):
+        os.killpg(worker, signal.SIGKILL)
+    os.kill(worker, signal.SIGKILL)
 
 
 def _write_lines() -> None:

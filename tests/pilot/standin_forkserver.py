@@ -27,6 +27,8 @@ def worker(spec: dict[str, Any]) -> int:
         raise ValueError("no worker today")
     if session == "leave":
         return 0
+    while session == "wait":
+        time.sleep(1)
     if session == "stubborn":
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         print("will not end")

@@ -218,3 +218,20 @@ def test_what_does_not_import_is_reported(tmp_path):
         await child.stop(1.0)
 
     asyncio.run(main())
+
+
+@pytest.mark.parametrize(
+    ("grace", "signals"), [(0, {signal.SIGTERM, signal.SIGKILL}), (60, {signal.SIGTERM})]
+)
+def test_a_worker_may_be_stopped_as_soon_as_it_was_told_to_start(forkserver, spec, grace, signals):
+    async def main():
+        async with forkserver() as child:
+            for number in range(20):
+                child.send({"do": "start", "spec": spec(f"w{number}", "wait")})
+                child.send({"do": "stop", "name": f"w{number}", "grace": grace})
+            reports = [await asyncio.wait_for(child.receive(), 10) for _ in range(40)]
+            ended = [report["signal"] for report in reports if report["event"] == "exited"]
+            assert len(ended) == 20
+            assert set(ended) <= signals
+
+    asyncio.run(main())
