@@ -65,8 +65,8 @@ def demo(as_json: bool, output: Path) -> None:
     "--config",
     type=click.Path(path_type=Path, dir_okay=False),
     help="YAML: users (name: [public keys]), authorized_keys_file, accounts, host, port, packet_forwarding, "
-    "forward_ports, forward_host, state_dir, cache_dir, grid_cas, orphan_limit, keep_results (s), store_size "
-    "(bytes), limits, user_limits. "
+    "forward_ports, forward_host, state_dir, cache_dir, grid_cas, orphan_limit, lost_after, join_lifetime, "
+    "keep_results (s), store_size (bytes), limits, user_limits. "
     "Without it, one line of JSON on standard input, whose end ends the ProxyServer.",
 )
 def proxy(config: Path | None) -> None:

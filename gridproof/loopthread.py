@@ -8,6 +8,8 @@ from collections.abc import Coroutine
 from concurrent.futures import Future
 from typing import Any, TypeVar
 
+from .errors import SessionError
+
 T = TypeVar("T")
 
 
@@ -33,7 +35,14 @@ class LoopThread:
             raise
 
     def start(self, coroutine: Coroutine[Any, Any, T]) -> Future[T]:
-        """Run the coroutine without waiting for it."""
+        """Run the coroutine without waiting for it.
+
+        Raises:
+            SessionError: the thread has ended.
+        """
+        if self._loop.is_closed():
+            coroutine.close()
+            raise SessionError("the session is closed")
         return asyncio.run_coroutine_threadsafe(coroutine, self._loop)
 
     def close(self) -> None:

@@ -97,9 +97,9 @@ def open(
         ending.push(_telling_what_came_first(lambda: _end(link, pilots)))
         try:
             missing = workers - loop.run(link.proxy.at_hand(link.name))
-        except ProxyError:
-            starting.result()  # raises why there is no such session
-            raise
+        except ProxyError as error:
+            reason = starting.exception()  # why there is no such session
+            raise reason or error from None
         planner = None
         if missing > 0:
             planner = Planner.ask(link.alien, known, place.config.pilots)

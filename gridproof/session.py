@@ -128,6 +128,7 @@ class Session:
 
         Raises:
             ConfigError: the session has no such worker or pilot.
+            SessionError: it was closed or left here.
             AlienError: the Grid knows no such job, or does not answer.
             ProxyError: the ProxyServer is gone.
         """

@@ -150,7 +150,8 @@ def find(environ: Mapping[str, str]) -> Credentials:
             problems.append(f"{what}: {error}")
         else:
             return credentials
-    raise CredentialError("\n  ".join(["no usable Grid certificate was found", *problems]))
+    remedy = "put your certificate and key there (docs/alien.md says how), then: gridproof token --renew"
+    raise CredentialError("\n  ".join(["no usable Grid certificate was found", *problems, remedy]))
 
 
 def token(environ: Mapping[str, str]) -> Credentials:

@@ -1,8 +1,9 @@
 """``python -m gridproof.proxy``: the ProxyServer as a process.
 
 Its configuration (see `gridproof.proxy.config`) is one JSON object on the first line of standard
-input. When it listens, it prints one line ``{"port": …, "host_key": "ssh-ed25519 …"}``. It ends,
-with all masters and pilots, at SIGTERM, SIGINT and (``owner_pipe``) at the end of standard input.
+input. When it listens, it prints one line ``{"port": …, "host_key": "ssh-ed25519 …", "fingerprint":
+"SHA256:…"}``. It ends, with all masters and pilots, at SIGTERM, SIGINT and (``owner_pipe``) at the end of
+standard input.
 """
 
 from __future__ import annotations
@@ -41,7 +42,8 @@ async def serve(config: ServerConfig) -> None:
         watch_owner(sys.stdin.fileno(), lambda: end("the ProxyServer's owner is gone"))
     server = await ProxyServer.start(config)
     try:
-        print(json.dumps({"port": server.port, "host_key": server.host_key}), flush=True)
+        ready = {"port": server.port, "host_key": server.host_key, "fingerprint": server.fingerprint}
+        print(json.dumps(ready), flush=True)
         await server.close(await ended)
     except BrokenPipeError:
         await server.close("the ProxyServer's owner is gone")

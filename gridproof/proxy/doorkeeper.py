@@ -57,7 +57,8 @@ class Doorkeeper:
         """Tell the operator, within limits; those who ``proved`` to hold a key do not drown among others."""
         if self.closing:
             return
-        line = f"refused {who[:80]!r} from {whence}: {why}"
+        name = repr(who[:80]) if who else "somebody who gave no name"
+        line = f"refused {name} from {whence}: {why}"
         for written in self._refusals[proved].lines(line, time.monotonic()):
             self._trace(written)
 

@@ -136,9 +136,11 @@ async def known_host_keys(host: str, port: int, environ: Mapping[str, str]) -> l
         return trusted
     where = f"the ProxyServer at {host}:{port}"
     offered = await offered_fingerprint(host, port)
+    file = shlex.quote(str(user))
+    first = "" if user.parent.exists() else f"mkdir -m 700 {shlex.quote(str(user.parent))} && "
     raise ProxyError(
         f"{where} is not known here; it shows the host key {offered}. If that is the one which its "
-        f"administrator names, add it:  ssh-keyscan -t ed25519 -p {port} {shlex.quote(host)} >> {user}"
+        f"administrator names, add it:  {first}ssh-keyscan -t ed25519 -p {port} {shlex.quote(host)} >> {file}"
     )
 
 

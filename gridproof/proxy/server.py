@@ -8,6 +8,7 @@ import shutil
 import stat
 import sys
 import time
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,7 @@ class ProxyServer:
         self.registry = Registry(config.limits, range(first, last + 1), config.packet_forwarding)
         self.logs = Logs(Room(ended=config.limits.ended_kept))
         self.host_key = host_key.export_public_key().decode().strip()
+        self.fingerprint = host_key.get_fingerprint()
         self.directory: Path
         self._host_key = host_key
         self.door = Doorkeeper(config, self.host_key, self.trace)
@@ -117,9 +119,10 @@ class ProxyServer:
         return time.monotonic()
 
     def trace(self, line: str) -> None:
-        """One line for the operator, on standard error."""
+        """One line for the operator, on standard error, with the time (UTC)."""
         printable = "".join(c if c.isprintable() else "?" for c in line[:500])
-        print(f"gridproof proxy: {printable}", file=sys.stderr, flush=True)
+        now = datetime.now(timezone.utc)
+        print(f"gridproof proxy: {now:%Y-%m-%d %H:%M:%S} {printable}", file=sys.stderr, flush=True)
 
     async def close(self, reason: str) -> None:
         """End masters and close everything; pilots end too, unless they may find the server's successor."""

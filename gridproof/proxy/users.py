@@ -135,6 +135,7 @@ class Users:
             await master.start(config.master, config.master_timeout)
         except ProxyError as error:
             logs.end(control.user, source)
+            self._server.trace(f"no session for {control.user}: {error}")
             await self.end_session(name)
             raise ProxyError(f"{error}{self._last_words(control.user, source)}") from None
         if self.masters.get(name) is not master:

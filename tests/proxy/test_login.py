@@ -148,9 +148,13 @@ def endpoint(proxy):
     return Endpoint("127.0.0.1", proxy.server.port, "", "alice", key_file="~/own")
 
 
+@pytest.mark.parametrize("first", ["", "mkdir -m 700 "])
 def test_a_server_that_is_not_known_is_shown_by_its_fingerprint_and_the_line_to_run_serves(
-    running_proxy, home, versions
+    running_proxy, home, versions, first
 ):
+    if first:  # nobody has ever used SSH here
+        (home / ".ssh").rmdir()
+
     async def main():
         async with running_proxy() as proxy:
             (home / "own").touch(0o600)
@@ -160,7 +164,8 @@ def test_a_server_that_is_not_known_is_shown_by_its_fingerprint_and_the_line_to_
                 await endpoint(proxy).connect()
             assert shown in str(caught.value)
             command = str(caught.value).partition("add it:  ")[2]
-            assert command.startswith(f"ssh-keyscan -t ed25519 -p {proxy.server.port} 127.0.0.1 >> ")
+            assert command.startswith(first or "ssh-keyscan ")
+            assert f"ssh-keyscan -t ed25519 -p {proxy.server.port} 127.0.0.1 >> " in command
             scan = await asyncio.create_subprocess_shell(command, stderr=asyncio.subprocess.DEVNULL)
             assert await scan.wait() == 0
             client = await endpoint(proxy).connect()

@@ -59,7 +59,9 @@ class ForClients:
         for worker in state.workers.values():
             running.join(worker.address, worker.site, worker.host)
         state.queries[number] = running
-        note(f"query {number}, {spec['title'] or spec['class_name']}: {len(parts[0].files)} files")
+        count = len(parts[0].files)
+        plural = "s" if count != 1 else ""
+        note(f"query {number}, {spec['title'] or spec['class_name']}: {count} file{plural}")
         state.settle(running)
         state.work.tell()
         return number
