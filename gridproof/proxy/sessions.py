@@ -171,11 +171,12 @@ class Sessions:
         self._see_whether_at_work(session, now)
 
     def _see_whether_at_work(self, session: Session, now: float) -> None:
-        """It lends its workers when it has run no query for long, and wants them back with the next one."""
+        """It wants its workers for queries; it lends them if it ran none for long or nobody is connected."""
         session.settled = session.settled or session.running > 0 or len(session.held) >= session.wanted
         if session.running or (not session.settled and now - session.opened < self._limits.opening):
             session.worked = now
-        at_work = now - session.worked <= self._limits.lend_after
+        lately = now - session.worked <= self._limits.lend_after
+        at_work = session.running > 0 or (session.users > 0 and lately)
         if at_work is not session.at_work:
             session.at_work = at_work
             self._share(session)

@@ -151,6 +151,16 @@ def test_short_pauses_between_queries_move_no_worker():
     assert world.moves == moves
 
 
+def test_a_session_without_queries_whose_processes_are_gone_lends_at_once():
+    world = World()
+    world.open("s", 4)
+    world.join(4)
+    world.registry.user_left("s", world.now)
+    world.open("t", 4)
+    world.pass_time(2)
+    assert world.counts == {"t": 4}
+
+
 def test_an_idle_session_keeps_its_workers_while_nobody_wants_them():
     world = World()
     world.open("s", 4)
