@@ -20,8 +20,9 @@ from typing import Any
 import harness
 from harness import Cluster, Independent, say
 
+from gridproof.accounts import for_xrootd
 from gridproof.localgrid.sites import make_sites
-from gridproof.localgrid.storage import ServerUser, StorageElement
+from gridproof.localgrid.storage import StorageElement
 
 WORKERS = 4
 FRACTIONS = 0.25, 0.5, 0.75
@@ -109,14 +110,14 @@ def workers_killed(files: list[Path], events: int, pairs: int, truth: Any) -> di
 @contextmanager
 def storage(files: list[Path]) -> Iterator[list[StorageElement]]:
     """Two XRootD servers on the loopback that both have all files."""
-    user = ServerUser.find()
+    account = for_xrootd()
     home = files[0].parent
-    closed = user.can_reach(home) if user else None
+    closed = account.bar(home) if account else None
     if closed:
         raise SystemExit(f"XRootD's account cannot enter {closed}: set GRIDPROOF_BENCH_DATA to another place")
     elements = []
     for site in make_sites(2, 1, 1):
-        element = StorageElement(site, home / site.name, user)
+        element = StorageElement(site, home / site.name, account)
         element.data.mkdir(parents=True, exist_ok=True)
         for file in files:
             copy = element.data / file.name
