@@ -179,15 +179,17 @@ def main() -> None:
     packets = scale(2500, 300)
     ways = {"single": (1, int(packets * RATE)), "several": (4 * packets, 10)}
     rates: dict[str, dict[int, list[dict[str, float]]]] = {way: {n: [] for n in WORKERS} for way in ways}
-    with tempfile.TemporaryDirectory() as directory:
-        for workers in WORKERS:
-            with Cluster(Path(directory), workers, empty) as cluster:
-                for turn in range(scale.pairs + 1):
-                    for way, (files, entries) in ways.items():
-                        found = cluster.run(files, entries, empty)
-                        harness.say(workers, way, {k: round(v, 2) for k, v in found.items()})
-                        if turn:  # the first one warms up
-                            rates[way][workers].append(found)
+    for workers in WORKERS:
+        with (
+            tempfile.TemporaryDirectory() as directory,
+            Cluster(Path(directory), workers, empty) as cluster,
+        ):
+            for turn in range(scale.pairs + 1):
+                for way, (files, entries) in ways.items():
+                    found = cluster.run(files, entries, empty)
+                    harness.say(workers, way, {k: round(v, 2) for k, v in found.items()})
+                    if turn:  # the first one warms up
+                        rates[way][workers].append(found)
     figures = {
         way: {
             str(workers): {
