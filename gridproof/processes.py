@@ -10,6 +10,7 @@ import contextlib
 import ctypes
 import os
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -75,15 +76,22 @@ def spawn(
     and the child takes end-of-file for the end of its owner. The parent-death signal is bound to the
     calling *thread*, so call from one that lasts as long as the child may.
     """
+    command, in_child = [str(a) for a in argv], _preexec(death_signal)
+    setpriv = shutil.which("setpriv")
+    if setpriv and "ROOT" in sys.modules:
+        # XRootD's client stops its threads for a fork(), and waits forever for one that closes a file.
+        # A vfork() it does not notice, but that one runs nothing of ours in the child.
+        name = signal.Signals(death_signal).name.removeprefix("SIG")
+        command, in_child = [setpriv, "--pdeathsig", name, "--", *command], None
     return subprocess.Popen(
-        [str(a) for a in argv],
+        command,
         stdin=subprocess.PIPE,
         stdout=stdout,
         stderr=stderr,
         env=dict(env) if env is not None else None,
         cwd=cwd,
         start_new_session=True,
-        preexec_fn=_preexec(death_signal),
+        preexec_fn=in_child,
     )
 
 

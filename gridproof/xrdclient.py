@@ -6,6 +6,7 @@ import os
 import re
 import secrets
 import shutil
+import signal
 import stat
 import subprocess
 import time
@@ -14,7 +15,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from gridproof.errors import ProxyError, TransferError
-from gridproof.processes import stop
+from gridproof.processes import spawn, stop
 
 # A dead or frozen server is given up within seconds.
 _LIMITS = {
@@ -38,16 +39,12 @@ def run(argv: Sequence[str], secret: bytes = b"", environ: Mapping[str, str] | N
     """
     if shutil.which(argv[0]) is None:
         raise TransferError(f"{argv[0]} is not installed: install the package xrootd-client")
-    # Not by `processes.spawn`: it forks, for which XRootD's client in this process, if ROOT uses one, stops
-    # its threads, and waits forever for one that closes a file. A vfork() it does not notice.
-    mortal = ("setpriv", "--pdeathsig", "KILL", "--") if shutil.which("setpriv") else ()
-    process = subprocess.Popen(
-        [*mortal, *argv],
+    process = spawn(
+        argv,
         env={**_LIMITS, **os.environ, **(environ or {})},
-        stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
-        start_new_session=True,
+        death_signal=signal.SIGKILL,
     )
     try:
         output, _ = process.communicate(secret)
