@@ -69,6 +69,7 @@ lint: $(STAMP)
 	$(BIN)/python -m ruff check .
 	$(BIN)/python -m ruff format --check .
 	$(BIN)/python -m mypy --strict gridproof
+	$(BIN)/python -m mypy --strict benchmarks
 
 format: $(STAMP)
 	$(BIN)/python -m ruff check --fix .

@@ -55,7 +55,7 @@ def main() -> int:
         cluster.process(parts)
         fed, silent = harness.interleaved(scale.pairs, lambda: query(True), lambda: query(False))
     harness.same(*results)
-    figures = {
+    figures: dict[str, Any] = {
         "events": events * len(files),
         "first_partial_seconds": harness.spread(firsts),
         "partials": harness.spread(partials),

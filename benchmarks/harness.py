@@ -357,8 +357,10 @@ class Independent:
 
     def rounds(self, files: Sequence[Path], entries: int, seconds: float) -> int:
         """Rounds of the selector's arithmetic (input ``burn``) that add so much CPU to each entry."""
-        plain, trial = self.run(files)["cpu"], 5000
-        each = (self.run(files, burn=trial)["cpu"] - plain) / trial / entries
+        trial = 5000
+        plain: float = self.run(files)["cpu"]
+        burnt: float = self.run(files, burn=trial)["cpu"]
+        each = (burnt - plain) / trial / entries
         return max(1, round(seconds / each))
 
 

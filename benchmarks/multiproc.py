@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from typing import Any
 
 import harness
 from harness import Cluster, Peer
@@ -45,7 +46,7 @@ def main() -> int:
             way()  # every library loaded
         mine, by_processes, by_threads = harness.interleaved(scale.pairs, *ways)
     harness.same(*results)
-    figures = {
+    figures: dict[str, Any] = {
         "events": events * len(files),
         "seconds": harness.spread(mine),
         "processes_seconds": harness.spread(by_processes),

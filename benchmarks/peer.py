@@ -160,7 +160,7 @@ def main() -> None:
         for order in orders:
             answer = make(root, order) if way is None else way(order)
             print(json.dumps(answer), file=answers, flush=True)
-        if hasattr(way, "close"):
+        if way is not None and hasattr(way, "close"):
             way.close()
 
 

@@ -232,7 +232,7 @@ def _until_listening(port: int, process: subprocess.Popen[bytes], log: Path) -> 
         if process.poll() is not None:
             break
         time.sleep(0.1)
-    raise SystemExit(f"{process.args} did not come up: {log.read_text()}")
+    raise SystemExit(f"{process.args!r} did not come up: {log.read_text()}")
 
 
 def compare(ports: dict[str, int], carriers: list[int], measure: Measure, amount: int, pairs: int) -> Any:

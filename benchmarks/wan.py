@@ -38,7 +38,7 @@ def start_proxy(network: WideNetwork, home: Path, stack: ExitStack) -> Path:
     public = key.export_public_key().decode()
     server = {"users": {USER: [public]}, "accounts": {USER: None}, "host": "0.0.0.0", "port": PROXY_PORT}
     settings.write_text(yaml.safe_dump({**server, "state_dir": str(home / "state")}))
-    argv = [*network.vobox.command, sys.executable, "-m", "gridproof.cli", "proxy", "--config", settings]
+    argv = [*network.vobox.command, sys.executable, "-m", "gridproof.cli", "proxy", "--config", str(settings)]
     process = stack.enter_context(subprocess.Popen(argv, stdout=subprocess.PIPE))
     stack.callback(process.kill)
     assert process.stdout
