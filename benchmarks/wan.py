@@ -1,7 +1,10 @@
-"""What locality is worth across wide-area links: two sites behind NAT and firewalls, each with two workers.
+"""What locality is worth across wide-area links, and what a cut of one costs.
+
+Two sites behind NAT and firewalls, each with two workers.
 
 In network namespaces (see docs/embedded-grid.md), so for root alone. The same files by their names on the
 Grid, which tell where they are, and by URLs, which do not. What was read where is counted by the firewalls.
+Then a query runs while nothing passes a site's link, `CUT` long.
 """
 
 from __future__ import annotations
@@ -26,7 +29,8 @@ from gridproof.localgrid.wide import PROXY_PORT, WideNetwork, missing
 SITES, CORES = 2, 2
 RATE, DELAY = 100_000_000, 0.01  # bit/s; s each way
 FILES, USER = 8, "benchmark"
-CLAIM = "at least 0.95 of the bytes are read at the own site"
+CUT = 60.0  # s
+CLAIM = "at least 0.95 of the bytes are read at the own site; a cut of 60 s costs no worker"
 
 
 def start_proxy(network: WideNetwork, home: Path, stack: ExitStack) -> Path:
@@ -56,8 +60,8 @@ def received(network: WideNetwork) -> dict[str, int]:
     return {peer: sum(counted[peer] for counted in by_site) for peer in by_site[0]}
 
 
-def measure(pairs: int, events: int) -> dict[str, Any]:
-    """Seconds of each way, and what came to the worker nodes meanwhile."""
+def measure(pairs: int, events: int, burn: int) -> dict[str, Any]:
+    """Seconds of each way, what came to the worker nodes meanwhile, and how a cut went."""
     with ExitStack() as stack:
         home = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         network = stack.enter_context(WideNetwork(SITES, RATE, DELAY))
@@ -96,13 +100,32 @@ def measure(pairs: int, events: int) -> dict[str, Any]:
             harness.same(reference[0], reference[-1])
             return seconds
 
+        def survive(burn: int) -> dict[str, float]:
+            """A query while nothing passes the first site's link, where half of its files are."""
+            before = {(worker.name, worker.pid) for worker in session.workers}
+            data = session.dataset(names, tree=harness.TREE)
+            query = session.submit(data, harness.SELECTOR, inputs={"burn": burn})
+            while not query.progress.events:
+                query.wait(0.1)
+            network.sites[0].cut()
+            try:
+                if query.wait(CUT):
+                    raise SystemExit("the query was over before the cut")
+            finally:
+                network.sites[0].mend()
+            seconds, result = harness.timed(query.result)
+            harness.same(reference[0], harness.contents(result))
+            after = {(worker.name, worker.pid) for worker in session.workers}
+            return {"workers_lost": len(before - after), "seconds_afterwards": seconds}
+
         process("by name", names)  # compiles
         del came["by name"][0]
         seconds = harness.interleaved(
             pairs, lambda: process("by name", names), lambda: process("by URL", urls)
         )
         size = sum(file.stat().st_size for file in files) / 1e6
-        return {"delayed_by": network.delayed_by, "megabytes": size, "seconds": seconds, "came": came}
+        figures = {"delayed_by": network.delayed_by, "megabytes": size, "seconds": seconds, "came": came}
+        return {**figures, "cut": survive(burn)}
 
 
 def main() -> None:
@@ -111,7 +134,7 @@ def main() -> None:
     if reason := missing():
         harness.report("wan", CLAIM, {"skipped": reason}, False, 0, {}, scale.quick)
         return
-    found = measure(scale.pairs, scale(400_000, 10_000))
+    found = measure(scale.pairs, scale(400_000, 10_000), scale(1_000, 40_000))
     near, far = found["seconds"]
 
     def share(came: dict[str, int]) -> float:
@@ -124,14 +147,16 @@ def main() -> None:
         "seconds": {"by name": harness.spread(near), "by URL": harness.spread(far)},
         "own_site_share": shares,
         "slower_by_url": harness.ratios(far, near),
+        "cut": found["cut"],
         "tunnel_kb": harness.spread([one["proxy"] / 1e3 for one in found["came"]["by name"]]),
     }
     value = {
         "own site's share, by name": shares["by name"]["median"],
         "own site's share, by URL": shares["by URL"]["median"],
         "times slower by URL": figures["slower_by_url"]["median"],
+        "workers lost by a cut": found["cut"]["workers_lost"],
     }
-    met = shares["by name"]["median"] >= 0.95
+    met = shares["by name"]["median"] >= 0.95 and not found["cut"]["workers_lost"]
     harness.report("wan", CLAIM, value, met, scale.pairs, figures, scale.quick)
 
 
