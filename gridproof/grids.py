@@ -89,7 +89,7 @@ def enter(grid: str | LocalGrid, workers: int, config: Config, stack: ExitStack,
         ConfigError: no such kind of Grid, or its configuration lacks something.
         LocalGridError, ProxyError: something does not start.
     """
-    from .localgrid import LocalGrid, discovery
+    from .localgrid import Limits, LocalGrid, discovery
 
     if is_remote(grid):
         return _remote(grid, config)
@@ -103,7 +103,9 @@ def enter(grid: str | LocalGrid, workers: int, config: Config, stack: ExitStack,
     proxy = _start_proxy(config, stack, loop)
     if running is None:
         slots = max(2, math.ceil(workers / LOCAL_SITES))
-        environment = stack.enter_context(LocalGrid(sites=LOCAL_SITES, slots=slots)).environment
+        limits = Limits(idle_checks=0)  # whoever is at a prompt may take a break
+        own = LocalGrid(sites=LOCAL_SITES, slots=slots, limits=limits)
+        environment = stack.enter_context(own).environment
     else:
         environment = running.environment
     return _embedded(environment, proxy(environment), config)

@@ -4,5 +4,6 @@ from __future__ import annotations
 
 from gridproof.localgrid.discovery import find_running
 from gridproof.localgrid.grid import LocalGrid
+from gridproof.localgrid.limits import Limits
 
-__all__ = ["LocalGrid", "find_running"]
+__all__ = ["Limits", "LocalGrid", "find_running"]

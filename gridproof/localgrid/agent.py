@@ -24,7 +24,6 @@ from gridproof.localgrid.sites import Site, by_distance
 from gridproof.localgrid.taskqueue import IllegalTransition, Job
 from gridproof.localgrid.transfer import CopyFailed, fetch, md5_of, run_copy
 
-KILL_GRACE = 3.0  # s between SIGTERM and SIGKILL
 _WRAPPER = Path(__file__).with_name("wrapper.py")
 
 
@@ -52,7 +51,9 @@ class SlotAgent:
 
     async def _serve(self, job: Job) -> None:
         core = self._core
-        sandbox = Sandbox(job, core.queue.jdl(job.id), core.root / "wn" / f"alien-job-{job.id}.{job.run}")
+        sandbox = Sandbox(
+            job, core.queue.jdl(job.id), core.root / "wn" / f"alien-job-{job.id}.{job.run}", core.limits
+        )
         try:
             await self._walk(sandbox)
         except Failed as failure:
@@ -124,7 +125,7 @@ class SlotAgent:
         orders = process.stdin
 
         def ender() -> None:
-            orders.write(f"TERM {KILL_GRACE}\n".encode())
+            orders.write(f"TERM {core.limits.kill_grace}\n".encode())
 
         try:
             core.enders[job.id] = ender

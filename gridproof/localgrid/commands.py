@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from dataclasses import asdict
 from pathlib import Path
 
 import click
@@ -26,9 +27,18 @@ def start(sites: int, slots: int, cores: int, root: Path | None) -> None:
     """Start a Grid, with a ProxyServer that keeps sessions, that runs until 'gridproof grid stop'."""
     from gridproof.config import load
     from gridproof.localgrid.grid import start_standing
+    from gridproof.localgrid.limits import Limits
 
-    where, cache = str(root.absolute()) if root else "", str(load().cache)
-    running = start_standing({"sites": sites, "slots": slots, "cores": cores, "root": where, "cache": cache})
+    running = start_standing(
+        {
+            "sites": sites,
+            "slots": slots,
+            "cores": cores,
+            "root": str(root.absolute()) if root else "",
+            "cache": str(load().cache),
+            "limits": asdict(Limits(idle_checks=0)),  # whoever is at a prompt may take a break
+        }
+    )
     click.echo(f"Grid with {sites} sites of {slots} slots is running in {running.root} (pid {running.pid})")
     click.echo('For other programs: eval "$(gridproof grid env)"')
 

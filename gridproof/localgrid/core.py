@@ -16,6 +16,7 @@ from gridproof.alien.jdl import Jdl
 from gridproof.localgrid.catalogue import Catalogue, Entry
 from gridproof.localgrid.certificates import Authority
 from gridproof.localgrid.jobstore import JobStore
+from gridproof.localgrid.limits import Limits
 from gridproof.localgrid.sites import JOB_TTL_LIMIT, Site, by_distance
 from gridproof.localgrid.storage import StorageElement
 from gridproof.localgrid.taskqueue import IllegalTransition, Job, TaskQueue
@@ -46,6 +47,7 @@ class Core:
     catalogue: Catalogue
     store: JobStore
     queue: TaskQueue
+    limits: Limits
     address: str = "127.0.0.1"  # of the central service
     port: int = 0
     served: Counter[tuple[str, str]] = field(default_factory=Counter)  # commands by subject and name

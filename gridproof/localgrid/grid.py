@@ -18,6 +18,7 @@ from typing import IO, Any
 from gridproof import processes
 from gridproof.errors import LocalGridError
 from gridproof.localgrid import discovery
+from gridproof.localgrid.limits import Limits
 from gridproof.localgrid.sites import GridNetwork
 
 START_TIMEOUT = 60.0
@@ -29,6 +30,7 @@ class LocalGrid:
     Without ``root`` everything lies in a temporary directory that goes with it; with one, catalogue, jobs and
     files stay there for the next start. With ``throttle`` it makes those wait who ask much, as JAliEn does.
     With ``network`` its sites and its central service are where that says, else all on the loopback.
+    ``limits`` says when jobs are killed, tried again, given up.
     Use it as a context manager, or call :meth:`start` and :meth:`stop`. It never outlives the process that
     started it.
     """
@@ -41,6 +43,7 @@ class LocalGrid:
         cores: int = 1,
         throttle: bool = False,
         network: GridNetwork | None = None,
+        limits: Limits | None = None,
     ) -> None:
         for name, value in (("sites", sites), ("slots", slots), ("cores", cores)):
             if value < 1:
@@ -52,6 +55,7 @@ class LocalGrid:
             "root": str(Path(root).absolute()) if root else "",
             "throttle": throttle,
             "network": asdict(network or GridNetwork()),
+            "limits": asdict(limits or Limits()),
         }
         self._process: subprocess.Popen[bytes] | None = None
         self._root: Path | None = None
@@ -231,7 +235,7 @@ def status(environment: Mapping[str, str]) -> list[dict[str, str]]:
         return access.command("gridStatus")
 
 
-def start_standing(options: Mapping[str, int | str]) -> discovery.Running:
+def start_standing(options: Mapping[str, Any]) -> discovery.Running:
     """Start the Grid that belongs to nobody, until :func:`stop_standing`. Raises LocalGridError."""
     discovery.sweep()
     if discovery.find(0):

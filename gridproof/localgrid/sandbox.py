@@ -14,8 +14,9 @@ from gridproof.localgrid import packages
 from gridproof.localgrid.catalogue import READ
 from gridproof.localgrid.certificates import job_subject, write_private
 from gridproof.localgrid.core import Core, utc_now
+from gridproof.localgrid.limits import Limits
 from gridproof.localgrid.splitting import input_lfn
-from gridproof.localgrid.taskqueue import TTL_GRACE, Job
+from gridproof.localgrid.taskqueue import Job
 from gridproof.localgrid.transfer import CopyFailed, Source
 
 _TRACE_BYTES = 1 << 16
@@ -29,6 +30,7 @@ class Sandbox:
     job: Job
     jdl: Jdl
     path: Path
+    limits: Limits
 
     @property
     def executable(self) -> Path:
@@ -40,7 +42,7 @@ class Sandbox:
 
     @property
     def time_limit(self) -> float:
-        return self.jdl.number("TTL", 21_600) + TTL_GRACE
+        return self.jdl.number("TTL", 21_600) + self.limits.ttl_grace
 
     def make(self, core: Core) -> None:
         """The directory with the job's token in it."""

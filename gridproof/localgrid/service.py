@@ -29,6 +29,7 @@ from gridproof.localgrid.central import CentralService
 from gridproof.localgrid.certificates import Authority, user_subject, write_private
 from gridproof.localgrid.core import USERS, Core, utc_now
 from gridproof.localgrid.jobstore import JobStore
+from gridproof.localgrid.limits import Limits
 from gridproof.localgrid.sites import GridNetwork, Site, SiteNetwork, make_sites
 from gridproof.localgrid.storage import StorageElement, check_programs
 from gridproof.localgrid.taskqueue import TaskQueue
@@ -55,6 +56,7 @@ class Settings:
     owner: int = 0
     cache: str = ""
     throttle: bool = False
+    limits: Limits = field(default_factory=Limits)
     network: GridNetwork = field(default_factory=GridNetwork)
 
     def to_json(self) -> str:
@@ -65,6 +67,7 @@ class Settings:
     def from_json(cls, line: str | bytes) -> Settings:
         """What :meth:`to_json` wrote."""
         settings = json.loads(line)
+        settings["limits"] = Limits(**settings.get("limits", {}))
         if network := settings.pop("network", None):
             sites = (SiteNetwork(**site) for site in network.pop("sites"))
             settings["network"] = GridNetwork(**network, sites=tuple(sites))
@@ -217,7 +220,7 @@ class Grid:
         catalogue.make_root(list(USERS.items()), int(time.time() * 1000))
         store = JobStore(private / "jobs.db")
         storage = {se.name: se for se in self._storage}
-        network = self._settings.network
+        network, limits = self._settings.network, self._settings.limits
         return Core(
             self.root,
             sites,
@@ -225,7 +228,8 @@ class Grid:
             authority,
             catalogue,
             store,
-            TaskQueue(store.load()),
+            TaskQueue(store.load(), limits),
+            limits,
             network.address,
             network.port,
         )

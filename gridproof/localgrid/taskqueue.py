@@ -14,15 +14,12 @@ from dataclasses import dataclass, replace
 from gridproof.alien.jdl import Jdl, parse, render
 from gridproof.errors import JdlError
 from gridproof.localgrid import jobstates as state
+from gridproof.localgrid.limits import Limits
 from gridproof.localgrid.requirements import Requirements, read_requirements
 from gridproof.localgrid.sites import Site
 from gridproof.localgrid.splitting import Locate, bind_to_data, is_split, locate_inputs, split
 
 FIRST_ID = 1_000_000_001
-RETRIES = 10
-RETRY_DELAY = 1.0  # s a job that failed before its payload ran waits for its next try
-ZOMBIE_AFTER = 3600.0  # s without a heartbeat, and again until it expires
-TTL_GRACE = 300.0
 
 
 class IllegalTransition(Exception):
@@ -81,7 +78,8 @@ class Changes:
 class TaskQueue:
     """All jobs of the Grid; every method leaves them in a legal state."""
 
-    def __init__(self, jobs: Iterable[Job] = ()) -> None:
+    def __init__(self, jobs: Iterable[Job] = (), limits: Limits | None = None) -> None:
+        self._limits = limits or Limits()
         self._jobs: dict[int, Job] = {job.id: job for job in jobs}
         self._subjobs: dict[int, dict[int, None]] = {}
         self._waiting: set[int] = set()
@@ -188,9 +186,10 @@ class TaskQueue:
             job = replace(job, finished=now)
         self._put(job)
         self.trace(job_id, now, "state", f"Job state transition from {old} to {new}")
-        if new in state.RETRIED and job.tries < RETRIES:
-            self._put(replace(job, tries=job.tries + 1, not_before=now + RETRY_DELAY))
-            self.trace(job_id, now, "trace", f"Going to be tried again ({job.tries + 1} of {RETRIES})")
+        retries = self._limits.retries
+        if new in state.RETRIED and job.tries < retries:
+            self._put(replace(job, tries=job.tries + 1, not_before=now + self._limits.retry_delay))
+            self.trace(job_id, now, "trace", f"Going to be tried again ({job.tries + 1} of {retries})")
             return self.move(job_id, state.WAITING, now)
         if job.final and job.master:
             self._settle(job.master, now)
@@ -205,9 +204,10 @@ class TaskQueue:
     def tick(self, now: float) -> None:
         """What time alone brings about: ZOMBIE and EXPIRED, MaxWaitingTime."""
         for job in self.active():
-            if now - job.heartbeat <= ZOMBIE_AFTER:
-                continue
-            self.move(job.id, state.EXPIRED if job.status == state.ZOMBIE else state.ZOMBIE, now)
+            zombie = job.status == state.ZOMBIE
+            limit = self._limits.expired_after if zombie else self._limits.zombie_after
+            if now - job.heartbeat > limit:
+                self.move(job.id, state.EXPIRED if zombie else state.ZOMBIE, now)
         for job_id in sorted(self._waiting):
             limit = self._parse(job_id)[1].max_waiting
             if limit and now - self._jobs[job_id].submitted > limit:

@@ -25,6 +25,7 @@ from gridproof.localgrid.central import COMMANDS, CentralService
 from gridproof.localgrid.certificates import Authority, Identity, user_subject, write_private
 from gridproof.localgrid.core import Core
 from gridproof.localgrid.jobstore import JobStore
+from gridproof.localgrid.limits import Limits
 from gridproof.localgrid.sites import make_sites
 from gridproof.localgrid.taskqueue import TaskQueue
 from gridproof.localgrid.throttle import Throttle
@@ -40,7 +41,7 @@ def core(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Core]:
     root = tmp_path_factory.mktemp("core")
     catalogue, store = Catalogue(root / "c.db"), JobStore(root / "j.db")
     catalogue.make_root([("gridproof", HOME), ("guest", "/local/user/g/guest/")], 0)
-    core = Core(root, make_sites(1, 1, 1), {}, Authority(root, NOW), catalogue, store, TaskQueue())
+    core = Core(root, make_sites(1, 1, 1), {}, Authority(root, NOW), catalogue, store, TaskQueue(), Limits())
     yield core
     core.close()
 

@@ -13,17 +13,16 @@ from gridproof.alien.jdl import Jdl, parse
 from gridproof.errors import JdlError
 from gridproof.localgrid import jobstates as state
 from gridproof.localgrid.jobstore import JobStore
+from gridproof.localgrid.limits import Limits
 from gridproof.localgrid.sites import Site, make_sites
 from gridproof.localgrid.taskqueue import (
-    RETRIES,
-    RETRY_DELAY,
-    ZOMBIE_AFTER,
     IllegalTransition,
     Job,
     TaskQueue,
 )
 
 SITES = make_sites(3, 2, 1)
+LIMITS = Limits()
 FILES = {
     "/local/a": (10, ("Local::Site1::SE",)),
     "/local/b": (20, ("Local::Site2::SE",)),
@@ -122,7 +121,7 @@ def test_input_that_does_not_come_is_tried_again_ten_times_and_then_no_more() ->
     queue = TaskQueue()
     job = submitted(queue)
     now = 1.0
-    for _ in range(RETRIES):
+    for _ in range(LIMITS.retries):
         run_to(queue, job, state.STARTED, now=now)
         queue.move(job.id, state.ERROR_IB, now)
         assert queue.get(job.id).status == state.WAITING  # type: ignore[union-attr]
@@ -132,7 +131,7 @@ def test_input_that_does_not_come_is_tried_again_ten_times_and_then_no_more() ->
     run_to(queue, job, state.STARTED, now=now)
     queue.move(job.id, state.ERROR_IB, now)
     assert queue.get(job.id).status == state.ERROR_IB  # type: ignore[union-attr]
-    assert now == pytest.approx(1.0 + RETRIES * RETRY_DELAY)
+    assert now == pytest.approx(1.0 + LIMITS.retries * LIMITS.retry_delay)
 
 
 def test_the_broker_takes_priority_first_then_price_then_age() -> None:
@@ -215,11 +214,11 @@ def test_without_heartbeat_a_job_becomes_a_zombie_and_then_expires() -> None:
     silent, lively = submitted(queue), submitted(queue)
     for job in (silent, lively):
         run_to(queue, job, state.RUNNING, now=0.0)
-    queue.heartbeat(lively.id, ZOMBIE_AFTER)
-    queue.tick(ZOMBIE_AFTER + 1)
+    queue.heartbeat(lively.id, LIMITS.zombie_after)
+    queue.tick(LIMITS.zombie_after + 1)
     assert queue.get(silent.id).status == state.ZOMBIE  # type: ignore[union-attr]
     assert queue.get(lively.id).status == state.RUNNING  # type: ignore[union-attr]
-    queue.tick(2 * ZOMBIE_AFTER + 2)
+    queue.tick(2 * LIMITS.zombie_after + 2)
     assert queue.get(silent.id).status == state.EXPIRED  # type: ignore[union-attr]
 
 
