@@ -112,10 +112,13 @@ class Authority:
         write_private(self.cert_path, cert.public_bytes(serialization.Encoding.PEM))
 
     def publish(self, directory: Path) -> None:
-        """Write the CA certificate as a hashed directory (``X509_CERT_DIR``) holds it."""
+        """Write the CA certificate as a hashed directory (``X509_CERT_DIR``) holds it.
+
+        OpenSSL looks for ``HASH.0``; ``alienpy`` believes in a directory only if it holds a ``.pem``.
+        """
         directory.mkdir(mode=0o755, parents=True, exist_ok=True)
-        path = directory / f"{subject_hash(self._cert.subject)}.0"
-        path.write_bytes(self.cert_path.read_bytes())
+        for name in ("gridproof-ca.pem", f"{subject_hash(self._cert.subject)}.0"):
+            (directory / name).write_bytes(self.cert_path.read_bytes())
 
     def issue(
         self, subject: Subject, now: datetime.datetime, lifetime: datetime.timedelta, *, server: bool = False

@@ -66,6 +66,13 @@ def test_openssl_finds_the_authority_in_the_hashed_directory(tmp_path: Path) -> 
     assert done.returncode == 0, done.stderr + done.stdout
 
 
+def test_the_directory_of_authorities_is_one_that_alienpy_believes_in(tmp_path: Path) -> None:
+    authority = Authority(tmp_path / "private", NOW)
+    authority.publish(tmp_path / "certificates")
+    [pem] = (tmp_path / "certificates").glob("*.pem")  # what its is_x509dir_valid() asks for
+    assert pem.read_bytes() == authority.cert_path.read_bytes()
+
+
 def test_a_certificate_works_for_tls_and_its_authority_is_kept(tmp_path: Path) -> None:
     first = Authority(tmp_path, NOW)
     issued = Authority(tmp_path, NOW).issue(job_subject("ada", 1), NOW, HOUR)
