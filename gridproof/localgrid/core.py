@@ -121,13 +121,15 @@ class Core:
         self.changed()
 
     def changed(self) -> None:
-        """Store what changed and give free slots what they can run now."""
-        self.save()
+        """Give free slots what they can run now, and store what changed."""
         self._dispatch()
+        self.save()
 
     def save(self) -> bool:
         """Store what changed in the queue; if that fails, keep it for the next time and say so."""
         changes = self.queue.take_changes()
+        if not (changes.jobs or changes.trace):
+            return True
         try:
             self.store.save(changes)
         except sqlite3.Error as error:
@@ -142,7 +144,7 @@ class Core:
         """Wait for a job that matches a free slot; it comes ASSIGNED."""
         idle = _Idle(site, node, asyncio.get_running_loop().create_future())
         self._idle.append(idle)
-        self._dispatch()
+        self.changed()
         try:
             return await idle.job
         finally:
@@ -151,24 +153,22 @@ class Core:
 
     def _dispatch(self) -> None:
         now = time.time()
-        assigned = True
-        while assigned:
-            assigned = False
-            for idle in self._emptiest_sites_first():
-                job = self.queue.match(idle.site, now, JOB_TTL_LIMIT)
-                if job is None:
-                    continue
-                self._idle.remove(idle)
-                idle.job.set_result(self.queue.assign(job.id, idle.site, idle.node, now))
-                assigned = True
-                break
-        self.save()
+        idle = self._emptiest_sites_first()
+        while idle:
+            free = idle[0]
+            job = self.queue.match(free.site, now, JOB_TTL_LIMIT)
+            if job is None:  # nothing for its other slots, either
+                idle = [other for other in idle if other.site != free.site]
+                continue
+            self._idle.remove(free)
+            free.job.set_result(self.queue.assign(job.id, free.site, free.node, now))
+            idle = [other for other in self._emptiest_sites_first() if other in idle]
         if self._timer:
             self._timer.cancel()
         due = self.queue.next_due()
         if due is not None:
             loop = asyncio.get_running_loop()
-            self._timer = loop.call_later(max(0.0, due - now) + 0.01, self._dispatch)
+            self._timer = loop.call_later(max(0.0, due - now) + 0.01, self.changed)
 
     def _emptiest_sites_first(self) -> list[_Idle]:
         free = {site.name: 0 for site in self.sites}

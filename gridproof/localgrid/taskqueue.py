@@ -18,6 +18,7 @@ from gridproof.localgrid.limits import Limits
 from gridproof.localgrid.requirements import Requirements, read_requirements
 from gridproof.localgrid.sites import Site
 from gridproof.localgrid.splitting import Locate, bind_to_data, is_split, locate_inputs, split
+from gridproof.localgrid.waiting import Waiting
 
 FIRST_ID = 1_000_000_001
 
@@ -82,8 +83,10 @@ class TaskQueue:
         self._limits = limits or Limits()
         self._jobs: dict[int, Job] = {job.id: job for job in jobs}
         self._subjobs: dict[int, dict[int, None]] = {}
-        self._waiting: set[int] = set()
-        self._parsed: dict[int, tuple[Jdl, Requirements]] = {}
+        self._unfinished: dict[int, set[int]] = {}  # subjobs, by master
+        self._active: dict[int, None] = {}
+        self._waiting = Waiting()
+        self._needs: dict[int, Requirements] = {}  # of jobs that are not final
         self._changed: dict[int, Job] = {}
         self._trace: list[TraceLine] = []
         for job in self._jobs.values():
@@ -98,7 +101,7 @@ class TaskQueue:
 
     def jobs(self) -> list[Job]:
         """All jobs, oldest first."""
-        return sorted(self._jobs.values(), key=lambda job: job.id)
+        return list(self._jobs.values())
 
     def subjobs(self, master: int) -> list[Job]:
         """The subjobs of a master, oldest first."""
@@ -106,11 +109,11 @@ class TaskQueue:
 
     def jdl(self, job_id: int) -> Jdl:
         """The complete JDL of a job."""
-        return self._parse(job_id)[0]
+        return parse(self._jobs[job_id].jdl)
 
     def active(self) -> list[Job]:
         """Jobs that hold a slot."""
-        return [job for job in self.jobs() if job.status in state.ON_NODE]
+        return [self._jobs[i] for i in self._active]
 
     def take_changes(self) -> Changes:
         """What is to be stored now; :meth:`put_back` if that failed."""
@@ -146,7 +149,7 @@ class TaskQueue:
         try:
             bound = bind_to_data(jdl, locate_inputs(jdl, locate))
             if bound != jdl:
-                self._parsed[job_id] = (bound, read_requirements(bound))
+                self._needs[job_id] = read_requirements(bound)
                 self._put(replace(self._jobs[job_id], jdl=render(bound)))
         except JdlError as error:
             self.trace(job_id, now, "error", str(error))
@@ -156,12 +159,8 @@ class TaskQueue:
 
     def match(self, site: Site, now: float, ttl_limit: float) -> Job | None:
         """What a free slot of ``site`` shall run: highest priority, then lowest price, then oldest."""
-        fit = [
-            job
-            for job in (self._jobs[i] for i in self._waiting)
-            if job.not_before <= now and self._parse(job.id)[1].allow(site, ttl_limit)
-        ]
-        return min(fit, key=lambda job: (-job.priority, self._parse(job.id)[1].price, job.id), default=None)
+        found = self._waiting.first(site, now, ttl_limit)
+        return None if found is None else self._jobs[found]
 
     def assign(self, job_id: int, site: Site, node: str, now: float) -> Job:
         """WAITING to ASSIGNED at a slot of ``site``."""
@@ -175,7 +174,7 @@ class TaskQueue:
         return job
 
     def move(self, job_id: int, new: str, now: float) -> Job:
-        """One step; raises IllegalTransition. A master is DONE when its last subjob is final."""
+        """One step; raises IllegalTransition. A split master is DONE while all of its subjobs are final."""
         old = self._check(job_id, new)
         job = replace(self._jobs[job_id], status=new, heartbeat=now)
         if new == state.STARTED:
@@ -191,7 +190,7 @@ class TaskQueue:
             self._put(replace(job, tries=job.tries + 1, not_before=now + self._limits.retry_delay))
             self.trace(job_id, now, "trace", f"Going to be tried again ({job.tries + 1} of {retries})")
             return self.move(job_id, state.WAITING, now)
-        if job.final and job.master:
+        if job.master:
             self._settle(job.master, now)
         return job
 
@@ -208,8 +207,8 @@ class TaskQueue:
             limit = self._limits.expired_after if zombie else self._limits.zombie_after
             if now - job.heartbeat > limit:
                 self.move(job.id, state.EXPIRED if zombie else state.ZOMBIE, now)
-        for job_id in sorted(self._waiting):
-            limit = self._parse(job_id)[1].max_waiting
+        for job_id, needs in sorted(self._waiting, key=lambda waiting: waiting[0]):
+            limit = needs.max_waiting
             if limit and now - self._jobs[job_id].submitted > limit:
                 self.trace(job_id, now, "trace", f"Waited for more than MaxWaitingTime = {limit:g} s")
                 self.move(job_id, state.ERROR_W, now)
@@ -232,14 +231,7 @@ class TaskQueue:
             raise IllegalTransition(f"job {job_id} is a master")
         self._check(job_id, state.WAITING)
         self._put(replace(self._jobs[job_id], tries=0, not_before=0.0))
-        job = self.move(job_id, state.WAITING, now)
-        master = self._jobs.get(job.master)
-        if master and master.status == state.DONE:
-            self._put(replace(master, status=state.SPLIT, finished=0.0))
-            self.trace(
-                master.id, now, "state", f"Job state transition from DONE to SPLIT, {job_id} runs again"
-            )
-        return job
+        return self.move(job_id, state.WAITING, now)
 
     def recover(self, now: float) -> None:
         """After a restart of the service: no slot holds anything, payloads are gone."""
@@ -254,9 +246,7 @@ class TaskQueue:
 
     def next_due(self) -> float | None:
         """When the next job that waits for its retry may be matched."""
-        return min(
-            (self._jobs[i].not_before for i in self._waiting if self._jobs[i].not_before), default=None
-        )
+        return self._waiting.next_due()
 
     # Inside
 
@@ -281,13 +271,15 @@ class TaskQueue:
         self.move(job_id, state.SPLIT, now)
 
     def _settle(self, master: int, now: float) -> None:
-        job = self._jobs[master]
-        if job.status == state.SPLIT and all(sub.final for sub in self.subjobs(master)):
+        job, unfinished = self._jobs[master], bool(self._unfinished.get(master))
+        if job.status == state.SPLIT and not unfinished:
             self.move(master, state.DONE, now)
+        elif job.status == state.DONE and unfinished:
+            self._put(replace(job, status=state.SPLIT, finished=0.0))
+            self.trace(master, now, "state", "Job state transition from DONE to SPLIT, a subjob runs again")
 
     def _insert(self, jdl: Jdl, owner: str, master: int, now: float) -> Job:
-        needs = read_requirements(jdl)
-        self._parsed[self._next] = (jdl, needs)
+        needs = self._needs[self._next] = read_requirements(jdl)
         job = Job(
             id=self._next,
             owner=owner,
@@ -308,15 +300,25 @@ class TaskQueue:
         self._index(job)
 
     def _index(self, job: Job) -> None:
-        (self._waiting.add if job.status == state.WAITING else self._waiting.discard)(job.id)
+        if job.status == state.WAITING:
+            self._waiting.add(job.id, self._needs_of(job), job.not_before)
+        else:
+            self._waiting.discard(job.id)
+        if job.status in state.ON_NODE:
+            self._active[job.id] = None
+        else:
+            self._active.pop(job.id, None)
+        if job.final:
+            self._needs.pop(job.id, None)
         if job.master:
             self._subjobs.setdefault(job.master, {})[job.id] = None
+            unfinished = self._unfinished.setdefault(job.master, set())
+            (unfinished.discard if job.final else unfinished.add)(job.id)
 
-    def _parse(self, job_id: int) -> tuple[Jdl, Requirements]:
-        if job_id not in self._parsed:
-            jdl = parse(self._jobs[job_id].jdl)
-            self._parsed[job_id] = (jdl, read_requirements(jdl))
-        return self._parsed[job_id]
+    def _needs_of(self, job: Job) -> Requirements:
+        if job.id not in self._needs:
+            self._needs[job.id] = read_requirements(parse(job.jdl))
+        return self._needs[job.id]
 
     def _check(self, job_id: int, new: str) -> str:
         old = self._jobs[job_id].status

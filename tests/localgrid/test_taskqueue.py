@@ -199,7 +199,7 @@ def test_split_by_se_groups_by_the_exact_set_and_binds_each_chunk() -> None:
 
 
 def _fits(queue: TaskQueue, job: Job, site: Site) -> bool:
-    return queue._parse(job.id)[1].allow(site, 87_000)
+    return queue._needs[job.id].allow(site, 87_000)
 
 
 def test_a_split_that_cannot_be_done_ends_in_error_splt_with_the_reason() -> None:
