@@ -12,6 +12,7 @@ import signal
 import sys
 import time
 import uuid
+from asyncio import FIRST_COMPLETED
 from pathlib import Path
 from typing import Any
 
@@ -51,27 +52,35 @@ class SlotAgent:
 
     async def _serve(self, job: Job) -> None:
         core = self._core
-        sandbox = Sandbox(
-            job, core.queue.jdl(job.id), core.root / "wn" / f"alien-job-{job.id}.{job.run}", core.limits
-        )
+        path = core.root / "wn" / f"alien-job-{job.id}.{job.run}"
+        sandbox = Sandbox(job, core.queue.jdl(job.id), path, core.limits)
+        taken_away = asyncio.create_task(self._report(job))
         try:
-            await self._walk(sandbox)
+            await self._walk(sandbox, taken_away)
         except Failed as failure:
             self._finish(job, failure.state, str(failure))
         except IllegalTransition:
-            core.trace(job.id, "The job was taken away from its agent")
+            pass  # killed or run anew: what this agent does is of no interest any more
         except Exception as error:  # the agent goes on with its next job
             self._finish(job, state.ERROR_A, f"The agent failed: {type(error).__name__}: {error}")
         finally:
+            taken_away.cancel()
             await asyncio.to_thread(shutil.rmtree, sandbox.path, True)
             core.save()
+
+    async def _report(self, job: Job) -> None:
+        """Report again and again that this agent lives; returns when its job was taken away."""
+        mine = True
+        while mine:
+            await asyncio.sleep(self._core.limits.report_interval)
+            mine = self._core.report(job)
 
     def _finish(self, job: Job, status: str, why: str) -> None:
         self._core.trace(job.id, why, "error")
         with contextlib.suppress(IllegalTransition):
             self._core.move(job, status)
 
-    async def _walk(self, sandbox: Sandbox) -> None:
+    async def _walk(self, sandbox: Sandbox, taken_away: asyncio.Task[None]) -> None:
         core, job = self._core, sandbox.job
         shutil.rmtree(sandbox.path, ignore_errors=True)
         sandbox.make(core)
@@ -79,7 +88,7 @@ class SlotAgent:
         core.trace(job.id, f"Job asks for a TTL of {sandbox.jdl.text('TTL')} seconds")
         core.move(job, state.STARTED)
         await self._bring_inputs(sandbox)
-        report = await self._run_payload(sandbox)
+        report = await self._run_payload(sandbox, taken_away)
         core.trace(
             job.id,
             "Execution completed. Time spent:"
@@ -103,7 +112,7 @@ class SlotAgent:
             raise Failed(state.ERROR_IB, str(failure)) from failure
         sandbox.executable.chmod(0o700)
 
-    async def _run_payload(self, sandbox: Sandbox) -> dict[str, Any]:
+    async def _run_payload(self, sandbox: Sandbox, taken_away: asyncio.Task[None]) -> dict[str, Any]:
         core, job = self._core, sandbox.job
         try:
             environment = sandbox.environment(core)
@@ -123,23 +132,19 @@ class SlotAgent:
         assert process.stdin
         assert process.stdout
         orders = process.stdin
-
-        def ender() -> None:
-            orders.write(f"TERM {core.limits.kill_grace}\n".encode())
-
         try:
-            core.enders[job.id] = ender
             pid = (await process.stdout.readline()).strip().decode()
             core.trace(job.id, f"Starting execution, pid {pid}")
             core.move(job, state.RUNNING)
-            try:
-                said = await asyncio.wait_for(process.stdout.readline(), sandbox.time_limit)
-            except asyncio.TimeoutError:
-                text = f"Killing the job, it ran for more than its TTL of {sandbox.jdl.text('TTL')} s + 300 s"
-                raise Failed(state.EXPIRED, text) from None
+            ended = asyncio.ensure_future(process.stdout.readline())
+            await asyncio.wait({ended, taken_away}, timeout=sandbox.time_limit, return_when=FIRST_COMPLETED)
+            if not ended.done():
+                orders.write(f"TERM {core.limits.kill_grace}\n".encode())
+                if not taken_away.done():
+                    text = "Killing the job (it was running for longer than its TTL)"
+                    raise Failed(state.EXPIRED, text)
+            said = await ended
         finally:
-            if core.enders.get(job.id) is ender:
-                del core.enders[job.id]
             orders.close()  # the wrapper kills whatever is left and ends
             await asyncio.shield(process.wait())
         if not said:

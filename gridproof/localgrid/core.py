@@ -8,7 +8,7 @@ import sqlite3
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -51,7 +51,6 @@ class Core:
     address: str = "127.0.0.1"  # of the central service
     port: int = 0
     served: Counter[tuple[str, str]] = field(default_factory=Counter)  # commands by subject and name
-    enders: dict[int, Callable[[], None]] = field(default_factory=dict)
     _idle: list[_Idle] = field(default_factory=list)
     _timer: asyncio.TimerHandle | None = None
 
@@ -94,11 +93,16 @@ class Core:
         self.queue.trace(job_id, time.time(), tag, text)
 
     def kill(self, job_id: int) -> None:
-        """Kill a job: its state changes at once, a payload is told to end."""
-        for held in self.queue.kill(job_id, time.time()):
-            if ender := self.enders.get(held):
-                ender()
+        """Kill a job: its state changes at once, its agent hears of it at its next report."""
+        self.queue.kill(job_id, time.time())
         self.changed()
+
+    def report(self, job: Job) -> bool:
+        """The agent that was given this job is alive; whether it still has it, else it ends the payload."""
+        if not self.holds(job):
+            return False
+        self.queue.heartbeat(job.id, time.time())
+        return True
 
     def resubmit(self, job_id: int) -> None:
         """A final job back to WAITING. Raises IllegalTransition."""
@@ -106,11 +110,8 @@ class Core:
         self.changed()
 
     def tick(self) -> None:
-        """Once in a while: the agents are alive, and what time alone brings about."""
-        now = time.time()
-        for job in self.queue.active():
-            self.queue.heartbeat(job.id, now)
-        self.queue.tick(now)
+        """Once in a while: what time alone brings about."""
+        self.queue.tick(time.time())
         self.changed()
 
     def recover(self) -> None:

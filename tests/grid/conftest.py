@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from gridproof import _root
-from gridproof.localgrid import LocalGrid
+from gridproof.localgrid import Limits, LocalGrid
 
 FILES, ENTRIES = 6, 60_000
 
@@ -121,7 +121,7 @@ def new_world():
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory):
-    with LocalGrid(sites=3, slots=2) as grid:
+    with LocalGrid(sites=3, slots=2, limits=Limits(report_interval=0.5)) as grid:
         made = make_world(grid, tmp_path_factory.mktemp("world"), FILES, ENTRIES, tracks=3)
         for number, file in enumerate(made.files):
             ses = [grid.se_names[number % 3], grid.se_names[(number + 1) % 3]]

@@ -15,7 +15,7 @@ import yaml
 
 import gridproof
 from gridproof.errors import ProxyError, SessionError
-from gridproof.localgrid import LocalGrid
+from gridproof.localgrid import Limits, LocalGrid
 from gridproof.localgrid.access import GridAccess
 from gridproof.localgrid.wide import PROXY_PORT, WideNetwork, missing
 from gridproof.proxy.versions import here
@@ -99,7 +99,8 @@ def wide(tmp_path_factory, new_world):
         WideNetwork(SITES) as network,
         pytest.MonkeyPatch.context() as patch,
     ):
-        grid = LocalGrid(sites=SITES, slots=1, cores=CORES, network=network.network)
+        limits = Limits(report_interval=0.5)
+        grid = LocalGrid(sites=SITES, slots=1, cores=CORES, network=network.network, limits=limits)
         with network.vobox.entered():
             grid.start()
         proxy = ProxyServer(network.vobox, directory, grid.root / "certificates")

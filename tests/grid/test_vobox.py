@@ -17,7 +17,7 @@ import gridproof
 from gridproof import config, grids
 from gridproof.cli import cli
 from gridproof.errors import ProxyError, SessionError
-from gridproof.localgrid import LocalGrid
+from gridproof.localgrid import Limits, LocalGrid
 from gridproof.localgrid.access import GridAccess
 from gridproof.proxy.versions import here
 
@@ -91,7 +91,7 @@ async def at_hand(where, workers):
 def test_a_user_opens_by_url_and_finds_the_pilots_again_when_the_proxy_server_was_killed(
     new_world, home, tmp_path, monkeypatch
 ):
-    with LocalGrid(sites=1, slots=1, cores=2) as grid:
+    with LocalGrid(sites=1, slots=1, cores=2, limits=Limits(report_interval=0.5)) as grid:
         for name, value in grid.environment.items():
             monkeypatch.setenv(name, value)
         vobox = VoBox(tmp_path, grid.environment["X509_CERT_DIR"])

@@ -14,9 +14,10 @@ from typing import Any
 import pytest
 from websockets.sync.client import connect
 
-from gridproof.localgrid import LocalGrid
+from gridproof.localgrid import Limits, LocalGrid
 
 HOME = "/local/user/g/gproof"
+LIMITS = Limits(report_interval=0.1)
 
 
 class Raw:
@@ -95,7 +96,7 @@ def dial() -> type[Raw]:
 
 @pytest.fixture(scope="module")
 def grid() -> Iterator[LocalGrid]:
-    with LocalGrid() as grid:
+    with LocalGrid(limits=LIMITS) as grid:
         yield grid
 
 

@@ -148,7 +148,7 @@ def test_what_is_not_in_the_catalogue_is_refused_at_submission(raw, script):
         assert "/local/none" in answer["metadata"]["error"]
 
 
-def test_a_killed_job_frees_its_slot_at_once_and_leaves_no_process(raw, script, until):
+def test_a_killed_job_leaves_no_process(raw, script, until):
     lfn = script('trap "" TERM; setsid sleep 1000 & sleep 1000')
     job = raw.submit(f'Executable = "{lfn}";')
     raw.wait(job, "RUNNING")
