@@ -1,0 +1,34 @@
+"""A process in which alienpy lives: cases come as JSON lines on standard input, answers leave as such.
+
+alienpy's XRootD and ROOT's never share a process, and alienpy reads its environment when it is imported: so
+this is started with an environment of its own and imports nothing of gridproof.
+"""
+
+import contextlib
+import io
+import json
+import sys
+
+
+def main() -> None:
+    answers, sys.stdout = sys.stdout, sys.stderr  # what alienpy prints is not an answer
+    from alienpy import alien
+    from alienpy.wb_api import SendMsg
+
+    session = alien.AliEn()
+    for request in sys.stdin:
+        words = json.loads(request)
+        with contextlib.redirect_stdout(io.StringIO()) as printed:
+            try:
+                if words[0] == "send":  # AliEn.run's way: what is typed goes to the central service as it is
+                    answer = SendMsg(session.wb(), words[1], words[2:])
+                else:
+                    answer = alien.ProcessInput(session.wb(), words[0], words[1:])
+                result = {**answer._asdict(), "exitcode": int(answer.exitcode)}
+            except Exception as error:  # alienpy's own mistakes are findings, too
+                result = {"exception": f"{type(error).__name__}: {error}"}
+        print(json.dumps({**result, "printed": printed.getvalue()}, default=str), file=answers, flush=True)
+
+
+if __name__ == "__main__":
+    main()
