@@ -7,9 +7,11 @@ import re
 import uuid
 import zlib
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, fields
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from pathlib import Path
 from sqlite3 import Connection
+from typing import NamedTuple
 
 from gridproof.localgrid.database import Database
 
@@ -17,8 +19,7 @@ READ, WRITE = 4, 2
 ADMIN = "admin"
 
 
-@dataclass(frozen=True)
-class Entry:
+class Entry(NamedTuple):
     """A file (``type`` f), directory (d) or collection (c); ``perm`` like "644", ``ctime`` in ms.
 
     Directories have no ``guid``.
@@ -62,7 +63,7 @@ class CatalogueError(Exception):
 ENOENT, EIO, EACCES, EEXIST, ENOTDIR, EISDIR = 2, 5, 13, 17, 20, 21
 
 _GUID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
-_COLUMNS = ", ".join(field.name for field in fields(Entry))
+_COLUMNS = ", ".join(Entry._fields)
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS lfns (
     lfn TEXT PRIMARY KEY, parent TEXT, type TEXT, owner TEXT, gowner TEXT, perm TEXT,
@@ -74,9 +75,13 @@ CREATE TABLE IF NOT EXISTS replicas (
 CREATE TABLE IF NOT EXISTS members (guid TEXT PRIMARY KEY, archive TEXT, name TEXT) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS collections (
     guid TEXT, position INTEGER, lfn TEXT, PRIMARY KEY (guid, position)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS orphans (se TEXT, guid TEXT, PRIMARY KEY (se, guid)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS bookings (
     ticket TEXT PRIMARY KEY, lfn TEXT, guid TEXT, se TEXT, user TEXT, at INTEGER) WITHOUT ROWID;
 """
+
+
+_BETWEEN = "lfn > ? AND lfn < ?"
 
 
 @dataclass(frozen=True)
@@ -106,6 +111,10 @@ class Catalogue:
         """Close the file."""
         self._database.close()
 
+    def change(self) -> AbstractContextManager[Connection]:
+        """Several changes as one: all of them, or none."""
+        return self._database.change()
+
     # Look-ups
 
     def get(self, lfn: str) -> Entry | None:
@@ -128,11 +137,13 @@ class Catalogue:
     def find(self, directory: str, pattern: str, types: str = "fc") -> list[Entry]:
         """What lies below ``directory`` with ``pattern`` in its path from there (``*``, ``%``: anything)."""
         top = normal(directory)
-        first = top.rstrip("/") + "/"
-        glob = _glob_literal(first) + "*" + _glob(pattern.lstrip("*%")).rstrip("*") + "*"
-        query = f"SELECT {_COLUMNS} FROM lfns WHERE lfn > ? AND lfn < ? AND lfn GLOB ? ORDER BY lfn"  # noqa: S608
-        rows = self._database.rows(query, first, first[:-1] + "0", glob)
-        return [e for e in (Entry(*row) for row in rows) if e.type in types]  # type: ignore[arg-type]
+        glob = _glob_literal(top.rstrip("/") + "/") + "*" + _glob(pattern.lstrip("*%")).rstrip("*") + "*"
+        any_type = ", ".join("?" * len(types))
+        query = (
+            f"SELECT {_COLUMNS} FROM lfns WHERE {_BETWEEN} AND lfn GLOB ?"  # noqa: S608
+            f" AND type IN ({any_type}) ORDER BY lfn"
+        )
+        return [Entry(*row) for row in self._database.rows(query, *_below(top), glob, *types)]  # type: ignore[arg-type]
 
     def match(self, pattern: str) -> list[Entry]:
         """The entries that an LFN with ``*`` or ``?`` means, names by names as a shell does."""
@@ -277,19 +288,26 @@ class Catalogue:
             entry = self._owned(lfn, user)
             connection.execute("UPDATE lfns SET perm = ? WHERE lfn = ?", (perm, entry.lfn))
 
-    def remove(self, lfn: str, user: str, *, recursive: bool = False) -> list[tuple[str, str]]:
-        """Forget a file or a directory, empty or ``recursive``; (SE, GUID) of the replicas to be deleted."""
+    def remove(self, lfn: str, user: str, *, recursive: bool = False) -> None:
+        """Forget a file or a directory, empty or ``recursive``; its replicas become :meth:`orphans`."""
         with self._database.change() as connection:
             entry = self._owned(lfn, user)
-            below = self.find(entry.lfn, "*", "fcd") if entry.is_dir else []
-            if below and not recursive:
+            _forget(connection, "lfn = ?", entry.lfn)
+            if not entry.is_dir:
+                return
+            below = _below(entry.lfn)
+            if not recursive and self._database.rows(f"SELECT 1 FROM lfns WHERE {_BETWEEN} LIMIT 1", *below):  # noqa: S608
                 raise CatalogueError(EIO, f"{lfn} is not empty")
-            gone = [e for e in [entry, *below] if not e.is_dir]
-            replicas = [(se, e.guid) for e in gone for se in self.replicas(e.guid)]
-            connection.executemany("DELETE FROM lfns WHERE lfn = ?", [(e.lfn,) for e in [entry, *below]])
-            for table in ("replicas", "members", "collections"):
-                connection.executemany(f"DELETE FROM {table} WHERE guid = ?", [(e.guid,) for e in gone])  # noqa: S608
-            return replicas
+            _forget(connection, _BETWEEN, *below)
+
+    def orphans(self) -> list[tuple[str, str]]:
+        """(SE, GUID) of replicas that no file has any more, until they are deleted and :meth:`forget`."""
+        return [(str(se), str(guid)) for se, guid in self._database.rows("SELECT se, guid FROM orphans")]
+
+    def forget(self, orphans: Iterable[tuple[str, str]]) -> None:
+        """These are no longer on their SEs."""
+        with self._database.change() as connection:
+            connection.executemany("DELETE FROM orphans WHERE se = ? AND guid = ?", orphans)
 
     def move(self, source: str, target: str, user: str) -> None:
         """Rename a file or a directory with all in it; into a directory if ``target`` is one."""
@@ -304,13 +322,12 @@ class Catalogue:
             self.check_new(new, user)
             if self.get(posixpath.dirname(new)) is None:
                 raise CatalogueError(ENOENT, f"No such directory for {target}")
-            moved = [entry, *(self.find(entry.lfn, "*", "fcd") if entry.is_dir else [])]
-            for e in moved:
-                path = new + e.lfn[len(entry.lfn) :]
-                connection.execute(
-                    "UPDATE lfns SET lfn = ?, parent = ? WHERE lfn = ?",
-                    (path, posixpath.dirname(path), e.lfn),
-                )
+            after = len(entry.lfn) + 1
+            rename = "UPDATE lfns SET lfn = ? || substr(lfn, ?), parent = ? || substr(parent, ?)"
+            connection.execute(f"{rename} WHERE {_BETWEEN}", (new, after, new, after, *_below(entry.lfn)))
+            connection.execute(
+                "UPDATE lfns SET lfn = ?, parent = ? WHERE lfn = ?", (new, posixpath.dirname(new), entry.lfn)
+            )
 
     def _owned(self, lfn: str, user: str) -> Entry:
         entry = self.get(lfn)
@@ -336,6 +353,12 @@ def normal(lfn: str) -> str:
     return "/" + posixpath.normpath("/" + lfn).strip("/")
 
 
+def _below(directory: str) -> tuple[str, str]:
+    """Between these lie the LFNs below a directory."""
+    first = directory.rstrip("/") + "/"
+    return first, first[:-1] + "0"
+
+
 def is_pattern(lfn: str) -> bool:
     """Whether an LFN has wildcards."""
     return "*" in lfn or "?" in lfn
@@ -351,19 +374,17 @@ def _glob_literal(text: str) -> str:
 
 def _insert(connection: Connection, entry: Entry) -> None:
     parent = posixpath.dirname(entry.lfn) if entry.lfn != "/" else ""
+    values = (entry.lfn, parent, *entry[1:])
     connection.execute(
         "INSERT OR IGNORE INTO lfns (lfn, parent, type, owner, gowner, perm, size, md5, guid, ctime)"
         " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-        (
-            entry.lfn,
-            parent,
-            entry.type,
-            entry.owner,
-            entry.gowner,
-            entry.perm,
-            entry.size,
-            entry.md5,
-            entry.guid,
-            entry.ctime,
-        ),
+        values,
     )
+
+
+def _forget(connection: Connection, where: str, *values: str) -> None:
+    guids = f"guid IN (SELECT guid FROM lfns WHERE {where} AND type <> 'd')"  # noqa: S608
+    connection.execute(f"INSERT OR IGNORE INTO orphans SELECT se, guid FROM replicas WHERE {guids}", values)  # noqa: S608
+    for table in ("replicas", "members", "collections"):
+        connection.execute(f"DELETE FROM {table} WHERE {guids}", values)  # noqa: S608
+    connection.execute(f"DELETE FROM lfns WHERE {where}", values)  # noqa: S608

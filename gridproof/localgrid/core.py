@@ -187,6 +187,16 @@ class Core:
         member = f"#{name}" if name else ""
         return [(self.storage[se], self.storage[se].url(guid) + member) for se in ses if se in self.storage]
 
+    def sweep(self) -> None:
+        """Delete from the storage elements what no file has any more. For a thread: it may be much."""
+        gone = []
+        for se, guid in self.catalogue.orphans():
+            if se in self.storage:
+                self.storage[se].file(guid).unlink(missing_ok=True)
+                gone.append((se, guid))
+        if gone:
+            self.catalogue.forget(gone)
+
     def live_first(self, ses: Sequence[str]) -> list[str]:
         """SEs whose server runs before those whose does not."""
         return sorted(ses, key=lambda se: not self.storage[se].pid)

@@ -272,11 +272,10 @@ def rm(core: Core, caller: Caller, arguments: Sequence[str]) -> Answer:
             if entry is None or (entry.is_dir and not recursive):
                 raise CommandFailed(EIO, f"Failed to remove [{one}]")
             try:
-                gone = core.catalogue.remove(one, caller.user, recursive=recursive)
+                core.catalogue.remove(one, caller.user, recursive=recursive)
             except CatalogueError as error:
                 raise CommandFailed(EIO, f"Failed to remove [{one}]") from error
-            for se, guid in gone:
-                core.storage[se].file(guid).unlink(missing_ok=True)
+    core.sweep()
     return Answer()
 
 

@@ -98,9 +98,11 @@ def test_removing_tells_which_replicas_are_to_go(catalogue: Catalogue) -> None:
     add(catalogue, "/local/d/sub/b", se="B")
     with pytest.raises(CatalogueError):
         catalogue.remove("/local/d", "gridproof")
-    gone = catalogue.remove("/local/d", "gridproof", recursive=True)
-    assert sorted(gone) == [("A", "guid-/local/d/a"), ("B", "guid-/local/d/sub/b")]
+    catalogue.remove("/local/d", "gridproof", recursive=True)
     assert catalogue.get("/local/d") is None
+    assert catalogue.orphans() == [("A", "guid-/local/d/a"), ("B", "guid-/local/d/sub/b")]
+    catalogue.forget([("A", "guid-/local/d/a")])
+    assert catalogue.orphans() == [("B", "guid-/local/d/sub/b")]
 
 
 def test_a_directory_moves_with_all_in_it(catalogue: Catalogue) -> None:
