@@ -5,5 +5,6 @@ from __future__ import annotations
 from gridproof.localgrid.discovery import find_running
 from gridproof.localgrid.grid import LocalGrid
 from gridproof.localgrid.limits import Limits
+from gridproof.localgrid.users import User
 
-__all__ = ["Limits", "LocalGrid", "find_running"]
+__all__ = ["Limits", "LocalGrid", "User", "find_running"]

@@ -18,7 +18,7 @@ from typing import Any
 
 from gridproof.localgrid import jobstates as state
 from gridproof.localgrid.catalogue import Booking, CatalogueError
-from gridproof.localgrid.core import USERS, Core
+from gridproof.localgrid.core import Core
 from gridproof.localgrid.packages import PackageMissing
 from gridproof.localgrid.sandbox import Output, Sandbox, outputs
 from gridproof.localgrid.sites import Site, by_distance
@@ -166,7 +166,7 @@ class SlotAgent:
         raise Failed(state.ERROR_E, how)
 
     async def _save_outputs(self, sandbox: Sandbox) -> None:
-        wanted, missing = outputs(sandbox, USERS[sandbox.job.owner])
+        wanted, missing = outputs(sandbox, self._core.users[sandbox.job.owner].home)
         if missing:
             raise Failed(state.ERROR_SV, f"The OutputFile does not exist: {', '.join(missing)}")
         for output in wanted:

@@ -4,30 +4,35 @@ from __future__ import annotations
 
 import posixpath
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from gridproof.localgrid.answers import ENOENT, Answer, CommandFailed
 from gridproof.localgrid.catalogue import normal
 from gridproof.localgrid.certificates import Identity
-from gridproof.localgrid.core import USERS, Core
+from gridproof.localgrid.core import Core
+from gridproof.localgrid.users import User
 
 
 @dataclass
 class Caller:
-    """One connection: its identity, its current directory, the site it is at ("" when unknown)."""
+    """One connection: whose certificate it has, as whom it acts now, the site it is at ("" when unknown)."""
 
     identity: Identity
-    directory: str
+    account: User
     site: str
     expires: float
+    directory: str = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.directory = self.home
 
     @property
     def user(self) -> str:
-        return self.identity.user
+        return self.account.name
 
     @property
     def home(self) -> str:
-        return USERS[self.user]
+        return self.account.home
 
     def path(self, lfn: str) -> str:
         """An LFN as given, made absolute: relative to the current directory, or ``~``."""

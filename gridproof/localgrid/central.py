@@ -21,8 +21,8 @@ from websockets.http11 import Request, Response
 from gridproof.localgrid.answers import EIO, ENOENT, EREMOTEIO, Answer, CommandFailed
 from gridproof.localgrid.caller import Caller
 from gridproof.localgrid.catalogue import READ, CatalogueError
-from gridproof.localgrid.certificates import Identity, identify, write_private
-from gridproof.localgrid.core import USERS, Core, utc_now
+from gridproof.localgrid.certificates import Identity, host_subject, identify, write_private
+from gridproof.localgrid.core import Core, utc_now
 from gridproof.localgrid.sites import find_se
 from gridproof.localgrid.throttle import LOGIN, Throttle
 from gridproof.localgrid.transfer import CopyFailed, Source, fetch
@@ -30,6 +30,7 @@ from gridproof.localgrid.verbs_access import ACCESS_VERBS
 from gridproof.localgrid.verbs_files import FILE_VERBS
 from gridproof.localgrid.verbs_info import INFO_VERBS
 from gridproof.localgrid.verbs_jobs import JOB_VERBS, submit_text
+from gridproof.localgrid.verbs_users import USER_VERBS
 
 PATH = "/websocket/json"
 MESSAGE_LIMIT = 130 * 1024
@@ -39,7 +40,16 @@ CAT_LIMIT = 10 << 20
 TRY_AGAIN_LATER = 1013
 COMMANDS = sorted(
     name
-    for name in {"commandlist", "cat", "submit", *FILE_VERBS, *ACCESS_VERBS, *INFO_VERBS, *JOB_VERBS}
+    for name in {
+        "commandlist",
+        "cat",
+        "submit",
+        *FILE_VERBS,
+        *ACCESS_VERBS,
+        *INFO_VERBS,
+        *JOB_VERBS,
+        *USER_VERBS,
+    }
     if not name.startswith("grid")  # these are our own
 )
 
@@ -87,8 +97,8 @@ class CentralService:
 
     def _tls(self) -> ssl.SSLContext:
         core = self._core
-        subject = (("C", "ch"), ("O", "AliEn2"), ("CN", "localhost"))
-        host = core.authority.issue(subject, utc_now(), datetime.timedelta(days=365), server=True)
+        lifetime = datetime.timedelta(days=365)
+        host = core.authority.issue(host_subject("localhost"), utc_now(), lifetime, server=True)
         write_private(self._private / "hostcert.pem", host.cert)
         write_private(self._private / "hostkey.pem", host.key)
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -102,17 +112,27 @@ class CentralService:
         if request.path != PATH:
             return connection.respond(http.HTTPStatus.NOT_FOUND, f"There is only {PATH} here\n")
         identity, _ = _peer(connection)
-        if identity is None or identity.user not in USERS:
+        if identity is None or not self._known(identity):
             return connection.respond(
                 http.HTTPStatus.UNAUTHORIZED, "This certificate's subject is not known\n"
             )
         return None
 
+    def _known(self, identity: Identity) -> bool:
+        users = self._core.users
+        known = identity.user in users and users[identity.user].may_become(identity.role)
+        return known and self._still_runs(identity)
+
+    def _still_runs(self, identity: Identity) -> bool:
+        """Whether this is no job's token, or that of the job's latest run: a killed one's is still good."""
+        job = self._core.queue.get(identity.job)
+        return not identity.job or (job is not None and job.run == identity.resubmission + 1)
+
     async def _connection(self, connection: ServerConnection) -> None:
         identity, expires = _peer(connection)
         assert identity
         job = self._core.queue.get(identity.job)
-        caller = Caller(identity, USERS[identity.user], job.site if job else "", expires)
+        caller = Caller(identity, self._core.users[identity.role], job.site if job else "", expires)
         closes = min(expires, time.time() + SESSION_LIMIT)
         self._count(identity, LOGIN)
         with contextlib.suppress(ConnectionClosed):
@@ -154,9 +174,11 @@ class CentralService:
         return answer.render(caller.directory, caller.user, keys=keys, messages=messages)
 
     async def _run(self, caller: Caller, name: str, arguments: Sequence[str]) -> Answer:
+        if not self._still_runs(caller.identity):
+            raise CommandFailed(EREMOTEIO, "This job is not supposed to still be running")
         if verb := FILE_VERBS.get(name) or ACCESS_VERBS.get(name):
             return await asyncio.to_thread(verb, self._core, caller, arguments)
-        if verb := JOB_VERBS.get(name) or INFO_VERBS.get(name):
+        if verb := JOB_VERBS.get(name) or INFO_VERBS.get(name) or USER_VERBS.get(name):
             return verb(self._core, caller, arguments)
         if name == "commandlist":
             return Answer([{"commandlist": command, "message": command} for command in COMMANDS])

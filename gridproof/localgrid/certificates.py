@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import hashlib
 import os
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +29,8 @@ _LETTERS = {
     "commonName": "CN",
 }
 
+_RUN = re.compile(r"queueid=([0-9]{1,18})/resubmission=([0-9]{1,9})")
+
 Subject = Sequence[tuple[str, str]]
 
 
@@ -43,11 +46,16 @@ class Issued:
 
 @dataclass(frozen=True)
 class Identity:
-    """Who a certificate's subject is: a user, and for a job token the job's id (else 0)."""
+    """Who a certificate's subject is: a user in a role, mostly the user's own.
+
+    For a job token also the job's id and how often the job had been run before (else 0).
+    """
 
     user: str
-    job: int
+    role: str
     subject: str
+    job: int = 0
+    resubmission: int = 0
 
 
 def user_subject(user: str) -> Subject:
@@ -60,9 +68,15 @@ def token_subject(user: str, role: str) -> Subject:
     return (*_ORGANISATION, ("CN", "Users"), ("CN", user), ("OU", role))
 
 
-def job_subject(user: str, job: int) -> Subject:
-    """The subject of a job token."""
-    return (*_ORGANISATION, ("CN", "Jobs"), ("CN", user), ("OU", user), ("OU", f"queueid={job}"))
+def job_subject(user: str, job: int, resubmission: int = 0) -> Subject:
+    """The subject of the token of one run of a job."""
+    run = f"queueid={job}/resubmission={resubmission}"
+    return (*_ORGANISATION, ("CN", "Jobs"), ("CN", user), ("OU", user), ("OU", run))
+
+
+def host_subject(host: str) -> Subject:
+    """The subject of a host certificate, which is nobody's to log in with."""
+    return (*_ORGANISATION, ("OU", "ALICE"), ("CN", host))
 
 
 def identify(peer: Sequence[Sequence[tuple[str, str]]]) -> Identity | None:
@@ -72,12 +86,12 @@ def identify(peer: Sequence[Sequence[tuple[str, str]]]) -> Identity | None:
     if tuple(names[:2]) != _ORGANISATION:
         return None
     match names[2:]:
-        case [("CN", "Users"), ("CN", user), ("OU", _)]:
-            return Identity(user, 0, subject)
-        case [("CN", "Jobs"), ("CN", user), ("OU", _), ("OU", queue), *_] if queue[8:].isdigit():
-            return Identity(user, int(queue.removeprefix("queueid=")), subject)
+        case [("CN", "Users"), ("CN", user), ("OU", role)]:
+            return Identity(user, role, subject)
+        case [("CN", "Jobs"), ("CN", user), ("OU", role), ("OU", text)] if run := _RUN.fullmatch(text):
+            return Identity(user, role, subject, int(run[1]), int(run[2]))
         case [("CN", user)]:
-            return Identity(user, 0, subject)
+            return Identity(user, user, subject)
     return None
 
 

@@ -71,9 +71,13 @@ def status() -> None:
 
 
 @grid.command()
-def env() -> None:
+@click.option("--user", help="As this user of the Grid (default: its first).")
+def env(user: str | None) -> None:
     """Print what a shell needs to talk to the Grid."""
-    for name, value in _environment().items():
+    from gridproof.localgrid.discovery import environment_of
+
+    environment = _environment()
+    for name, value in (environment_of(environment, user) if user else environment).items():
         click.echo(f"export {name}={shlex.quote(value)}")
 
 

@@ -20,8 +20,7 @@ from gridproof.localgrid.limits import Limits
 from gridproof.localgrid.sites import JOB_TTL_LIMIT, Site, by_distance
 from gridproof.localgrid.storage import StorageElement
 from gridproof.localgrid.taskqueue import IllegalTransition, Job, TaskQueue
-
-USERS = {"gridproof": "/local/user/g/gproof/", "guest": "/local/user/g/guest/"}
+from gridproof.localgrid.users import Users
 
 
 def utc_now() -> datetime.datetime:
@@ -48,6 +47,7 @@ class Core:
     store: JobStore
     queue: TaskQueue
     limits: Limits
+    users: Users
     address: str = "127.0.0.1"  # of the central service
     port: int = 0
     served: Counter[tuple[str, str]] = field(default_factory=Counter)  # commands by subject and name

@@ -8,7 +8,7 @@ import os
 import shutil
 import stat
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -53,6 +53,21 @@ def state_directory() -> Path:
         )
     base.chmod(0o700)
     return base
+
+
+def user_directory(root: Path, user: str) -> Path:
+    """Where a Grid keeps a user's certificate and key."""
+    return root / "private" / "users" / user
+
+
+def environment_of(environment: Mapping[str, str], user: str) -> dict[str, str]:
+    """A Grid's environment, for another of its users. Raises LocalGridError for one that it does not have."""
+    users = Path(environment["X509_USER_CERT"]).parent.parent
+    names = sorted(path.name for path in users.iterdir())
+    if user not in names:
+        raise LocalGridError(f"The embedded Grid has no user {user}; its users are {', '.join(names)}")
+    pair = {"X509_USER_CERT": "usercert.pem", "X509_USER_KEY": "userkey.pem"}
+    return {**environment, **{name: str(users / user / file) for name, file in pair.items()}}
 
 
 def publish(running: Running) -> Path:

@@ -20,6 +20,7 @@ from gridproof.errors import LocalGridError
 from gridproof.localgrid import discovery
 from gridproof.localgrid.limits import Limits
 from gridproof.localgrid.sites import GridNetwork
+from gridproof.localgrid.users import DEFAULT_USERS, User, Users
 
 START_TIMEOUT = 60.0
 
@@ -30,6 +31,7 @@ class LocalGrid:
     Without ``root`` everything lies in a temporary directory that goes with it; with one, catalogue, jobs and
     files stay there for the next start. With ``throttle`` it makes those wait who ask much, as JAliEn does.
     With ``network`` its sites and its central service are where that says, else all on the loopback.
+    ``users`` are those who may use it, beside ``admin``; what this object does it does as the first of them.
     ``limits`` says when jobs are killed, tried again, given up.
     Use it as a context manager, or call :meth:`start` and :meth:`stop`. It never outlives the process that
     started it.
@@ -43,11 +45,13 @@ class LocalGrid:
         cores: int = 1,
         throttle: bool = False,
         network: GridNetwork | None = None,
+        users: Sequence[User] = DEFAULT_USERS,
         limits: Limits | None = None,
     ) -> None:
         for name, value in (("sites", sites), ("slots", slots), ("cores", cores)):
             if value < 1:
                 raise LocalGridError(f"An embedded Grid needs at least one of {name}, not {value}")
+        Users(users)
         self._options = {
             "sites": sites,
             "slots": slots,
@@ -55,6 +59,7 @@ class LocalGrid:
             "root": str(Path(root).absolute()) if root else "",
             "throttle": throttle,
             "network": asdict(network or GridNetwork()),
+            "users": [asdict(user) for user in users],
             "limits": asdict(limits or Limits()),
         }
         self._process: subprocess.Popen[bytes] | None = None
@@ -75,8 +80,12 @@ class LocalGrid:
 
     @property
     def environment(self) -> dict[str, str]:
-        """What a client of AliEn needs in its environment to talk to this Grid."""
+        """What a client of AliEn needs in its environment to talk to this Grid, as its first user."""
         return dict(self._environment)
+
+    def environment_of(self, user: str) -> dict[str, str]:
+        """The same for another of its users. Raises LocalGridError for one that it does not have."""
+        return discovery.environment_of(self._reachable(), user)
 
     @property
     def root(self) -> Path:

@@ -50,7 +50,9 @@ class Sandbox:
         token.mkdir(mode=0o700, parents=True)
         self.path.chmod(0o700)
         lifetime = datetime.timedelta(seconds=self.time_limit)
-        issued = core.authority.issue(job_subject(self.job.owner, self.job.id), utc_now(), lifetime)
+        issued = core.authority.issue(
+            job_subject(self.job.owner, self.job.id, self.job.run - 1), utc_now(), lifetime
+        )
         write_private(token / "tokencert.pem", issued.cert)
         write_private(token / "tokenkey.pem", issued.key)
 

@@ -27,17 +27,17 @@ from gridproof.localgrid.agent import SlotAgent
 from gridproof.localgrid.catalogue import Catalogue
 from gridproof.localgrid.central import CentralService
 from gridproof.localgrid.certificates import Authority, user_subject, write_private
-from gridproof.localgrid.core import USERS, Core, utc_now
+from gridproof.localgrid.core import Core, utc_now
 from gridproof.localgrid.jobstore import JobStore
 from gridproof.localgrid.limits import Limits
 from gridproof.localgrid.sites import GridNetwork, Site, SiteNetwork, make_sites
 from gridproof.localgrid.storage import StorageElement, check_programs
 from gridproof.localgrid.taskqueue import TaskQueue
 from gridproof.localgrid.throttle import Throttle
+from gridproof.localgrid.users import DEFAULT_USERS, User, Users
 from gridproof.localgrid.vobox import VoBox
 
 HEARTBEAT = 60.0
-USER = "gridproof"
 Announce = Callable[[dict[str, Any]], None]
 
 
@@ -56,6 +56,7 @@ class Settings:
     owner: int = 0
     cache: str = ""
     throttle: bool = False
+    users: tuple[User, ...] = DEFAULT_USERS
     limits: Limits = field(default_factory=Limits)
     network: GridNetwork = field(default_factory=GridNetwork)
 
@@ -67,6 +68,8 @@ class Settings:
     def from_json(cls, line: str | bytes) -> Settings:
         """What :meth:`to_json` wrote."""
         settings = json.loads(line)
+        if "users" in settings:
+            settings["users"] = tuple(User(**user) for user in settings["users"])
         settings["limits"] = Limits(**settings.get("limits", {}))
         if network := settings.pop("network", None):
             sites = (SiteNetwork(**site) for site in network.pop("sites"))
@@ -211,13 +214,15 @@ class Grid:
     def _make_core(self, private: Path, sites: tuple[Site, ...]) -> Core:
         authority = Authority(private, utc_now())
         authority.publish(self.root / "certificates")
-        for user in USERS:
-            (private / user).mkdir(mode=0o700, exist_ok=True)
-            issued = authority.issue(user_subject(user), utc_now(), datetime.timedelta(days=365))
-            write_private(private / user / "usercert.pem", issued.cert)
-            write_private(private / user / "userkey.pem", issued.key)
+        users = Users(self._settings.users)
+        for user in users:
+            own = discovery.user_directory(self.root, user.name)
+            own.mkdir(mode=0o700, parents=True, exist_ok=True)
+            issued = authority.issue(user_subject(user.name), utc_now(), datetime.timedelta(days=365))
+            write_private(own / "usercert.pem", issued.cert)
+            write_private(own / "userkey.pem", issued.key)
         catalogue = Catalogue(private / "catalogue.db")
-        catalogue.make_root(list(USERS.items()), int(time.time() * 1000))
+        catalogue.make_root([(user.name, user.home) for user in users], int(time.time() * 1000))
         store = JobStore(private / "jobs.db")
         storage = {se.name: se for se in self._storage}
         network, limits = self._settings.network, self._settings.limits
@@ -230,12 +235,13 @@ class Grid:
             store,
             TaskQueue(store.load(), limits),
             limits,
+            users,
             network.address,
             network.port,
         )
 
     def _environment(self, core: Core) -> dict[str, str]:
-        user = self.root / "private" / USER
+        user = discovery.user_directory(self.root, core.users.default.name)
         return {
             "ALIENPY_JCENTRAL": core.address,
             "ALIENPY_JCENTRAL_PORT": str(core.port),

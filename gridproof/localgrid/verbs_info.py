@@ -1,14 +1,12 @@
-"""Commands about users, sites and the service itself."""
+"""Commands about sites and the service itself."""
 
 from __future__ import annotations
 
-import datetime
 import socket
 from collections.abc import Sequence
 
 from gridproof.localgrid.answers import (
     EINVAL,
-    EPERM,
     Answer,
     CommandFailed,
     Row,
@@ -17,59 +15,12 @@ from gridproof.localgrid.answers import (
     text,
 )
 from gridproof.localgrid.caller import Caller, Verb
-from gridproof.localgrid.certificates import token_subject
-from gridproof.localgrid.core import Core, utc_now
+from gridproof.localgrid.core import Core
 from gridproof.localgrid.jobstates import ON_NODE
 from gridproof.localgrid.packages import available
 from gridproof.localgrid.sites import JOB_TTL_LIMIT, distance, find_site
 
-TOKEN_DAYS = 31
 VERSION = "1.8.5"
-
-
-def whoami(core: Core, caller: Caller, arguments: Sequence[str]) -> Answer:  # noqa: ARG001
-    """The caller, and which certificate says so."""
-    names = [part for part in caller.identity.subject.split("/") if part]
-    return Answer(
-        [
-            {
-                "username": caller.user,
-                "role": caller.user,
-                "roles": caller.user,
-                "message": caller.user,
-                "certificate_expires": str(int(caller.expires)),
-                "certificate_dn": ", ".join(reversed(names)),
-                "connected_from": "127.0.0.1",
-                "homedir": caller.home,
-            }
-        ]
-    )
-
-
-def user(core: Core, caller: Caller, arguments: Sequence[str]) -> Answer:  # noqa: ARG001
-    """Change role: only to oneself here."""
-    if not arguments:
-        usage = "\nusage: user   <user name>\n\n                    Change effective role as specified."
-        raise CommandFailed(EINVAL, "Command requires an argument", [{"message": usage}])
-    if arguments[0] != caller.user:
-        raise CommandFailed(EPERM, f"Switching user {caller.user} to [{arguments[0]}] failed")
-    return Answer()
-
-
-def groups(core: Core, caller: Caller, arguments: Sequence[str]) -> Answer:  # noqa: ARG001
-    """The caller's groups."""
-    return text(f"User: {caller.user}, main group: {caller.user}\nMember of groups: {caller.user} ")
-
-
-def quota(core: Core, caller: Caller, arguments: Sequence[str]) -> Answer:  # noqa: ARG001
-    """What the caller uses; there are no limits here."""
-    jobs = [job for job in core.queue.jobs() if job.owner == caller.user]
-    running = sum(job.status in ON_NODE for job in jobs)
-    waiting = sum(not job.final for job in jobs) - running
-    message = f"Quota of {caller.user}\nrunning : {running}\nwaiting : {waiting}"
-    return Answer(
-        [{"username": caller.user, "running": str(running), "waiting": str(waiting), "message": message}]
-    )
 
 
 def list_ses(core: Core, caller: Caller, arguments: Sequence[str]) -> Answer:  # noqa: ARG001
@@ -156,22 +107,6 @@ def list_ces(core: Core, caller: Caller, arguments: Sequence[str]) -> Answer:  #
     return Answer(rows)
 
 
-def token(core: Core, caller: Caller, arguments: Sequence[str]) -> Answer:
-    """A user token, certificate and key; a job cannot get one."""
-    options = read_options(arguments, valued=("u", "v", "t", "jobid"))
-    wanted = options.values.get("u", caller.user)
-    if wanted != caller.user:
-        raise CommandFailed(EPERM, f"Switching user {caller.user} to [{wanted}] failed")
-    if caller.identity.job:
-        raise CommandFailed(EPERM, f"Job {caller.identity.job} may not have a token of its user")
-    days = options.values.get("v", str(TOKEN_DAYS))
-    lifetime = datetime.timedelta(days=min(int(days), TOKEN_DAYS) if days.isdigit() else TOKEN_DAYS)
-    issued = core.authority.issue(token_subject(caller.user, caller.user), utc_now(), lifetime)
-    expires = issued.expires.strftime("%a %b %d %H:%M:%S UTC %Y")
-    message = f"DN: {issued.subject}\nExpires: {expires}\n\n{issued.cert}\n{issued.key}"
-    return Answer([{"tokencert": issued.cert, "tokenkey": issued.key, "message": message}])
-
-
 def ping(core: Core, caller: Caller, arguments: Sequence[str]) -> Answer:  # noqa: ARG001
     """Answers."""
     return text("reply from localhost\n\nCentral service endpoint information:\n  hostname : localhost")
@@ -251,14 +186,9 @@ def grid_commands(core: Core, caller: Caller, arguments: Sequence[str]) -> Answe
 
 
 INFO_VERBS: dict[str, Verb] = {
-    "whoami": whoami,
-    "user": user,
-    "groups": groups,
-    "quota": quota,
     "listSEs": list_ses,
     "listSEDistance": list_se_distance,
     "listCEs": list_ces,
-    "token": token,
     "ping": ping,
     "time": time_,
     "version": version,

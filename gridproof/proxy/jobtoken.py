@@ -148,7 +148,7 @@ def _check_signature(certificate: x509.Certificate, signature: str, said: bytes)
 
 
 def _job(certificate: x509.Certificate) -> tuple[str, str]:
-    """User and job id of ``/C=ch/O=AliEn2/CN=Jobs/CN=<user>/OU=<user>/OU=queueid=<id>…``."""
+    """User and job id of ``/C=ch/O=AliEn2/CN=Jobs/CN=<user>/OU=<user>/OU=queueid=<id>/resubmission=<n>…``."""
     try:
         usage = certificate.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
     except x509.ExtensionNotFound:
@@ -161,4 +161,4 @@ def _job(certificate: x509.Certificate) -> tuple[str, str]:
     client = usage is None or ExtendedKeyUsageOID.CLIENT_AUTH in usage
     if not client or len(common) != 2 or common[0] != "Jobs" or len(queue) != 1 or _is_authority(certificate):
         raise ProxyError("its certificate is not a job's token")
-    return common[1], queue[0].removeprefix(_QUEUE_ID)
+    return common[1], queue[0].removeprefix(_QUEUE_ID).partition("/")[0]

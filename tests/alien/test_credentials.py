@@ -123,7 +123,7 @@ def test_a_user_token_has_a_role_and_a_job_token_is_a_jobs(tmp_path: Path) -> No
     assert found == [
         ("/C=ch/O=AliEn2/CN=ada", "", False),
         ("/C=ch/O=AliEn2/CN=Users/CN=ada/OU=pwg", "pwg", False),
-        ("/C=ch/O=AliEn2/CN=Jobs/CN=ada/OU=ada/OU=queueid=42", "", True),
+        ("/C=ch/O=AliEn2/CN=Jobs/CN=ada/OU=ada/OU=queueid=42/resubmission=0", "", True),
     ]
 
 

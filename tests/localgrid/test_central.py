@@ -29,6 +29,7 @@ from gridproof.localgrid.limits import Limits
 from gridproof.localgrid.sites import make_sites
 from gridproof.localgrid.taskqueue import TaskQueue
 from gridproof.localgrid.throttle import Throttle
+from gridproof.localgrid.users import DEFAULT_USERS, Users
 
 NOW = datetime.datetime.now(datetime.timezone.utc)
 ADA, BOB = "/C=ch/O=AliEn2/CN=ada", "/C=ch/O=AliEn2/CN=bob"
@@ -40,8 +41,11 @@ def core(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Core]:
     """A Grid with a site that runs nothing."""
     root = tmp_path_factory.mktemp("core")
     catalogue, store = Catalogue(root / "c.db"), JobStore(root / "j.db")
-    catalogue.make_root([("gridproof", HOME), ("guest", "/local/user/g/guest/")], 0)
-    core = Core(root, make_sites(1, 1, 1), {}, Authority(root, NOW), catalogue, store, TaskQueue(), Limits())
+    users = Users(DEFAULT_USERS)
+    catalogue.make_root([(user.name, user.home) for user in users], 0)
+    core = Core(
+        root, make_sites(1, 1, 1), {}, Authority(root, NOW), catalogue, store, TaskQueue(), Limits(), users
+    )
     yield core
     core.close()
 
@@ -152,10 +156,10 @@ def ask(core: Core) -> Iterator[Callable[[str | bytes], Any]]:
     """Ask the service directly, as one who is logged in."""
     loop = asyncio.new_event_loop()
     service = CentralService(core, core.root)
-    identity = Identity("gridproof", 0, ADA)
+    identity = Identity("gridproof", "gridproof", ADA)
     expires = (NOW + datetime.timedelta(hours=1)).timestamp()
     yield lambda message: loop.run_until_complete(
-        service.answer(Caller(identity, HOME, "", expires), message)
+        service.answer(Caller(identity, core.users["gridproof"], "", expires), message)
     )
     loop.run_until_complete(loop.shutdown_default_executor())
     loop.close()

@@ -13,6 +13,7 @@ import pytest
 from gridproof.localgrid.certificates import (
     Authority,
     Identity,
+    host_subject,
     identify,
     job_subject,
     token_subject,
@@ -30,16 +31,18 @@ def peer(subject: tuple[tuple[str, str], ...]) -> tuple[tuple[tuple[str, str], .
 
 
 @pytest.mark.parametrize(
-    ("subject", "user", "job"),
+    ("subject", "user", "role", "run"),
     [
-        (user_subject("ada"), "ada", 0),
-        (token_subject("ada", "ada"), "ada", 0),
-        (job_subject("ada", 42), "ada", 42),
+        (user_subject("ada"), "ada", "ada", (0, 0)),
+        (token_subject("ada", "pwg"), "ada", "pwg", (0, 0)),
+        (job_subject("ada", 42, 3), "ada", "ada", (42, 3)),
     ],
 )
-def test_a_subject_says_who_it_is(subject: tuple[tuple[str, str], ...], user: str, job: int) -> None:
+def test_a_subject_says_who_it_is(
+    subject: tuple[tuple[str, str], ...], user: str, role: str, run: tuple[int, int]
+) -> None:
     text = "".join(f"/{kind}={value}" for kind, value in subject)
-    assert identify(peer(subject)) == Identity(user, job, text)
+    assert identify(peer(subject)) == Identity(user, role, text, *run)
 
 
 @pytest.mark.parametrize(
@@ -50,6 +53,7 @@ def test_a_subject_says_who_it_is(subject: tuple[tuple[str, str], ...], user: st
         (("C", "ch"), ("O", "Else"), ("CN", "ada")),
         (("C", "ch"), ("O", "AliEn2"), ("CN", "Users"), ("CN", "ada")),
         (("C", "ch"), ("O", "AliEn2"), ("CN", "Jobs"), ("CN", "ada"), ("OU", "ada"), ("OU", "queueid=x")),
+        host_subject("localhost"),
     ],
 )
 def test_other_subjects_are_nobody(subject: tuple[tuple[str, str], ...]) -> None:
