@@ -19,10 +19,11 @@ from typing import Any
 from gridproof.localgrid import jobstates as state
 from gridproof.localgrid.catalogue import Booking, CatalogueError
 from gridproof.localgrid.core import Core
+from gridproof.localgrid.jobs import Job
 from gridproof.localgrid.packages import PackageMissing
 from gridproof.localgrid.sandbox import Output, Sandbox, outputs
 from gridproof.localgrid.sites import Site, by_distance
-from gridproof.localgrid.taskqueue import IllegalTransition, Job
+from gridproof.localgrid.taskqueue import IllegalTransition
 from gridproof.localgrid.transfer import CopyFailed, fetch, md5_of, run_copy
 
 _WRAPPER = Path(__file__).with_name("wrapper.py")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import datetime
+import shutil
 import sqlite3
 import sys
 import time
@@ -15,11 +16,14 @@ from pathlib import Path
 from gridproof.alien.jdl import Jdl
 from gridproof.localgrid.catalogue import Catalogue, Entry
 from gridproof.localgrid.certificates import Authority
+from gridproof.localgrid.jobs import Job
+from gridproof.localgrid.jobstates import ON_NODE
 from gridproof.localgrid.jobstore import JobStore
 from gridproof.localgrid.limits import Limits
-from gridproof.localgrid.sites import JOB_TTL_LIMIT, Site, by_distance
+from gridproof.localgrid.packages import available
+from gridproof.localgrid.sites import Site, Slot, by_distance
 from gridproof.localgrid.storage import StorageElement
-from gridproof.localgrid.taskqueue import IllegalTransition, Job, TaskQueue
+from gridproof.localgrid.taskqueue import IllegalTransition, TaskQueue
 from gridproof.localgrid.users import Users
 
 
@@ -51,6 +55,7 @@ class Core:
     address: str = "127.0.0.1"  # of the central service
     port: int = 0
     served: Counter[tuple[str, str]] = field(default_factory=Counter)  # commands by subject and name
+    packages: frozenset[str] = field(default_factory=lambda: frozenset(available()))
     _idle: list[_Idle] = field(default_factory=list)
     _timer: asyncio.TimerHandle | None = None
 
@@ -79,7 +84,7 @@ class Core:
     def holds(self, job: Job) -> bool:
         """Whether the agent that was given this job still has it: nobody killed it or ran it anew."""
         current = self.queue.get(job.id)
-        return current is not None and current.run == job.run and not current.final
+        return current is not None and current.run == job.run and current.status in ON_NODE
 
     def move(self, job: Job, state: str) -> None:
         """One step in the life of a job that an agent was given. Raises IllegalTransition if it lost it."""
@@ -107,7 +112,7 @@ class Core:
     def resubmit(self, job_id: int) -> None:
         """A final job back to WAITING. Raises IllegalTransition."""
         self.queue.resubmit(job_id, time.time())
-        self.changed()
+        self._optimise(job_id)
 
     def tick(self) -> None:
         """Once in a while: what time alone brings about."""
@@ -157,7 +162,7 @@ class Core:
         idle = self._emptiest_sites_first()
         while idle:
             free = idle[0]
-            job = self.queue.match(free.site, now, JOB_TTL_LIMIT)
+            job = self.queue.match(self._offer(free.site), now)
             if job is None:  # nothing for its other slots, either
                 idle = [other for other in idle if other.site != free.site]
                 continue
@@ -170,6 +175,9 @@ class Core:
         if due is not None:
             loop = asyncio.get_running_loop()
             self._timer = loop.call_later(max(0.0, due - now) + 0.01, self.changed)
+
+    def _offer(self, site: Site) -> Slot:
+        return Slot(site, disk=shutil.disk_usage(self.root).free >> 20, packages=self.packages)
 
     def _emptiest_sites_first(self) -> list[_Idle]:
         free = {site.name: 0 for site in self.sites}

@@ -1,12 +1,13 @@
-"""The states of a job in JAliEn: numbers, letters for ``ps``, and which may follow which."""
+"""The states of a job in JAliEn: their letters for ``ps``, and which may follow which."""
 
 from __future__ import annotations
 
 INSERTING, SPLITTING, SPLIT = "INSERTING", "SPLITTING", "SPLIT"
 WAITING, ASSIGNED, STARTED, RUNNING = "WAITING", "ASSIGNED", "STARTED", "RUNNING"
-SAVING, DONE = "SAVING", "DONE"
+SAVING, SAVED, SAVED_WARN, DONE, DONE_WARN = "SAVING", "SAVED", "SAVED_WARN", "DONE", "DONE_WARN"
 ERROR_A, ERROR_I, ERROR_E, ERROR_IB = "ERROR_A", "ERROR_I", "ERROR_E", "ERROR_IB"
-ERROR_SPLT, ERROR_SV, ERROR_W = "ERROR_SPLT", "ERROR_SV", "ERROR_W"
+ERROR_SPLT, ERROR_SV, ERROR_EW = "ERROR_SPLT", "ERROR_SV", "ERROR_EW"
+ERROR_V, ERROR_VN, ERROR_VT = "ERROR_V", "ERROR_VN", "ERROR_VT"
 EXPIRED, KILLED, ZOMBIE = "EXPIRED", "KILLED", "ZOMBIE"
 
 LETTERS = {
@@ -40,32 +41,32 @@ LETTERS = {
     "ERROR_W": "EW",
 }
 
-FINAL = frozenset(
-    {"DONE", "DONE_WARN", "KILLED", "EXPIRED"} | {state for state in LETTERS if state.startswith("ERROR_")}
-)
-ON_NODE = frozenset({ASSIGNED, STARTED, RUNNING, SAVING, ZOMBIE})
+ERRORS = frozenset(state for state in LETTERS if state.startswith("ERROR_"))
+FINAL = ERRORS | {DONE, DONE_WARN, KILLED, EXPIRED}
+ON_NODE = frozenset({ASSIGNED, STARTED, RUNNING, SAVING, SAVED, SAVED_WARN, ZOMBIE})
 RETRIED = frozenset({ERROR_A, ERROR_IB})
 
-_ENDS_ON_NODE = frozenset({ERROR_A, ERROR_E, KILLED, EXPIRED, ZOMBIE, WAITING})
+_ANYWHERE_ON_NODE = frozenset({ERROR_A, ERROR_E, EXPIRED, ZOMBIE})
+_SAVED = frozenset({SAVED, SAVED_WARN, DONE, DONE_WARN, ERROR_SV, ERROR_V, ERROR_VN, ERROR_VT})
 
 TRANSITIONS: dict[str, frozenset[str]] = {
-    INSERTING: frozenset({WAITING, SPLITTING, ERROR_I, KILLED}),
-    SPLITTING: frozenset({SPLIT, ERROR_SPLT, KILLED}),
-    SPLIT: frozenset({DONE, KILLED}),
-    WAITING: frozenset({ASSIGNED, KILLED, ERROR_W}),
-    ASSIGNED: frozenset({STARTED}) | _ENDS_ON_NODE,
-    STARTED: frozenset({RUNNING, ERROR_IB}) | _ENDS_ON_NODE,
-    RUNNING: frozenset({SAVING}) | _ENDS_ON_NODE,
-    SAVING: frozenset({DONE, ERROR_SV}) | _ENDS_ON_NODE,
-    ZOMBIE: frozenset({STARTED, RUNNING, SAVING, ERROR_E, EXPIRED, KILLED}),
-    **{state: frozenset({WAITING}) for state in FINAL},
+    INSERTING: frozenset({WAITING, SPLITTING, ERROR_I}),
+    SPLITTING: frozenset({SPLIT, ERROR_SPLT}),
+    SPLIT: frozenset({DONE}),
+    WAITING: frozenset({ASSIGNED, ERROR_EW}),
+    ASSIGNED: frozenset({STARTED}) | _ANYWHERE_ON_NODE,
+    STARTED: frozenset({RUNNING, ERROR_IB, ERROR_VN}) | _ANYWHERE_ON_NODE,
+    RUNNING: frozenset({SAVING, ERROR_V, ERROR_VN, ERROR_VT}) | _ANYWHERE_ON_NODE,
+    SAVING: _SAVED | _ANYWHERE_ON_NODE,
+    SAVED: _SAVED - {SAVED},
+    SAVED_WARN: frozenset({DONE_WARN, ERROR_SV}),
+    ZOMBIE: frozenset({STARTED, RUNNING, SAVING, ERROR_E, EXPIRED}),
 }
-TRANSITIONS[KILLED] = frozenset({WAITING})
 
 
 def may_follow(old: str, new: str) -> bool:
-    """Whether a job may go from ``old`` to ``new``."""
-    return new in TRANSITIONS.get(old, frozenset())
+    """Whether a job may go from ``old`` to ``new``; KILLED may follow any other, also a final one."""
+    return new in TRANSITIONS.get(old, ()) or (new == KILLED and old != KILLED)
 
 
 def is_final(state: str) -> bool:

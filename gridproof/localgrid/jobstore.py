@@ -6,7 +6,7 @@ from dataclasses import astuple, fields
 from pathlib import Path
 
 from gridproof.localgrid.database import Database
-from gridproof.localgrid.taskqueue import Changes, Job, TraceLine
+from gridproof.localgrid.jobs import Changes, Job, TraceLine
 
 _COLUMNS = [field.name for field in fields(Job)]
 _SCHEMA = f"""

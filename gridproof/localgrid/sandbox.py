@@ -14,9 +14,9 @@ from gridproof.localgrid import packages
 from gridproof.localgrid.catalogue import READ
 from gridproof.localgrid.certificates import job_subject, write_private
 from gridproof.localgrid.core import Core, utc_now
+from gridproof.localgrid.jobs import Job
 from gridproof.localgrid.limits import Limits
 from gridproof.localgrid.splitting import input_lfn
-from gridproof.localgrid.taskqueue import Job
 from gridproof.localgrid.transfer import CopyFailed, Source
 
 _TRACE_BYTES = 1 << 16

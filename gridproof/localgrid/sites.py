@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
@@ -55,6 +56,16 @@ class Site:
     @property
     def close_ses(self) -> tuple[str, ...]:
         return (self.se,)
+
+
+@dataclass(frozen=True)
+class Slot:
+    """What the broker is offered: a slot that lasts ``ttl`` s more, on a node with ``disk`` MB free."""
+
+    site: Site
+    ttl: float = JOB_TTL_LIMIT
+    disk: float = math.inf
+    packages: frozenset[str] = frozenset()
 
 
 def make_sites(count: int, slots: int, cores: int, networks: Sequence[SiteNetwork] = ()) -> tuple[Site, ...]:

@@ -7,16 +7,16 @@ has changed is handed to whoever stores it by :meth:`TaskQueue.take_changes`.
 from __future__ import annotations
 
 import posixpath
-import time
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from gridproof.alien.jdl import Jdl, parse, render
 from gridproof.errors import JdlError
 from gridproof.localgrid import jobstates as state
+from gridproof.localgrid.jobs import Changes, Job, TraceLine
 from gridproof.localgrid.limits import Limits
 from gridproof.localgrid.requirements import Requirements, read_requirements
-from gridproof.localgrid.sites import Site
+from gridproof.localgrid.sites import Site, Slot
 from gridproof.localgrid.splitting import Locate, bind_to_data, is_split, locate_inputs, split
 from gridproof.localgrid.waiting import Waiting
 
@@ -25,55 +25,6 @@ FIRST_ID = 1_000_000_001
 
 class IllegalTransition(Exception):
     """A job cannot go from its state to the one asked for: somebody else changed it meanwhile."""
-
-
-@dataclass(frozen=True)
-class Job:
-    """A job as the queue keeps it; times are seconds since the epoch, 0 for what has not happened."""
-
-    id: int
-    owner: str
-    jdl: str
-    status: str
-    name: str
-    master: int = 0
-    priority: int = 0
-    site: str = ""
-    ce: str = ""
-    node: str = ""
-    submitted: float = 0.0
-    started: float = 0.0
-    finished: float = 0.0
-    heartbeat: float = 0.0
-    tries: int = 0
-    run: int = 0  # how often it has been assigned: tells an agent of a former run from the present one
-    not_before: float = 0.0
-
-    @property
-    def final(self) -> bool:
-        return state.is_final(self.status)
-
-
-@dataclass(frozen=True)
-class TraceLine:
-    """One line of a job's trace, as ``ps -trace`` shows it."""
-
-    job: int
-    at: float
-    tag: str
-    text: str
-
-    def __str__(self) -> str:
-        stamp = time.strftime("%Y%m%d %H:%M:%S", time.gmtime(self.at))
-        return f"{stamp} [{self.tag:<10}]: {self.text}"
-
-
-@dataclass(frozen=True)
-class Changes:
-    """Jobs in their new state and trace lines not yet stored."""
-
-    jobs: tuple[Job, ...]
-    trace: tuple[TraceLine, ...]
 
 
 class TaskQueue:
@@ -110,6 +61,10 @@ class TaskQueue:
     def jdl(self, job_id: int) -> Jdl:
         """The complete JDL of a job."""
         return parse(self._jobs[job_id].jdl)
+
+    def is_master(self, job_id: int) -> bool:
+        """Whether a job is, or was to be, split."""
+        return job_id in self._subjobs or is_split(self.jdl(job_id))
 
     def active(self) -> list[Job]:
         """Jobs that hold a slot."""
@@ -157,9 +112,9 @@ class TaskQueue:
             return
         self.move(job_id, state.WAITING, now)
 
-    def match(self, site: Site, now: float, ttl_limit: float) -> Job | None:
-        """What a free slot of ``site`` shall run: highest priority, then lowest price, then oldest."""
-        found = self._waiting.first(site, now, ttl_limit)
+    def match(self, slot: Slot, now: float) -> Job | None:
+        """What a free slot shall run: highest priority, then highest price, then oldest."""
+        found = self._waiting.first(slot, now)
         return None if found is None else self._jobs[found]
 
     def assign(self, job_id: int, site: Site, node: str, now: float) -> Job:
@@ -173,31 +128,30 @@ class TaskQueue:
         self.trace(job_id, now, "state", f"Job ASSIGNED to: {site.ce}")
         return job
 
-    def move(self, job_id: int, new: str, now: float) -> Job:
+    def move(self, job_id: int, new: str, now: float, why: str = "") -> Job:
         """One step; raises IllegalTransition. A split master is DONE while all of its subjobs are final."""
         old = self._check(job_id, new)
         job = replace(self._jobs[job_id], status=new, heartbeat=now)
         if new == state.STARTED:
             job = replace(job, started=now)
-        if new == state.WAITING:
-            job = replace(job, site="", ce="", node="", started=0.0, finished=0.0)
         if job.final:
             job = replace(job, finished=now)
         self._put(job)
-        self.trace(job_id, now, "state", f"Job state transition from {old} to {new}")
-        retries = self._limits.retries
-        if new in state.RETRIED and job.tries < retries:
-            self._put(replace(job, tries=job.tries + 1, not_before=now + self._limits.retry_delay))
-            self.trace(job_id, now, "trace", f"Going to be tried again ({job.tries + 1} of {retries})")
-            return self.move(job_id, state.WAITING, now)
+        because = f", {why}" if why else ""
+        self.trace(job_id, now, "state", f"Job state transition from {old} to {new}{because}")
+        if new in state.RETRIED and job.tries < self._limits.retries:
+            tries, not_before = job.tries + 1, now + self._limits.retry_delay
+            return self._again(replace(job, tries=tries, not_before=not_before), now)
         if job.master:
             self._settle(job.master, now)
         return job
 
     def heartbeat(self, job_id: int, now: float) -> None:
-        """The agent of this job is alive."""
+        """The agent of this job is alive, and so is a ZOMBIE."""
         job = self._jobs[job_id]
-        if not job.final:
+        if job.status == state.ZOMBIE:
+            self.move(job_id, state.RUNNING, now)
+        elif job.status in state.ON_NODE:
             self._put(replace(job, heartbeat=now))
 
     def tick(self, now: float) -> None:
@@ -210,35 +164,37 @@ class TaskQueue:
         for job_id, needs in sorted(self._waiting, key=lambda waiting: waiting[0]):
             limit = needs.max_waiting
             if limit and now - self._jobs[job_id].submitted > limit:
-                self.trace(job_id, now, "trace", f"Waited for more than MaxWaitingTime = {limit:g} s")
-                self.move(job_id, state.ERROR_W, now)
+                self.move(job_id, state.ERROR_EW, now, "stayed in the queue longer than MaxWaitingTime")
 
     def kill(self, job_id: int, now: float) -> tuple[int, ...]:
-        """Kill a job, a master with its subjobs; ids of those that held a slot."""
-        held = []
-        for job in [self._jobs[job_id], *self.subjobs(job_id)]:
-            current = self._jobs[job.id]
-            if current.final:
-                continue
-            if current.status in state.ON_NODE:
-                held.append(job.id)
+        """A job becomes KILLED, whatever it was, a master with its subjobs; ids of those that held a slot."""
+        killed = [job for job in [self._jobs[job_id], *self.subjobs(job_id)] if job.status != state.KILLED]
+        for job in killed:
             self.move(job.id, state.KILLED, now)
-        return tuple(held)
+        return tuple(job.id for job in killed if job.status in state.ON_NODE)
 
     def resubmit(self, job_id: int, now: float) -> Job:
-        """A final job that is no master back to WAITING; raises IllegalTransition."""
-        if self._subjobs.get(job_id):
-            raise IllegalTransition(f"job {job_id} is a master")
-        self._check(job_id, state.WAITING)
-        self._put(replace(self._jobs[job_id], tries=0, not_before=0.0))
-        return self.move(job_id, state.WAITING, now)
+        """A job waits again, whatever it was: one that has a slot loses it.
+
+        One that could not be inserted or split is INSERTING again, for :meth:`optimise`. Raises
+        IllegalTransition for a master that is split.
+        """
+        job = self._jobs[job_id]
+        if self.is_master(job_id) and job.status not in state.ERRORS:
+            raise IllegalTransition(f"masterjob is not in an error state itself: {job_id} / {job.status}")
+        anew = replace(job, tries=0, not_before=0.0)
+        if job.status in (state.ERROR_I, state.ERROR_SPLT, state.INSERTING):
+            return self._again(anew, now, state.INSERTING)
+        return self._again(anew, now)
 
     def recover(self, now: float) -> None:
         """After a restart of the service: no slot holds anything, payloads are gone."""
         for job in self.active():
-            lost = job.status in (state.RUNNING, state.SAVING, state.ZOMBIE)
             self.trace(job.id, now, "trace", "The service was started anew, the job's agent is gone")
-            self.move(job.id, state.ERROR_E if lost else state.WAITING, now)
+            if job.status in (state.ASSIGNED, state.STARTED):
+                self._again(job, now)
+            else:
+                self.move(job.id, state.ERROR_E, now)
 
     def trace(self, job_id: int, now: float, tag: str, text: str) -> None:
         """Add to a job's trace, one line for each of ``text``."""
@@ -249,6 +205,16 @@ class TaskQueue:
         return self._waiting.next_due()
 
     # Inside
+
+    def _again(self, job: Job, now: float, status: str = state.WAITING) -> Job:
+        anew = replace(job, status=status, site="", ce="", node="", started=0.0, finished=0.0)
+        self._put(anew)
+        self.trace(job.id, now, "state", f"Job resubmitted (back to {status})")
+        master = self._jobs.get(job.master)
+        if master and master.status != state.SPLIT:
+            self._put(replace(master, status=state.SPLIT, finished=0.0))
+            self.trace(master.id, now, "state", f"Job state transition from {master.status} to SPLIT")
+        return anew
 
     def _split(self, job_id: int, jdl: Jdl, locate: Locate, now: float) -> None:
         if self._jobs[job_id].status == state.INSERTING:
@@ -271,12 +237,8 @@ class TaskQueue:
         self.move(job_id, state.SPLIT, now)
 
     def _settle(self, master: int, now: float) -> None:
-        job, unfinished = self._jobs[master], bool(self._unfinished.get(master))
-        if job.status == state.SPLIT and not unfinished:
+        if self._jobs[master].status == state.SPLIT and not self._unfinished.get(master):
             self.move(master, state.DONE, now)
-        elif job.status == state.DONE and unfinished:
-            self._put(replace(job, status=state.SPLIT, finished=0.0))
-            self.trace(master, now, "state", "Job state transition from DONE to SPLIT, a subjob runs again")
 
     def _insert(self, jdl: Jdl, owner: str, master: int, now: float) -> Job:
         needs = self._needs[self._next] = read_requirements(jdl)

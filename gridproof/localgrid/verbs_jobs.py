@@ -21,8 +21,9 @@ from gridproof.localgrid.answers import (
 )
 from gridproof.localgrid.caller import Caller, Verb
 from gridproof.localgrid.core import Core
+from gridproof.localgrid.jobs import Job
 from gridproof.localgrid.splitting import input_lfn
-from gridproof.localgrid.taskqueue import IllegalTransition, Job
+from gridproof.localgrid.taskqueue import IllegalTransition
 
 _FILTERS = {
     "r": {state.RUNNING, state.SAVING, state.ASSIGNED, state.STARTED},

@@ -6,7 +6,7 @@ import heapq
 from collections.abc import Iterator
 
 from gridproof.localgrid.requirements import Requirements
-from gridproof.localgrid.sites import Site
+from gridproof.localgrid.sites import Slot
 
 
 class Waiting:
@@ -39,17 +39,17 @@ class Waiting:
         self._ready.pop(job_id, None)
         self._resting.pop(job_id, None)
 
-    def first(self, site: Site, now: float, ttl_limit: float) -> int | None:
-        """The job that a slot of ``site`` shall run: highest priority, then lowest price, then oldest."""
+    def first(self, slot: Slot, now: float) -> int | None:
+        """The job that this slot shall run: highest priority, then highest price, then oldest."""
         while (due := self.next_due()) is not None and due <= now:
             _, job_id = heapq.heappop(self._dues)
             self.add(job_id, self._resting[job_id][1])
         best: tuple[float, float, int] | None = None
         for needs in list(self._groups):
             oldest = self._oldest(needs)
-            if oldest is None or not needs.allow(site, ttl_limit):
+            if oldest is None or not needs.allow(slot):
                 continue
-            rank = (-needs.priority, needs.price, oldest)
+            rank = (-needs.priority, -needs.price, oldest)
             best = rank if best is None else min(best, rank)
         return best[2] if best else None
 

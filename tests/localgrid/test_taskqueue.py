@@ -10,18 +10,17 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from gridproof.alien.jdl import Jdl, parse
-from gridproof.errors import JdlError
 from gridproof.localgrid import jobstates as state
+from gridproof.localgrid.jobs import Job
 from gridproof.localgrid.jobstore import JobStore
 from gridproof.localgrid.limits import Limits
-from gridproof.localgrid.sites import Site, make_sites
-from gridproof.localgrid.taskqueue import (
-    IllegalTransition,
-    Job,
-    TaskQueue,
-)
+from gridproof.localgrid.requirements import Requirements, read_requirements
+from gridproof.localgrid.sites import Site, Slot, make_sites
+from gridproof.localgrid.taskqueue import IllegalTransition, TaskQueue
 
 SITES = make_sites(3, 2, 1)
+ROOT = "VO_LOCAL@ROOT::v6-40-00"
+SLOTS = [Slot(site, disk=20_000, packages=frozenset({ROOT})) for site in SITES]
 LIMITS = Limits()
 FILES = {
     "/local/a": (10, ("Local::Site1::SE",)),
@@ -76,10 +75,11 @@ def test_a_submitted_jdl_is_completed() -> None:
     assert (complete["User"], complete["TTL"], complete["CPUCores"]) == ("gridproof", 21600, "1")
 
 
-@pytest.mark.parametrize("text", ['TTL = "soon";', 'Priority = "high";', 'MaxWaitingTime = "a day";'])
-def test_a_jdl_that_cannot_be_read_later_is_refused_at_submission(text: str) -> None:
-    with pytest.raises(JdlError):
-        TaskQueue().submit(jdl(text), "gridproof", 0.0)
+@pytest.mark.parametrize(
+    "text", ['TTL = "soon";', 'Priority = "high";', 'MaxWaitingTime = "a day";', 'CPUCores = "-1";']
+)
+def test_a_number_that_cannot_be_read_is_as_good_as_none(text: str) -> None:
+    assert read_requirements(jdl(text)) == Requirements()
 
 
 def test_production_makes_subjobs_with_counters_and_their_master_is_done_when_all_are_final() -> None:
@@ -111,10 +111,49 @@ def test_a_resubmitted_subjob_takes_its_master_back_to_split() -> None:
     master = submitted(queue, 'Split = "production:1-1";')
     (sub,) = queue.subjobs(master.id)
     queue.kill(sub.id, 1.0)
+    assert queue.get(master.id).status == state.DONE  # type: ignore[union-attr]
+    with pytest.raises(IllegalTransition):
+        queue.resubmit(master.id, 1.5)
     queue.resubmit(sub.id, 2.0)
     assert queue.get(master.id).status == state.SPLIT  # type: ignore[union-attr]
-    with pytest.raises(IllegalTransition):
-        queue.resubmit(master.id, 3.0)
+    queue.kill(master.id, 3.0)
+    assert {job.status for job in queue.jobs()} == {state.KILLED}
+    queue.resubmit(sub.id, 4.0)
+    assert queue.get(master.id).status == state.SPLIT  # type: ignore[union-attr]
+
+
+def test_a_running_job_that_is_resubmitted_loses_its_slot_and_may_run_twice() -> None:
+    queue = TaskQueue()
+    job = submitted(queue)
+    run_to(queue, job, state.RUNNING)
+    first = queue.get(job.id)
+    assert first
+    waits = queue.resubmit(job.id, 2.0)
+    assert (waits.status, waits.site, waits.started) == (state.WAITING, "", 0.0)
+    second = queue.assign(job.id, SITES[1], "node", 3.0)
+    assert (first.id, first.run + 1) == (second.id, second.run)
+
+
+def test_a_job_that_has_ended_may_be_killed_and_a_killed_one_is_left_alone() -> None:
+    queue = TaskQueue()
+    job = submitted(queue)
+    run_to(queue, job, state.DONE)
+    texts(queue, job.id)
+    queue.kill(job.id, 2.0)
+    queue.kill(job.id, 3.0)
+    assert texts(queue, job.id) == ["Job state transition from DONE to KILLED"]
+
+
+def test_what_could_not_be_split_is_split_when_it_is_resubmitted() -> None:
+    queue, files = TaskQueue(), dict(FILES)
+    text = 'Split = "file"; InputData = {"LF:/local/late,nodownload"};'
+    master = submitted(queue, text)
+    assert master.status == state.ERROR_SPLT
+    files["/local/late"] = (1, ("Local::Site1::SE",))
+    assert queue.resubmit(master.id, 1.0).status == state.INSERTING
+    queue.optimise(master.id, files.get, 2.0)
+    assert queue.get(master.id).status == state.SPLIT  # type: ignore[union-attr]
+    assert len(queue.subjobs(master.id)) == 1
 
 
 def test_input_that_does_not_come_is_tried_again_ten_times_and_then_no_more() -> None:
@@ -125,9 +164,9 @@ def test_input_that_does_not_come_is_tried_again_ten_times_and_then_no_more() ->
         run_to(queue, job, state.STARTED, now=now)
         queue.move(job.id, state.ERROR_IB, now)
         assert queue.get(job.id).status == state.WAITING  # type: ignore[union-attr]
-        assert queue.match(SITES[0], now, 1e6) is None
+        assert queue.match(SLOTS[0], now) is None
         now = queue.next_due() or 0.0
-        assert queue.match(SITES[0], now, 1e6)
+        assert queue.match(SLOTS[0], now)
     run_to(queue, job, state.STARTED, now=now)
     queue.move(job.id, state.ERROR_IB, now)
     assert queue.get(job.id).status == state.ERROR_IB  # type: ignore[union-attr]
@@ -139,10 +178,10 @@ def test_the_broker_takes_priority_first_then_price_then_age() -> None:
     texts = ("Price = 2.0;", "", "", "Priority = 5;")
     jobs = [submitted(queue, text) for text in texts]
     order = []
-    while job := queue.match(SITES[0], 1.0, 1e6):
+    while job := queue.match(SLOTS[0], 1.0):
         order.append(jobs.index(queue.get(job.id)))  # type: ignore[arg-type]
         queue.assign(job.id, SITES[0], "node", 1.0)
-    assert order == [3, 1, 2, 0]
+    assert order == [3, 0, 1, 2]
 
 
 @pytest.mark.parametrize(
@@ -155,6 +194,12 @@ def test_the_broker_takes_priority_first_then_price_then_age() -> None:
         ('Requirements = !other.CE == "Local::Site3::CE";', [1, 2]),
         ('Requirements = member(other.CloseSE,"Local::Site2::SE") && other.CE == "Local::Site3::CE";', []),
         ("TTL = 100000;", []),
+        ("TTL = 100000; Requirements = other.TTL > 600;", [1, 2, 3]),
+        ('Workdirectorysize = {"30GB"};', [1, 2, 3]),  # more than may be asked for
+        ('Workdirectorysize = {"20GB"};', []),
+        ('Workdirectorysize = {"500MB"};', [1, 2, 3]),
+        (f'Requirements = member(other.Packages,"{ROOT}");', [1, 2, 3]),
+        ('Requirements = member(other.Packages,"VO_LOCAL@ROOT::v5");', []),
         ('CPUCores = "2";', []),
         ('InputData = {"LF:/local/b,nodownload"};', [2]),
         ('InputData = {"LF:/local/b", "LF:/local/c"};', [2]),
@@ -164,7 +209,7 @@ def test_the_broker_takes_priority_first_then_price_then_age() -> None:
 def test_a_job_goes_only_where_its_requirements_allow(text: str, sites: list[int]) -> None:
     queue = TaskQueue()
     submitted(queue, text)
-    assert [site.number for site in SITES if queue.match(site, 1.0, 87_000)] == sites
+    assert [slot.site.number for slot in SLOTS if queue.match(slot, 1.0)] == sites
 
 
 @pytest.mark.parametrize(
@@ -180,7 +225,7 @@ def test_a_job_goes_only_where_its_requirements_allow(text: str, sites: list[int
 def test_requirements_that_jalien_does_not_read_bind_a_job_to_nothing(text: str) -> None:
     queue = TaskQueue()
     submitted(queue, text)
-    assert all(queue.match(site, 1.0, 87_000) for site in SITES)
+    assert all(queue.match(slot, 1.0) for slot in SLOTS)
 
 
 def test_split_by_se_groups_by_the_exact_set_and_binds_each_chunk() -> None:
@@ -199,7 +244,7 @@ def test_split_by_se_groups_by_the_exact_set_and_binds_each_chunk() -> None:
 
 
 def _fits(queue: TaskQueue, job: Job, site: Site) -> bool:
-    return queue._needs[job.id].allow(site, 87_000)
+    return read_requirements(queue.jdl(job.id)).allow(Slot(site))
 
 
 def test_a_split_that_cannot_be_done_ends_in_error_splt_with_the_reason() -> None:
@@ -222,12 +267,15 @@ def test_without_heartbeat_a_job_becomes_a_zombie_and_then_expires() -> None:
     assert queue.get(silent.id).status == state.EXPIRED  # type: ignore[union-attr]
 
 
-def test_a_job_that_waits_too_long_ends_in_error_w() -> None:
+@pytest.mark.parametrize("text", ["MaxWaitingTime = 60;", 'MaxWaitingTime = "1m";'])
+def test_a_job_that_waits_too_long_ends_in_error_ew(text: str) -> None:
     queue = TaskQueue()
-    job = submitted(queue, "MaxWaitingTime = 60;")
+    job = submitted(queue, text)
     queue.tick(59.0)
+    assert queue.get(job.id).status == state.WAITING  # type: ignore[union-attr]
     queue.tick(61.0)
-    assert queue.get(job.id).status == state.ERROR_W  # type: ignore[union-attr]
+    assert queue.get(job.id).status == state.ERROR_EW  # type: ignore[union-attr]
+    assert "to ERROR_EW, stayed in the queue longer than MaxWaitingTime" in texts(queue, job.id)[-1]
 
 
 def test_a_restart_forgets_nothing_and_says_what_it_did(tmp_path: Path) -> None:
@@ -282,7 +330,7 @@ class QueueMachine(RuleBasedStateMachine):
 
     @rule(site=st.sampled_from(SITES))
     def assign(self, site: Site) -> None:
-        job = self.queue.match(site, self.now, 87_000)
+        job = self.queue.match(Slot(site), self.now)
         if job:
             assert job.status == state.WAITING
             self.queue.assign(job.id, site, "node", self.now)
@@ -305,15 +353,34 @@ class QueueMachine(RuleBasedStateMachine):
     @rule(number=st.integers(0, 1000))
     def kill(self, number: int) -> None:
         job = self.pick(number)
-        self.queue.kill(job.id, self.now)
-        assert all(j.final for j in [self.queue.get(job.id), *self.queue.subjobs(job.id)] if j)
+        held = self.queue.kill(job.id, self.now)
+        killed = [self.queue.get(job.id), *self.queue.subjobs(job.id)]
+        assert {j.status for j in killed if j} == {state.KILLED}
+        assert not self.queue.kill(job.id, self.now)
+        assert set(held) <= {j.id for j in killed if j}
 
     @precondition(lambda self: self.queue.jobs())
     @rule(number=st.integers(0, 1000))
     def resubmit(self, number: int) -> None:
         job = self.pick(number)
-        if job.final and not self.queue.subjobs(job.id):
-            self.queue.resubmit(job.id, self.now)
+        if self.queue.is_master(job.id):
+            with pytest.raises(IllegalTransition):
+                self.queue.resubmit(job.id, self.now)
+            return
+        assert self.queue.resubmit(job.id, self.now).status == state.WAITING
+        master = self.queue.get(job.master)
+        assert master is None or master.status == state.SPLIT
+
+    @precondition(lambda self: self.queue.active())
+    @rule(number=st.integers(0, 1000))
+    def hear(self, number: int) -> None:
+        active = self.queue.active()
+        job = active[number % len(active)]
+        self.queue.heartbeat(job.id, self.now)
+        heard = self.queue.get(job.id)
+        assert heard
+        assert heard.heartbeat == self.now
+        assert heard.status == (state.RUNNING if job.status == state.ZOMBIE else job.status)
 
     @rule(seconds=st.floats(0.1, 5000))
     def wait(self, seconds: float) -> None:
@@ -342,6 +409,13 @@ class QueueMachine(RuleBasedStateMachine):
                 assert all(sub.final for sub in subjobs)
             if subjobs and job.status == state.SPLIT:
                 assert not all(sub.final for sub in subjobs)
+
+    @invariant()
+    def what_is_indexed_is_what_a_new_queue_would_index(self) -> None:
+        anew = TaskQueue(self.queue.jobs())
+        assert [job.id for job in anew.active()] == sorted(job.id for job in self.queue.active())
+        for site in SITES:
+            assert anew.match(Slot(site), self.now) == self.queue.match(Slot(site), self.now)
 
     @invariant()
     def only_jobs_on_a_node_have_a_site(self) -> None:
