@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import datetime
+import functools
 import http
 import json
 import ssl
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,7 @@ MESSAGE_LIMIT = 130 * 1024
 IDLE_LIMIT = 900.0
 SESSION_LIMIT = 2 * 86_400.0
 CAT_LIMIT = 10 << 20
+PIECE = 500  # rows of an answer that are written at once
 TRY_AGAIN_LATER = 1013
 COMMANDS = sorted(
     name
@@ -144,7 +146,10 @@ class CentralService:
                     await connection.close(TRY_AGAIN_LATER, "Session timed out")
                     return
                 await asyncio.sleep(self._count(identity, 1))
-                await connection.send(json.dumps(await self.answer(caller, message)))
+                answer = await self.answer(caller, message)
+                await connection.send(
+                    json.dumps(answer) if len(answer["results"]) <= PIECE else _pieces(answer)
+                )
 
     def _count(self, identity: Identity, commands: int) -> float:
         return self._throttle.delay(identity.subject, commands, time.monotonic()) if self._throttle else 0.0
@@ -171,7 +176,8 @@ class CentralService:
             answer = CommandFailed(22, f"The request cannot be read: {error}").answer()
         except Exception as error:  # a connection outlives what goes wrong in one command
             answer = CommandFailed(EIO, f"{type(error).__name__}: {error}").answer()
-        return answer.render(caller.directory, caller.user, keys=keys, messages=messages)
+        render = functools.partial(answer.render, caller.directory, caller.user, keys=keys, messages=messages)
+        return render() if len(answer.rows) <= PIECE else await asyncio.to_thread(render)
 
     async def _run(self, caller: Caller, name: str, arguments: Sequence[str]) -> Answer:
         if not self._still_runs(caller.identity):
@@ -230,6 +236,16 @@ class CentralService:
             except CopyFailed as failure:
                 raise CommandFailed(EREMOTEIO, f"{complaint}{path}: {failure}", rows) from failure
             return await asyncio.to_thread(target.read_bytes)
+
+
+async def _pieces(answer: dict[str, Any]) -> AsyncIterator[str]:
+    """A long answer as fragments of one message, between which the loop serves others."""
+    rows = answer["results"]
+    yield f'{{"metadata": {json.dumps(answer["metadata"])}, "results": ['
+    for first in range(0, len(rows), PIECE):
+        yield (", " if first else "") + json.dumps(rows[first : first + PIECE])[1:-1]
+        await asyncio.sleep(0)
+    yield "]}"
 
 
 def _peer(connection: ServerConnection) -> tuple[Identity | None, float]:
