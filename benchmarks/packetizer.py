@@ -1,4 +1,4 @@
-"""Decisions per second of the pure packetizer, and its memory; one JSON object on standard output.
+"""Decisions per second of the pure packetizer, and its memory.
 
 10 000 workers at 100 sites share 100 000 files with two replicas each. ``lease`` is what handing packets out
 alone costs; ``cycle`` has all that a packet costs the master's decisions: its lease, the report that it ran,
@@ -8,11 +8,11 @@ its commit's claim, and the opening of files that nobody has opened before.
 from __future__ import annotations
 
 import gc
-import json
-import statistics
 import time
 import tracemalloc
 from collections.abc import Callable, Iterator
+
+import harness
 
 from gridproof.engine.packets import Packet, cut
 from gridproof.engine.query import FileInfo, Query
@@ -24,7 +24,7 @@ ENTRIES = 2_500_000  # in a file: ten packets or more
 RATE = 25_000.0  # entries per second of a worker
 SECONDS = 10.0  # that a packet takes with so many workers
 DECISIONS = 100_000  # in a run
-RUNS = 7
+CLAIM = "at least 100 000 decisions a second with 10 000 workers and 100 000 files"
 CLUSTERS = range(0, ENTRIES, 100_000)
 
 
@@ -103,20 +103,17 @@ def growth(make: Callable[[], object]) -> int:
     return size
 
 
-def spread(values: list[float]) -> dict[str, float]:
-    """Median, least and most."""
-    return {"median": round(statistics.median(values)), "min": round(min(values)), "max": round(max(values))}
-
-
 def main() -> None:
     """Measure and print."""
+    scale = harness.scale()
     dataset = files()
     query = Query(dataset)
     driver = Driver(query)
     driver.join()
     driver.run(WORKERS)  # everybody has its first packet
-    leases, cycles = [], []
-    for _ in range(RUNS):
+    leases: list[float] = []
+    cycles: list[float] = []
+    for _ in range(scale.pairs):
         driver.leasing, before, began = 0.0, driver.decisions, time.perf_counter()
         driver.run(DECISIONS)
         cycles.append((driver.decisions - before) / (time.perf_counter() - began))
@@ -124,18 +121,15 @@ def main() -> None:
     per_file = growth(lambda: Query(dataset)) / FILES
     crowd = Driver(Query(dataset[:SITES]))
     per_worker = growth(crowd.join) / WORKERS
-    result = {
-        "workers": WORKERS,
-        "files": FILES,
-        "sites": SITES,
-        "runs": RUNS,
+    value = harness.spread(leases)["median"]
+    figures = {
         "packets": driver.decisions,
-        "lease_per_second": spread(leases),
-        "cycle_per_second": spread(cycles),
+        "leases_per_second": harness.spread(leases),
+        "cycles_per_second": harness.spread(cycles),
         "bytes_per_file": round(per_file),
         "bytes_per_worker": round(per_worker),
     }
-    print(json.dumps(result, indent=1))
+    harness.report("packetizer", CLAIM, value, value >= 100_000, scale.pairs, figures, scale.quick)
 
 
 if __name__ == "__main__":

@@ -284,8 +284,7 @@ class StartWorker:
 
     ``way``: "direct" dials it there, "tunnel" through the pilot's SSH connection, "auto" directly if that can
     be. ``contact`` is the worker's address for distributed, which no other worker of its session has.
-    ``store_port``: of the session's store (see
-    `StoreAccess`) on the VO-box's loopback; 0 if there is none.
+    ``store_port``: of the session's store (see `StoreAccess`) on the VO-box's loopback; 0 if there is none.
     """
 
     name: str
