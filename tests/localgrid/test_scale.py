@@ -1,0 +1,207 @@
+"""What much costs, counted in SQL statements, in steps of SQLite, in jobs looked at; never in time."""
+
+from __future__ import annotations
+
+import asyncio
+import datetime
+import json
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gridproof.alien.jdl import parse
+from gridproof.localgrid import jobstates as state
+from gridproof.localgrid.caller import Caller
+from gridproof.localgrid.catalogue import Booking, Catalogue
+from gridproof.localgrid.central import CentralService
+from gridproof.localgrid.certificates import Authority, Identity
+from gridproof.localgrid.core import Core
+from gridproof.localgrid.database import Database
+from gridproof.localgrid.jobstore import JobStore
+from gridproof.localgrid.limits import Limits
+from gridproof.localgrid.requirements import Requirements
+from gridproof.localgrid.sites import Slot, make_sites
+from gridproof.localgrid.taskqueue import TaskQueue
+from gridproof.localgrid.users import User, Users
+
+FILES, JOBS = 20_000, 3_000
+NOW = datetime.datetime.now(datetime.timezone.utc)
+
+
+class Counted:
+    """SQLite's work since :meth:`reset`: statements, and steps of its machine (in hundreds)."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        connect = Database._connect
+
+        def watched(database: Database) -> sqlite3.Connection:
+            connection = connect(database)
+            connection.set_trace_callback(
+                lambda text: self.statements.append(text)
+            )  # reset() makes a new one
+            connection.set_progress_handler(self._step, 100)
+            return connection
+
+        self.reset()
+        monkeypatch.setattr(Database, "_connect", watched)
+
+    def _statement(self, text: str) -> None:
+        self.statements.append(text)
+
+    def _step(self) -> int:
+        self.hundreds += 1
+        return 0
+
+    def reset(self) -> None:
+        self.statements: list[str] = []
+        self.hundreds = 0
+
+
+@pytest.fixture(scope="module")
+def counted() -> Iterator[Counted]:
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        yield Counted(monkeypatch)
+
+
+class Service:
+    """A central service without a socket, with so many files below /local/data, each two levels down."""
+
+    def __init__(self, root: Path, files: int) -> None:
+        root.mkdir()
+        users = Users((User("gridproof"),))
+        catalogue, store = Catalogue(root / "c.db"), JobStore(root / "j.db")
+        catalogue.make_root([("gridproof", users["gridproof"].home)], 0)
+        with catalogue.change():
+            for number in range(files):
+                lfn, guid = (
+                    f"/local/data/{number // 100}/{number}",
+                    f"{number:08x}-0000-11f1-8000-02fc00000001",
+                )
+                booked = Booking("", lfn, guid, "Local::Site1::SE", "gridproof")
+                catalogue.commit(booked, size=10, md5="0" * 32, perm="755", now_ms=0)
+        self.core = Core(
+            *(
+                root,
+                make_sites(1, 1, 1),
+                {},
+                Authority(root, NOW),
+                catalogue,
+                store,
+                TaskQueue(),
+                Limits(),
+                users,
+            )
+        )
+        self._loop = asyncio.new_event_loop()
+        self._service = CentralService(self.core, root)
+        expires = (NOW + datetime.timedelta(hours=1)).timestamp()
+        self._caller = Caller(Identity("gridproof", 0, "/CN=gridproof"), users["gridproof"], "", expires)
+
+    def rows(self, command: str, *options: str) -> list[dict[str, Any]]:
+        request = json.dumps({"command": command, "options": options})
+        answer = self._loop.run_until_complete(self._service.answer(self._caller, request))
+        assert answer["metadata"]["exitcode"] == "0", answer["metadata"]
+        rows: list[dict[str, Any]] = answer["results"]
+        return rows
+
+    def close(self) -> None:
+        self._loop.run_until_complete(self._loop.shutdown_default_executor())
+        self._loop.close()
+        self.core.close()
+
+
+@pytest.fixture(scope="module")
+def services(counted: Counted, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Service, Service]]:
+    """One with few files, one with many."""
+    root = tmp_path_factory.mktemp("scale")
+    few, many = Service(root / "few", 300), Service(root / "many", FILES)
+    yield few, many
+    few.close()
+    many.close()
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("ls", "-l", "/local/data/1"),
+        ("stat", "/local/data/1/100", "/local/data/1/101"),
+        ("find", "/local/data/1", "*"),
+        ("find", "/local/data/2/", "5"),
+        ("touch", "/local/data/1/new"),
+        ("mkdir", "-p", "/local/other/place"),
+        ("mv", "/local/data/1", "/local/other"),
+        ("rm", "/local/other/1/new"),
+        ("rm", "-r", "/local/other/1"),
+    ],
+    ids=" ".join,
+)
+def test_a_small_directory_costs_the_same_however_large_the_catalogue_is(
+    services: tuple[Service, Service], counted: Counted, command: tuple[str, ...]
+) -> None:
+    costs = []
+    for service in services:
+        counted.reset()
+        service.rows(*command)
+        costs.append((len(counted.statements), counted.hundreds))
+    (statements, hundreds), (many_statements, many_hundreds) = costs
+    assert many_statements == statements > 0
+    assert many_hundreds <= hundreds + 3
+
+
+def test_a_tree_of_20_000_files_is_found_moved_and_removed_by_a_few_statements(
+    services: tuple[Service, Service], counted: Counted
+) -> None:
+    many = services[1]
+    counted.reset()
+    assert len(many.rows("find", "/local/data", "*")) == FILES - 100
+    assert counted.hundreds > FILES / 100  # what the other tests count is there
+    for command in (("mv", "/local/data", "/local/moved"), ("rm", "-r", "/local/moved")):
+        counted.reset()
+        many.rows(*command)
+        assert 0 < len(counted.statements) <= 30
+    assert not many.rows("find", "/local", "moved")
+
+
+def test_a_split_into_3_000_subjobs_is_stored_in_one_transaction(counted: Counted, tmp_path: Path) -> None:
+    store, queue = JobStore(tmp_path / "jobs.db"), TaskQueue()
+    job = queue.submit(parse(f'Executable = "/x"; Split = "production:1-{JOBS}";'), "gridproof", 0.0)
+    queue.optimise(job.id, lambda _: None, 0.0)
+    counted.reset()
+    store.save(queue.take_changes())
+    assert [text for text in counted.statements if text in ("BEGIN IMMEDIATE", "COMMIT")] == [
+        "BEGIN IMMEDIATE",
+        "COMMIT",
+    ]
+    assert len(store.load()) == JOBS + 1
+    store.close()
+
+
+def test_the_broker_looks_at_kinds_of_jobs_not_at_jobs(monkeypatch: pytest.MonkeyPatch) -> None:
+    looked = 0
+    allow = Requirements.allow
+
+    def watched(needs: Requirements, slot: Slot) -> bool:
+        nonlocal looked
+        looked += 1
+        return allow(needs, slot)
+
+    monkeypatch.setattr(Requirements, "allow", watched)
+    queue, (one, two) = TaskQueue(), make_sites(2, 1, 1)
+    kinds = ("", "Priority = 3;", 'Requirements = other.CE == "Local::Site2::CE";')
+    for kind in kinds:
+        text = f'Executable = "/x"; Split = "production:1-{JOBS // len(kinds)}"; {kind}'
+        queue.optimise(queue.submit(parse(text), "gridproof", 0.0).id, lambda _: None, 0.0)
+    started = 0
+    for now, site in enumerate((one, two) * JOBS):
+        job = queue.match(Slot(site), float(now))
+        if job:
+            started += 1
+            queue.assign(job.id, site, "node", float(now))
+            for status in (state.STARTED, state.RUNNING, state.SAVING, state.DONE):
+                queue.move(job.id, status, float(now))
+    assert started == JOBS
+    assert looked <= len(kinds) * 2 * JOBS
+    assert {job.status for job in queue.jobs()} == {state.DONE}
