@@ -9,7 +9,6 @@ import functools
 import http
 import json
 import ssl
-import tempfile
 import time
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
@@ -26,7 +25,7 @@ from gridproof.localgrid.certificates import Identity, host_subject, identify, w
 from gridproof.localgrid.core import Core, utc_now
 from gridproof.localgrid.sites import find_se
 from gridproof.localgrid.throttle import LOGIN, Throttle
-from gridproof.localgrid.transfer import CopyFailed, Source, fetch
+from gridproof.localgrid.transfer import CopyFailed
 from gridproof.localgrid.verbs_access import ACCESS_VERBS
 from gridproof.localgrid.verbs_files import FILE_VERBS
 from gridproof.localgrid.verbs_info import INFO_VERBS
@@ -37,7 +36,6 @@ PATH = "/websocket/json"
 MESSAGE_LIMIT = 130 * 1024
 IDLE_LIMIT = 900.0
 SESSION_LIMIT = 2 * 86_400.0
-CAT_LIMIT = 10 << 20
 PIECE = 500  # rows of an answer that are written at once
 TRY_AGAIN_LATER = 1013
 COMMANDS = sorted(
@@ -225,17 +223,12 @@ class CentralService:
     ) -> bytes:
         """A small file of the catalogue, read from its storage element. Raises CommandFailed."""
         entry = self._core.catalogue.get(caller.path(path))
-        if entry is None or entry.is_dir or not entry.allows(caller.user, READ) or entry.size > CAT_LIMIT:
+        if entry is None or entry.is_dir or not entry.allows(caller.user, READ):
             raise CommandFailed(EREMOTEIO, complaint + path, rows)
-        urls = tuple(url for _, url in self._core.replica_urls(entry, caller.site))
-        with tempfile.TemporaryDirectory(dir=self._private) as scratch:
-            target = Path(scratch) / "file"
-            try:
-                source = Source(entry.lfn, urls, entry.size, entry.md5, target)
-                await fetch([source], Path(scratch) / "in")
-            except CopyFailed as failure:
-                raise CommandFailed(EREMOTEIO, f"{complaint}{path}: {failure}", rows) from failure
-            return await asyncio.to_thread(target.read_bytes)
+        try:
+            return await self._core.read(entry, caller.site)
+        except CopyFailed as failure:
+            raise CommandFailed(EREMOTEIO, f"{complaint}{path}: {failure}", rows) from failure
 
 
 async def _pieces(answer: dict[str, Any]) -> AsyncIterator[str]:

@@ -7,6 +7,7 @@ import datetime
 import shutil
 import sqlite3
 import sys
+import tempfile
 import time
 from collections import Counter
 from collections.abc import Sequence
@@ -14,17 +15,22 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from gridproof.alien.jdl import Jdl
+from gridproof.errors import JdlError
 from gridproof.localgrid.catalogue import Catalogue, Entry
 from gridproof.localgrid.certificates import Authority
+from gridproof.localgrid.inputs import find_inputs, names_inputs
 from gridproof.localgrid.jobs import Job
-from gridproof.localgrid.jobstates import ON_NODE
+from gridproof.localgrid.jobstates import INSERTING, ON_NODE, SPLITTING
 from gridproof.localgrid.jobstore import JobStore
 from gridproof.localgrid.limits import Limits
 from gridproof.localgrid.packages import available
 from gridproof.localgrid.sites import Site, Slot, by_distance
 from gridproof.localgrid.storage import StorageElement
 from gridproof.localgrid.taskqueue import IllegalTransition, TaskQueue
+from gridproof.localgrid.transfer import CopyFailed, Source, fetch
 from gridproof.localgrid.users import Users
+
+READ_LIMIT = 10 << 20  # bytes of a file that the service itself reads
 
 
 def utc_now() -> datetime.datetime:
@@ -58,6 +64,7 @@ class Core:
     packages: frozenset[str] = field(default_factory=lambda: frozenset(available()))
     _idle: list[_Idle] = field(default_factory=list)
     _timer: asyncio.TimerHandle | None = None
+    _optimising: set[asyncio.Task[None]] = field(default_factory=set)
 
     # Jobs
 
@@ -71,15 +78,23 @@ class Core:
         return job
 
     def _optimise(self, job_id: int) -> None:
-        self.queue.optimise(job_id, self.locate, time.time())
-        self.changed()
+        jdl = self.queue.jdl(job_id)
+        if names_inputs(jdl):
+            task = asyncio.get_running_loop().create_task(self._optimise_with_inputs(job_id, jdl))
+            self._optimising.add(task)
+            task.add_done_callback(self._optimising.discard)
+        else:
+            self.queue.optimise(job_id, (), time.time())
+            self.changed()
 
-    def locate(self, lfn: str) -> tuple[int, tuple[str, ...]] | None:
-        """Size and SEs of a file."""
-        entry = self.catalogue.get(lfn)
-        if entry is None or entry.is_dir:
-            return None
-        return entry.size, tuple(self.catalogue.replicas(entry.guid))
+    async def _optimise_with_inputs(self, job_id: int, jdl: Jdl) -> None:
+        try:
+            files = await find_inputs(jdl, jdl.text("User"), self.catalogue, self.read)
+        except (JdlError, sqlite3.Error) as error:
+            self.queue.reject(job_id, str(error), time.time())
+        else:
+            self.queue.optimise(job_id, files, time.time())
+        self.changed()
 
     def holds(self, job: Job) -> bool:
         """Whether the agent that was given this job still has it: nobody killed it or ran it anew."""
@@ -111,8 +126,9 @@ class Core:
 
     def resubmit(self, job_id: int) -> None:
         """A final job back to WAITING. Raises IllegalTransition."""
-        self.queue.resubmit(job_id, time.time())
-        self._optimise(job_id)
+        if self.queue.resubmit(job_id, time.time()).status == INSERTING:
+            self._optimise(job_id)
+        self.changed()
 
     def tick(self) -> None:
         """Once in a while: what time alone brings about."""
@@ -123,7 +139,8 @@ class Core:
         """Take up the jobs of a service that has died."""
         self.queue.recover(time.time())
         for job in self.queue.jobs():
-            self.queue.optimise(job.id, self.locate, time.time())
+            if job.status in (INSERTING, SPLITTING):
+                self._optimise(job.id)
         self.changed()
 
     def changed(self) -> None:
@@ -205,12 +222,25 @@ class Core:
         if gone:
             self.catalogue.forget(gone)
 
+    async def read(self, entry: Entry, site: str = "") -> bytes:
+        """What is in a small file, from the storage element nearest to ``site``. Raises CopyFailed."""
+        if entry.size > READ_LIMIT:
+            raise CopyFailed(f"{entry.lfn} has {entry.size} bytes, more than {READ_LIMIT} are not read here")
+        with tempfile.TemporaryDirectory(dir=self.root / "private") as scratch:
+            target = Path(scratch) / "file"
+            urls = tuple(url for _, url in self.replica_urls(entry, site))
+            source = Source(entry.lfn, urls, entry.size, entry.md5, target)
+            await fetch([source], Path(scratch) / "in")
+            return await asyncio.to_thread(target.read_bytes)
+
     def live_first(self, ses: Sequence[str]) -> list[str]:
         """SEs whose server runs before those whose does not."""
         return sorted(ses, key=lambda se: not self.storage[se].pid)
 
     def close(self) -> None:
-        """Close the databases."""
+        """Close the databases; jobs that are not optimised yet are so by the next service."""
+        for task in self._optimising:
+            task.cancel()
         if self._timer:
             self._timer.cancel()
         self.catalogue.close()

@@ -20,3 +20,4 @@ class Limits:
     expired_after: float = 3600.0  # a ZOMBIE that stays one
     retries: int = 10  # of a job that failed before its payload ran
     retry_delay: float = 1.0  # before each of them
+    subjobs: int = 10_000  # of one master

@@ -9,10 +9,11 @@ from dataclasses import dataclass
 
 from gridproof.alien.jdl import Expression, Jdl, Value, production_range
 from gridproof.errors import JdlError
+from gridproof.localgrid.patterns import fill
 from gridproof.localgrid.requirements import close_to
 
-_COUNTER = re.compile(r"#alien_counter(?:_(\d+)i)?#", re.IGNORECASE)
-_DROPPED = ("Split", "SplitArguments", "SplitMaxInputFileNumber", "SplitMaxInputFileSize")
+_SIZE = re.compile(r"([0-9]{1,15})\s*([KMGT]?)B?", re.IGNORECASE)
+_UNITS = ("", "K", "M", "G", "T")
 
 
 @dataclass(frozen=True)
@@ -28,9 +29,6 @@ class Located:
         return input_lfn(self.entry)
 
 
-Locate = Callable[[str], "tuple[int, tuple[str, ...]] | None"]
-
-
 def input_lfn(entry: str) -> str:
     """The LFN of an ``LF:/…[,nodownload]`` entry."""
     return entry.removeprefix("LF:").split(",")[0].strip()
@@ -41,19 +39,8 @@ def is_split(jdl: Jdl) -> bool:
     return bool(jdl.text("Split").strip())
 
 
-def locate_inputs(jdl: Jdl, locate: Locate) -> list[Located]:
-    """Where the ``InputData`` are; raises JdlError for a file that the catalogue does not have."""
-    found = []
-    for entry in jdl.strings("InputData"):
-        at = locate(input_lfn(entry))
-        if at is None:
-            raise JdlError(f"InputData: {input_lfn(entry)} is not in the catalogue")
-        found.append(Located(entry, at[0], tuple(sorted(at[1]))))
-    return found
-
-
 def bind_to_data(jdl: Jdl, files: Sequence[Located]) -> Jdl:
-    """A job that is not split goes where all of its input data are, or, if there is no such SE, any."""
+    """A job goes where all of its input data are, or, if there is no such SE, where any of them is."""
     if not files:
         return jdl
     common = set(files[0].ses).intersection(*(f.ses for f in files[1:]))
@@ -61,60 +48,71 @@ def bind_to_data(jdl: Jdl, files: Sequence[Located]) -> Jdl:
     return _require(jdl, sorted(common or anywhere))
 
 
-def split(jdl: Jdl, locate: Locate) -> list[Jdl]:
-    """The subjobs' JDLs; raises JdlError when the JDL cannot be split."""
+def split(jdl: Jdl, files: Sequence[Located], limit: int) -> list[Jdl]:
+    """The subjobs' JDLs, at most ``limit``; raises JdlError when the JDL cannot be split, or into more."""
     counters = production_range(jdl)
     if counters is not None:
-        inputs = locate_inputs(jdl, locate)
-        master = bind_to_data(jdl, inputs)
-        return [_subjob(master, counter, inputs) for counter in counters]
-    files = locate_inputs(jdl, locate)
-    if not files:
-        raise JdlError("Split over input data, but there are no InputData")
-    groups = _groups(jdl.text("Split").strip().lower(), files)
-    number = int(jdl.number("SplitMaxInputFileNumber", 0))
-    size = int(jdl.number("SplitMaxInputFileSize", 0))
-    subjobs: list[Jdl] = []
-    for group in groups:
-        for chunk in _chunks(group, number, size):
-            sub = jdl.copy()
-            sub["InputData"] = tuple(f.entry for f in chunk)
-            sub = bind_to_data(sub, chunk)
-            subjobs.append(_subjob(sub, len(subjobs) + 1, chunk))
-    return subjobs
+        _check_number(len(counters), limit)
+        master = bind_to_data(jdl, files)
+        return [_subjob(master, counter, files) for counter in counters]
+    chunks = [chunk for group in _groups(jdl, files) for chunk in _chunks(jdl, group)]
+    _check_number(len(chunks), limit)
+    return [_of_chunk(jdl, counter, chunk) for counter, chunk in enumerate(chunks, 1)]
 
 
-def _groups(how: str, files: Sequence[Located]) -> list[list[Located]]:
+def _groups(jdl: Jdl, files: Sequence[Located]) -> list[list[Located]]:
     keys: dict[str, Callable[[Located], object]] = {
         "se": lambda f: f.ses,
         "file": lambda f: f.lfn,
         "directory": lambda f: posixpath.dirname(f.lfn),
         "parentdirectory": lambda f: posixpath.dirname(posixpath.dirname(f.lfn)),
     }
-    if how not in keys:
+    how = jdl.text("Split").strip()
+    key = keys.get(how.lower())
+    if key is None:
         raise JdlError(f"Split = {how!r} is not known here: one of {', '.join(keys)}, production:FIRST-LAST")
+    if how.lower() == "se" and not {"SplitMaxInputFileNumber", "SplitMaxInputFileSize"} & _given(jdl):
+        raise JdlError("Split = 'se' needs a SplitMaxInputFileNumber or a SplitMaxInputFileSize")
+    if not files:
+        raise JdlError(f"Split = {how!r} splits over input data, but there are none")
     grouped: dict[object, list[Located]] = {}
     for file in files:
-        grouped.setdefault(keys[how](file), []).append(file)
+        grouped.setdefault(key(file), []).append(file)
     return list(grouped.values())
 
 
-def _chunks(files: Sequence[Located], number: int, size: int) -> Iterator[list[Located]]:
+def _given(jdl: Jdl) -> set[str]:
+    return {key for key in ("SplitMaxInputFileNumber", "SplitMaxInputFileSize") if key in jdl}
+
+
+def _chunks(jdl: Jdl, files: Sequence[Located]) -> Iterator[list[Located]]:
+    number = int(jdl.number("SplitMaxInputFileNumber", 0))
+    size = _bytes(jdl.text("SplitMaxInputFileSize", "0"))
     chunk: list[Located] = []
+    held = 0
     for file in files:
-        full = number and len(chunk) >= number
-        heavy = size and sum(f.size for f in chunk) + file.size > size
-        if chunk and (full or heavy):
+        if chunk and (0 < number <= len(chunk) or 0 < size < held + file.size):
             yield chunk
-            chunk = []
+            chunk, held = [], 0
         chunk.append(file)
+        held += file.size
     if chunk:
         yield chunk
 
 
+def _bytes(text: str) -> int:
+    found = _SIZE.fullmatch(text.strip())
+    if not found:
+        raise JdlError(f"SplitMaxInputFileSize must be a number of bytes or like '7GB', not {text!r}")
+    return int(found[1]) << 10 * _UNITS.index(found[2].upper())
+
+
+def _check_number(subjobs: int, limit: int) -> None:
+    if subjobs > limit:
+        raise JdlError(f"The job would have {subjobs} subjobs, {limit} are allowed: split it into several")
+
+
 def _require(jdl: Jdl, ses: Sequence[str]) -> Jdl:
-    if not ses:
-        return jdl
     bound = jdl.copy()
     before = jdl.get("Requirements")
     close = f"( {close_to(ses)} )"
@@ -122,29 +120,26 @@ def _require(jdl: Jdl, ses: Sequence[str]) -> Jdl:
     return bound
 
 
-def _subjob(jdl: Jdl, counter: int, files: Sequence[Located]) -> Jdl:
+def _of_chunk(jdl: Jdl, counter: int, chunk: Sequence[Located]) -> Jdl:
     sub = jdl.copy()
-    extra = " ".join(jdl.strings("SplitArguments"))
-    if extra:
+    sub["InputData"] = tuple(file.entry for file in chunk)
+    sub.pop("InputDataCollection", None)
+    return _subjob(bind_to_data(sub, chunk), counter, chunk)
+
+
+def _subjob(jdl: Jdl, counter: int, files: Sequence[Located]) -> Jdl:
+    sub, lfns = jdl.copy(), [file.lfn for file in files]
+    if extra := " ".join(jdl.strings("SplitArguments")):
         sub["Arguments"] = f"{jdl.text('Arguments')} {extra}".strip()
-    for key in _DROPPED:
-        sub.pop(key, None)
-    for key, value in list(sub.items()):
-        sub[key] = _fill(value, counter, files)
+    for key in list(sub):
+        if key.lower().startswith(("split", "email")):
+            del sub[key]
+        elif key.lower() != "inputdata":
+            sub[key] = _filled(sub[key], counter, lfns)
     return sub
 
 
-def _fill(value: Value, counter: int, files: Sequence[Located]) -> Value:
+def _filled(value: Value, counter: int, lfns: Sequence[str]) -> Value:
     if isinstance(value, tuple):
-        return tuple(_fill_text(v, counter, files) for v in value)
-    return _fill_text(value, counter, files) if isinstance(value, str) else value
-
-
-def _fill_text(text: str, counter: int, files: Sequence[Located]) -> str:
-    text = _COUNTER.sub(lambda found: f"{counter:0{int(found[1] or 0)}d}", text)
-    if files and "#alien" in text.lower():
-        lfn = files[0].lfn
-        names = {"filename": posixpath.basename(lfn), "fulldir": lfn, "dir": posixpath.dirname(lfn)}
-        for what, name in names.items():
-            text = re.sub(f"#alien{what}#", name.replace("\\", r"\\"), text, flags=re.IGNORECASE)
-    return text
+        return tuple(fill(text, counter, lfns) for text in value)
+    return fill(value, counter, lfns) if isinstance(value, str) else value

@@ -7,7 +7,7 @@ has changed is handed to whoever stores it by :meth:`TaskQueue.take_changes`.
 from __future__ import annotations
 
 import posixpath
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from gridproof.alien.jdl import Jdl, parse, render
@@ -17,7 +17,7 @@ from gridproof.localgrid.jobs import Changes, Job, TraceLine
 from gridproof.localgrid.limits import Limits
 from gridproof.localgrid.requirements import Requirements, read_requirements
 from gridproof.localgrid.sites import Site, Slot
-from gridproof.localgrid.splitting import Locate, bind_to_data, is_split, locate_inputs, split
+from gridproof.localgrid.splitting import Located, bind_to_data, is_split, split
 from gridproof.localgrid.waiting import Waiting
 
 FIRST_ID = 1_000_000_001
@@ -93,24 +93,40 @@ class TaskQueue:
         self.trace(job.id, now, "state", "Job state transition to INSERTING")
         return job
 
-    def optimise(self, job_id: int, locate: Locate, now: float) -> None:
-        """INSERTING to WAITING, or SPLITTING and SPLIT with its subjobs WAITING, or an error state."""
-        if self._jobs[job_id].status not in (state.INSERTING, state.SPLITTING):
+    def optimise(self, job_id: int, files: Sequence[Located], now: float) -> None:
+        """INSERTING to WAITING, or SPLITTING and SPLIT with its subjobs WAITING, or an error state.
+
+        ``files``: the job's input data.
+        """
+        job = self._jobs[job_id]
+        if job.status not in (state.INSERTING, state.SPLITTING):
             return
         jdl = self.jdl(job_id)
-        if is_split(jdl):
-            self._split(job_id, jdl, locate, now)
-            return
         try:
-            bound = bind_to_data(jdl, locate_inputs(jdl, locate))
-            if bound != jdl:
-                self._needs[job_id] = read_requirements(bound)
-                self._put(replace(self._jobs[job_id], jdl=render(bound)))
+            if is_split(jdl):
+                self._split(job, split(jdl, files, self._limits.subjobs), now)
+                return
+            bound = bind_to_data(jdl, files)
         except JdlError as error:
-            self.trace(job_id, now, "error", str(error))
+            self.reject(job_id, str(error), now)
+            return
+        if bound != jdl:
+            self._needs[job_id] = read_requirements(bound)
+            self._put(replace(job, jdl=render(bound)))
+        self.move(job_id, state.WAITING, now)
+
+    def reject(self, job_id: int, why: str, now: float) -> None:
+        """A job that cannot be optimised ends in ERROR_I, a master in ERROR_SPLT."""
+        status = self._jobs[job_id].status
+        if status not in (state.INSERTING, state.SPLITTING):
+            return
+        self.trace(job_id, now, "error", why)
+        if not is_split(self.jdl(job_id)):
             self.move(job_id, state.ERROR_I, now)
             return
-        self.move(job_id, state.WAITING, now)
+        if status == state.INSERTING:
+            self.move(job_id, state.SPLITTING, now)
+        self.move(job_id, state.ERROR_SPLT, now)
 
     def match(self, slot: Slot, now: float) -> Job | None:
         """What a free slot shall run: highest priority, then highest price, then oldest."""
@@ -166,12 +182,11 @@ class TaskQueue:
             if limit and now - self._jobs[job_id].submitted > limit:
                 self.move(job_id, state.ERROR_EW, now, "stayed in the queue longer than MaxWaitingTime")
 
-    def kill(self, job_id: int, now: float) -> tuple[int, ...]:
-        """A job becomes KILLED, whatever it was, a master with its subjobs; ids of those that held a slot."""
-        killed = [job for job in [self._jobs[job_id], *self.subjobs(job_id)] if job.status != state.KILLED]
-        for job in killed:
-            self.move(job.id, state.KILLED, now)
-        return tuple(job.id for job in killed if job.status in state.ON_NODE)
+    def kill(self, job_id: int, now: float) -> None:
+        """A job becomes KILLED, whatever it was, a master with its subjobs."""
+        for job in [self._jobs[job_id], *self.subjobs(job_id)]:
+            if job.status != state.KILLED:
+                self.move(job.id, state.KILLED, now)
 
     def resubmit(self, job_id: int, now: float) -> Job:
         """A job waits again, whatever it was: one that has a slot loses it.
@@ -216,25 +231,16 @@ class TaskQueue:
             self.trace(master.id, now, "state", f"Job state transition from {master.status} to SPLIT")
         return anew
 
-    def _split(self, job_id: int, jdl: Jdl, locate: Locate, now: float) -> None:
-        if self._jobs[job_id].status == state.INSERTING:
-            self.move(job_id, state.SPLITTING, now)
-        try:
-            subjobs = split(jdl, locate)
-            for sub in subjobs:
-                read_requirements(sub)
-        except JdlError as error:
-            self.trace(job_id, now, "error", str(error))
-            self.move(job_id, state.ERROR_SPLT, now)
-            return
-        owner = self._jobs[job_id].owner
+    def _split(self, master: Job, subjobs: Sequence[Jdl], now: float) -> None:
+        if master.status == state.INSERTING:
+            self.move(master.id, state.SPLITTING, now)
         for sub in subjobs:
-            sub["MasterJobId"] = str(job_id)
-            job = self._insert(sub, owner, job_id, now)
-            self.trace(job.id, now, "state", f"Job state transition to INSERTING, subjob of {job_id}")
+            sub["MasterJobID"] = str(master.id)
+            job = self._insert(sub, master.owner, master.id, now)
+            self.trace(job.id, now, "state", "Job state transition to INSERTING")
             self.move(job.id, state.WAITING, now)
-        self.trace(job_id, now, "trace", f"Split into {len(subjobs)} subjobs")
-        self.move(job_id, state.SPLIT, now)
+        self.trace(master.id, now, "trace", f"Split into {len(subjobs)} subjobs")
+        self.move(master.id, state.SPLIT, now)
 
     def _settle(self, master: int, now: float) -> None:
         if self._jobs[master].status == state.SPLIT and not self._unfinished.get(master):

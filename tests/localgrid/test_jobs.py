@@ -201,6 +201,26 @@ def test_subjobs_spread_over_the_sites_and_their_master_is_done(grid, raw, scrip
     }
 
 
+def test_a_job_is_split_over_a_collection_written_as_xml(grid, raw, script, tmp_path):
+    top = f"{HOME}/{tmp_path.name}"
+    for name, se in (("a", 0), ("b", 1), ("c", 1)):
+        (tmp_path / name).write_text(name)
+        grid.put(tmp_path / name, f"{top}/{name}", [grid.se_names[se]])
+    files = "".join(f'<file name="{name}" lfn="{top}/{name}" />' for name in "abc")
+    (tmp_path / "set.xml").write_text(f"<alien><collection>{files}</collection></alien>")
+    grid.put(tmp_path / "set.xml", f"{top}/set.xml")
+    master = raw.submit(
+        f'Executable = "{script("true")}"; InputDataCollection = "LF:{top}/set.xml,nodownload";'
+        f'Split = "se"; SplitMaxInputFileNumber = 5; OutputDir = "{top}/#alienfilename#";'
+    )
+    assert raw.wait(master, "DONE", "ERROR_SPLT") == "DONE", raw.trace(master)
+    rows = raw.rows("ps", "-Fl", "-m", master)
+    assert [row["site"] for row in rows] == [f"Local::{name}::CE" for name in grid.site_names[:2]]
+    jdl = raw.rows("ps", "-jdl", rows[1]["id"])[0]["jdl"]
+    assert f"{top}/b" in jdl.split("OutputDir")[1]
+    assert "InputDataCollection" not in jdl
+
+
 def test_ps_filters(raw, script):
     lfn = script("true")
     done = raw.submit(f'Executable = "{lfn}"; JobTag = {{"comment:once"}};')

@@ -16,6 +16,7 @@ from gridproof.localgrid.jobstore import JobStore
 from gridproof.localgrid.limits import Limits
 from gridproof.localgrid.requirements import Requirements, read_requirements
 from gridproof.localgrid.sites import Site, Slot, make_sites
+from gridproof.localgrid.splitting import Located, input_lfn
 from gridproof.localgrid.taskqueue import IllegalTransition, TaskQueue
 
 SITES = make_sites(3, 2, 1)
@@ -23,9 +24,9 @@ ROOT = "VO_LOCAL@ROOT::v6-40-00"
 SLOTS = [Slot(site, disk=20_000, packages=frozenset({ROOT})) for site in SITES]
 LIMITS = Limits()
 FILES = {
-    "/local/a": (10, ("Local::Site1::SE",)),
-    "/local/b": (20, ("Local::Site2::SE",)),
-    "/local/c": (30, ("Local::Site1::SE", "Local::Site2::SE")),
+    "/local/a": ("Local::Site1::SE",),
+    "/local/b": ("Local::Site2::SE",),
+    "/local/c": ("Local::Site1::SE", "Local::Site2::SE"),
 }
 
 
@@ -33,9 +34,17 @@ def jdl(text: str = "") -> Jdl:
     return parse(f'Executable = "/local/job.sh"; {text}')
 
 
+def optimise(queue: TaskQueue, job_id: int, files: dict[str, tuple[str, ...]], now: float) -> None:
+    entries = queue.jdl(job_id).strings("InputData")
+    try:
+        queue.optimise(job_id, [Located(entry, 1, files[input_lfn(entry)]) for entry in entries], now)
+    except KeyError as missing:
+        queue.reject(job_id, f"{missing} is not there", now)
+
+
 def submitted(queue: TaskQueue, text: str = "", now: float = 0.0) -> Job:
     job = queue.submit(jdl(text), "gridproof", now)
-    queue.optimise(job.id, FILES.get, now)
+    optimise(queue, job.id, FILES, now)
     found = queue.get(job.id)
     assert found
     return found
@@ -97,12 +106,12 @@ def test_production_makes_subjobs_with_counters_and_their_master_is_done_when_al
     assert queue.get(master.id).status == state.DONE  # type: ignore[union-attr]
 
 
-def test_killing_a_master_kills_its_subjobs_and_names_those_that_hold_a_slot() -> None:
+def test_killing_a_master_kills_its_subjobs() -> None:
     queue = TaskQueue()
     master = submitted(queue, 'Split = "production:1-3";')
     first, *_ = queue.subjobs(master.id)
     run_to(queue, first, state.RUNNING)
-    assert queue.kill(master.id, 2.0) == (first.id,)
+    queue.kill(master.id, 2.0)
     assert {job.status for job in queue.jobs()} == {state.KILLED}
 
 
@@ -149,9 +158,9 @@ def test_what_could_not_be_split_is_split_when_it_is_resubmitted() -> None:
     text = 'Split = "file"; InputData = {"LF:/local/late,nodownload"};'
     master = submitted(queue, text)
     assert master.status == state.ERROR_SPLT
-    files["/local/late"] = (1, ("Local::Site1::SE",))
+    files["/local/late"] = ("Local::Site1::SE",)
     assert queue.resubmit(master.id, 1.0).status == state.INSERTING
-    queue.optimise(master.id, files.get, 2.0)
+    optimise(queue, master.id, files, 2.0)
     assert queue.get(master.id).status == state.SPLIT  # type: ignore[union-attr]
     assert len(queue.subjobs(master.id)) == 1
 
@@ -228,30 +237,23 @@ def test_requirements_that_jalien_does_not_read_bind_a_job_to_nothing(text: str)
     assert all(queue.match(slot, 1.0) for slot in SLOTS)
 
 
-def test_split_by_se_groups_by_the_exact_set_and_binds_each_chunk() -> None:
+@pytest.mark.parametrize(
+    ("text", "end", "why"),
+    [
+        ('Split = "file"; InputData = {"LF:/local/none"};', state.ERROR_SPLT, "'/local/none' is not there"),
+        ('Split = "userdefined";', state.ERROR_SPLT, "'userdefined' is not known here"),
+        ('Split = "production:1-99999999";', state.ERROR_SPLT, "99999999 subjobs, 10000 are allowed"),
+        ('InputData = {"LF:/local/none"};', state.ERROR_I, "'/local/none' is not there"),
+    ],
+)
+def test_what_cannot_be_optimised_ends_in_an_error_state_with_the_reason(
+    text: str, end: str, why: str
+) -> None:
     queue = TaskQueue()
-    inputs = ",".join(f'"LF:{lfn},nodownload"' for lfn in FILES)
-    master = submitted(queue, f'Split = "se"; SplitMaxInputFileNumber = 10; InputData = {{{inputs}}};')
-    found = [
-        (queue.jdl(sub.id)["InputData"], [s.number for s in SITES if _fits(queue, sub, s)])
-        for sub in queue.subjobs(master.id)
-    ]
-    assert found == [
-        (("LF:/local/a,nodownload",), [1]),
-        (("LF:/local/b,nodownload",), [2]),
-        (("LF:/local/c,nodownload",), [1, 2]),
-    ]
-
-
-def _fits(queue: TaskQueue, job: Job, site: Site) -> bool:
-    return read_requirements(queue.jdl(job.id)).allow(Slot(site))
-
-
-def test_a_split_that_cannot_be_done_ends_in_error_splt_with_the_reason() -> None:
-    queue = TaskQueue()
-    master = submitted(queue, 'Split = "se"; InputData = {"LF:/local/none,nodownload"};')
-    assert master.status == state.ERROR_SPLT
-    assert "InputData: /local/none is not in the catalogue" in texts(queue, master.id)
+    job = submitted(queue, text)
+    assert job.status == end
+    assert why in "\n".join(texts(queue, job.id))
+    assert not queue.subjobs(job.id)
 
 
 def test_without_heartbeat_a_job_becomes_a_zombie_and_then_expires() -> None:
@@ -353,11 +355,9 @@ class QueueMachine(RuleBasedStateMachine):
     @rule(number=st.integers(0, 1000))
     def kill(self, number: int) -> None:
         job = self.pick(number)
-        held = self.queue.kill(job.id, self.now)
+        self.queue.kill(job.id, self.now)
         killed = [self.queue.get(job.id), *self.queue.subjobs(job.id)]
         assert {j.status for j in killed if j} == {state.KILLED}
-        assert not self.queue.kill(job.id, self.now)
-        assert set(held) <= {j.id for j in killed if j}
 
     @precondition(lambda self: self.queue.jobs())
     @rule(number=st.integers(0, 1000))

@@ -1,0 +1,72 @@
+"""Which files the ``InputData`` and the ``InputDataCollection`` of a JDL are, and where they lie."""
+
+from __future__ import annotations
+
+import asyncio
+import html
+import re
+from collections.abc import Awaitable, Callable, Iterable
+
+from gridproof.alien.jdl import Jdl
+from gridproof.errors import JdlError
+from gridproof.localgrid.catalogue import READ, Catalogue, Entry
+from gridproof.localgrid.splitting import Located, input_lfn
+from gridproof.localgrid.transfer import CopyFailed
+
+_XML_FILE = re.compile(r'<file\s[^<>]*?\blfn="([^"<>]*)"', re.IGNORECASE)
+
+
+def names_inputs(jdl: Jdl) -> bool:
+    """Whether a JDL has any input data."""
+    return bool(jdl.strings("InputData") or jdl.strings("InputDataCollection"))
+
+
+async def find_inputs(
+    jdl: Jdl, owner: str, catalogue: Catalogue, read: Callable[[Entry], Awaitable[bytes]]
+) -> list[Located]:
+    """Every input file once, where it lies; collections written as XML are ``read``.
+
+    Raises JdlError for what is not in the catalogue, on no storage element, or is no collection.
+    """
+    entries = dict.fromkeys(jdl.strings("InputData"))
+    for collection in jdl.strings("InputDataCollection"):
+        _, comma, options = collection.partition(",")
+        lfns = await _collected(input_lfn(collection), owner, catalogue, read)
+        entries |= dict.fromkeys(f"LF:{lfn}{comma}{options}" for lfn in lfns)
+    return await asyncio.to_thread(lambda: [_located(entry, catalogue) for entry in entries])
+
+
+async def _collected(
+    lfn: str, owner: str, catalogue: Catalogue, read: Callable[[Entry], Awaitable[bytes]]
+) -> Iterable[str]:
+    collection = await asyncio.to_thread(catalogue.get, lfn)
+    if collection is None or collection.is_dir:
+        raise JdlError(f"InputDataCollection: {lfn} is not in the catalogue")
+    if not collection.allows(owner, READ):
+        raise JdlError(f"InputDataCollection: {owner} is not allowed to read {lfn}")
+    if collection.type == "c":
+        return await asyncio.to_thread(catalogue.collected, collection.guid)
+    try:
+        lfns = files_in_xml((await read(collection)).decode(errors="replace"))
+    except CopyFailed as failure:
+        raise JdlError(f"InputDataCollection: {failure}") from failure
+    if not lfns:
+        raise JdlError(f"InputDataCollection: {lfn} names no file, or is neither a collection nor XML of one")
+    return lfns
+
+
+def files_in_xml(text: str) -> list[str]:
+    """The LFNs in a collection as AliEn writes it in XML."""
+    return [html.unescape(lfn) for lfn in _XML_FILE.findall(text)]
+
+
+def _located(entry: str, catalogue: Catalogue) -> Located:
+    lfn = input_lfn(entry)
+    file = catalogue.get(lfn)
+    if file is None or file.is_dir:
+        raise JdlError(f"InputData: {lfn} is not in the catalogue")
+    archive = catalogue.member(file.guid)
+    ses = catalogue.replicas(archive[0] if archive else file.guid)
+    if not ses:
+        raise JdlError(f"InputData: {lfn} is on no storage element")
+    return Located(entry, file.size, tuple(sorted(ses)))
