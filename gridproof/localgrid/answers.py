@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-EPERM, ENOENT, EIO, EACCES, EEXIST, EINVAL = 1, 2, 5, 13, 17, 22
+EPERM, ENOENT, ESRCH, EIO, ENXIO, EACCES, EEXIST, ENOTDIR, EISDIR, EINVAL = 1, 2, 3, 5, 6, 13, 17, 20, 21, 22
 ENOSYS, EBADR, ENODATA, EREMOTEIO = 38, 53, 61, 121
 
 Row = dict[str, Any]
@@ -103,7 +104,17 @@ def human_size(size: int) -> str:
         if value < 1024 or unit == "PB":
             break
         value /= 1024
-    if unit == "B":
-        return f"{size} B"
+    return f"{short_number(value)} {unit}"
+
+
+def short_number(value: float) -> str:
+    """At most three digits after the point, fewer for larger numbers, as JAliEn prints them."""
+    if value >= 1000:
+        return str(int(value))
     digits = 3 if value < 10 else 2 if value < 100 else 1
-    return f"{value:.{digits}f}".rstrip("0").rstrip(".") + f" {unit}"
+    return f"{value:.{digits}f}".rstrip("0").rstrip(".")
+
+
+def java_date(seconds: float) -> str:
+    """A time as Java prints it: ``Sun Nov 22 13:32:36 UTC 2026``."""
+    return time.strftime("%a %b %d %H:%M:%S UTC %Y", time.gmtime(seconds))

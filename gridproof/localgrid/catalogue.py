@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import posixpath
 import re
 import uuid
@@ -62,6 +63,7 @@ class CatalogueError(Exception):
 
 ENOENT, EIO, EACCES, EEXIST, ENOTDIR, EISDIR = 2, 5, 13, 17, 20, 21
 
+_GREGORIAN = 0x01B21DD213814000  # from 1582-10-15, where times of GUIDs begin, to the epoch, in 100 ns
 _GUID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 _COLUMNS = ", ".join(Entry._fields)
 _SCHEMA = """
@@ -96,9 +98,28 @@ class Booking:
 
 
 def pfn_path(guid: str) -> str:
-    """Where a GUID lies on an SE: ``/NN/NNNNN/guid``."""
-    code = zlib.crc32(guid.encode())
-    return f"/{code % 100:02d}/{code // 100 % 100_000:05d}/{guid}"
+    """Where a GUID lies on an SE: ``/NN/NNNNN/guid``, numbers from the GUID's digits as AliEn makes them."""
+    digits = [int(digit, 16) for digit in guid.replace("-", "")]
+    total, weighted = sum(digits), sum(itertools.accumulate(digits))
+    high, low = ((weighted & 255) - (total & 255)) % 255, (weighted & 255) % 255
+    return f"/{total % 16:02d}/{high << 8 | low:05d}/{guid}"
+
+
+def entry_number(lfn: str) -> int:
+    """A number for an LFN where JAliEn shows its database's (``entryId``, ``dir``)."""
+    return zlib.crc32(lfn.encode())
+
+
+def guid_origin(guid: str) -> tuple[int, str]:
+    """When (ms since the epoch) and where (hardware address) a GUID was made; 0 if it does not tell."""
+    made = uuid.UUID(guid)
+    at = (made.time - _GREGORIAN) // 10_000 if made.version == 1 else 0
+    return at, made.node.to_bytes(6, "big").hex(":")
+
+
+def is_guid(name: str) -> bool:
+    """Whether this is written as a GUID."""
+    return bool(_GUID.fullmatch(name))
 
 
 class Catalogue:
@@ -124,7 +145,7 @@ class Catalogue:
 
     def by_guid(self, guid: str) -> Entry | None:
         """The entry of the file with this GUID."""
-        if not _GUID.fullmatch(guid):
+        if not is_guid(guid):
             return None
         rows = self._database.rows(f"SELECT {_COLUMNS} FROM lfns WHERE guid = ?", guid.lower())  # noqa: S608
         return Entry(*rows[0]) if rows else None  # type: ignore[arg-type]
@@ -182,6 +203,15 @@ class Catalogue:
             "SELECT se, count(*), coalesce(sum(size), 0) FROM replicas JOIN lfns USING (guid) GROUP BY se"
         )
         return {str(se): (int(str(count)), int(str(size))) for se, count, size in rows}
+
+    def contents(self, directory: str) -> list[tuple[str, int, int, bool]]:
+        """Of all that lies below: type, size, number of replicas, whether it is a member of an archive."""
+        rows = self._database.rows(
+            "SELECT type, size, (SELECT count(*) FROM replicas WHERE replicas.guid = lfns.guid),"  # noqa: S608
+            f" EXISTS (SELECT 1 FROM members WHERE members.guid = lfns.guid) FROM lfns WHERE {_BETWEEN}",
+            *_below(normal(directory)),
+        )
+        return [(str(t), int(str(size)), int(str(n)), bool(member)) for t, size, n, member in rows]
 
     # Changes
 
@@ -282,11 +312,11 @@ class Catalogue:
             guid, md5 = str(uuid.uuid1()), "d41d8cd98f00b204e9800998ecf8427e"
             _insert(connection, Entry(normal(lfn), "f", user, user, "644", 0, md5, guid, now_ms))
 
-    def chmod(self, lfn: str, perm: str, user: str) -> None:
+    def chmod(self, lfn: str, perm: str, user: str, now_ms: int) -> None:
         """Only the owner may. Raises CatalogueError."""
         with self._database.change() as connection:
             entry = self._owned(lfn, user)
-            connection.execute("UPDATE lfns SET perm = ? WHERE lfn = ?", (perm, entry.lfn))
+            connection.execute("UPDATE lfns SET perm = ?, ctime = ? WHERE lfn = ?", (perm, now_ms, entry.lfn))
 
     def remove(self, lfn: str, user: str, *, recursive: bool = False) -> None:
         """Forget a file or a directory, empty or ``recursive``; its replicas become :meth:`orphans`."""

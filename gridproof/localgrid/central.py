@@ -10,7 +10,7 @@ import http
 import json
 import ssl
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from websockets.asyncio.server import Server, ServerConnection, serve
 from websockets.exceptions import ConnectionClosed
 from websockets.http11 import Request, Response
 
-from gridproof.localgrid.answers import EIO, ENOENT, EREMOTEIO, Answer, CommandFailed
+from gridproof.localgrid.answers import EINVAL, EIO, ENOENT, EREMOTEIO, Answer, CommandFailed, Row
 from gridproof.localgrid.caller import Caller
 from gridproof.localgrid.catalogue import READ, CatalogueError
 from gridproof.localgrid.certificates import Identity, host_subject, identify, write_private
@@ -26,32 +26,25 @@ from gridproof.localgrid.core import Core, utc_now
 from gridproof.localgrid.sites import find_se
 from gridproof.localgrid.throttle import LOGIN, Throttle
 from gridproof.localgrid.transfer import CopyFailed
+from gridproof.localgrid.usage import HELP_OPTIONS, USAGES, argument_missing, help_of
 from gridproof.localgrid.verbs_access import ACCESS_VERBS
 from gridproof.localgrid.verbs_files import FILE_VERBS
-from gridproof.localgrid.verbs_info import INFO_VERBS
+from gridproof.localgrid.verbs_info import INFO_VERBS, ping
 from gridproof.localgrid.verbs_jobs import JOB_VERBS, submit_text
+from gridproof.localgrid.verbs_lookup import LOOKUP_VERBS
+from gridproof.localgrid.verbs_sites import SITE_VERBS
 from gridproof.localgrid.verbs_users import USER_VERBS
 
 PATH = "/websocket/json"
 MESSAGE_LIMIT = 130 * 1024
 IDLE_LIMIT = 900.0
 SESSION_LIMIT = 2 * 86_400.0
+TIMES = 100  # that one command is timed
 PIECE = 500  # rows of an answer that are written at once
 TRY_AGAIN_LATER = 1013
-COMMANDS = sorted(
-    name
-    for name in {
-        "commandlist",
-        "cat",
-        "submit",
-        *FILE_VERBS,
-        *ACCESS_VERBS,
-        *INFO_VERBS,
-        *JOB_VERBS,
-        *USER_VERBS,
-    }
-    if not name.startswith("grid")  # these are our own
-)
+COMMANDS = tuple(USAGES)
+_IN_THREADS = {**FILE_VERBS, **LOOKUP_VERBS, **ACCESS_VERBS}
+_IN_LOOP = {**JOB_VERBS, **SITE_VERBS, **INFO_VERBS, **USER_VERBS}
 
 
 class CentralService:
@@ -180,21 +173,58 @@ class CentralService:
     async def _run(self, caller: Caller, name: str, arguments: Sequence[str]) -> Answer:
         if not self._still_runs(caller.identity):
             raise CommandFailed(EREMOTEIO, "This job is not supposed to still be running")
-        if verb := FILE_VERBS.get(name) or ACCESS_VERBS.get(name):
+        if name in USAGES:
+            if HELP_OPTIONS & set(arguments):
+                return help_of(name)
+            if not arguments and not USAGES[name].alone:
+                raise argument_missing(name)
+        if verb := _IN_THREADS.get(name):
             return await asyncio.to_thread(verb, self._core, caller, arguments)
-        if verb := JOB_VERBS.get(name) or INFO_VERBS.get(name) or USER_VERBS.get(name):
+        if verb := _IN_LOOP.get(name):
             return verb(self._core, caller, arguments)
-        if name == "commandlist":
-            return Answer([{"commandlist": command, "message": command} for command in COMMANDS])
-        if name == "gridRestartSE":
-            return await self._restart_se(arguments)
-        if name == "cat":
-            return await self._cat(caller, arguments)
-        if name == "submit":
-            return await self._submit(caller, arguments)
+        if command := self._own.get(name):
+            return await command(caller, arguments)
         raise CommandFailed(ENOENT, f"Command [{name}] not found!")
 
-    async def _restart_se(self, arguments: Sequence[str]) -> Answer:
+    @functools.cached_property
+    def _own(self) -> dict[str, Callable[[Caller, Sequence[str]], Awaitable[Answer]]]:
+        """The commands that take their time in the loop."""
+        return {
+            "commandlist": self._commandlist,
+            "gridRestartSE": self._restart_se,
+            "cat": self._cat,
+            "submit": self._submit,
+            "ping": ping,
+            "time": self._time,
+        }
+
+    async def _commandlist(self, caller: Caller, arguments: Sequence[str]) -> Answer:  # noqa: ARG002
+        rows: list[Row] = [{"commandlist": name} for name in COMMANDS]
+        rows[0]["message"] = "\n".join(COMMANDS)
+        return Answer(rows)
+
+    async def _time(self, caller: Caller, arguments: Sequence[str]) -> Answer:
+        """Run a command several times."""
+        if len(arguments) < 2 or not arguments[0].isdecimal():
+            return help_of("time")
+        times, name, rest = min(int(arguments[0]), TIMES), arguments[1], arguments[2:]
+        if name == "time" or times == 0:
+            raise CommandFailed(EINVAL, f"time takes a number from 1 to {TIMES} and another command")
+        answer, began = Answer(), time.perf_counter()
+        for _ in range(times):
+            try:
+                one = await self._run(caller, name, rest)
+            except CommandFailed as failure:
+                one = failure.answer()
+            answer.rows += one.rows
+            answer.exitcode, answer.error = one.exitcode, one.error
+        total = int((time.perf_counter() - began) * 1000)
+        command = " ".join([name, *rest])
+        taken = f'"{command}" with #{times} tries,\tavr/total msec:\t\t{total // times}/{total}'
+        answer.rows.append({"message": taken})
+        return answer
+
+    async def _restart_se(self, caller: Caller, arguments: Sequence[str]) -> Answer:  # noqa: ARG002
         found = find_se(self._core.sites, " ".join(arguments))
         if found is None:
             raise CommandFailed(ENOENT, f"There is no SE {' '.join(arguments)}")
@@ -202,15 +232,11 @@ class CentralService:
         return Answer()
 
     async def _cat(self, caller: Caller, arguments: Sequence[str]) -> Answer:
-        if not arguments:
-            raise CommandFailed(22, "Command requires an argument")
         content = await self._content(caller, arguments[-1], "Not able to get the file: ")
         lines = content.decode(errors="replace").rstrip("\n")
         return Answer([{"value": lines.rpartition("\n")[2], "message": lines}])
 
     async def _submit(self, caller: Caller, arguments: Sequence[str]) -> Answer:
-        if not arguments:
-            raise CommandFailed(22, "Command requires an argument", [{"message": "\nusage: submit   <URL>"}])
         first, *rest = arguments
         if "=" in first:
             return submit_text(self._core, caller, first, rest)

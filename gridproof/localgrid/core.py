@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import datetime
+import hashlib
 import shutil
 import sqlite3
 import sys
 import tempfile
 import time
+import uuid
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -16,7 +18,7 @@ from pathlib import Path
 
 from gridproof.alien.jdl import Jdl
 from gridproof.errors import JdlError
-from gridproof.localgrid.catalogue import Catalogue, Entry
+from gridproof.localgrid.catalogue import Booking, Catalogue, Entry
 from gridproof.localgrid.certificates import Authority
 from gridproof.localgrid.inputs import find_inputs, names_inputs
 from gridproof.localgrid.jobs import Job
@@ -31,6 +33,7 @@ from gridproof.localgrid.transfer import CopyFailed, Source, fetch
 from gridproof.localgrid.users import Users
 
 READ_LIMIT = 10 << 20  # bytes of a file that the service itself reads
+COPIES = 2  # of files that the service makes
 
 
 def utc_now() -> datetime.datetime:
@@ -179,7 +182,7 @@ class Core:
         idle = self._emptiest_sites_first()
         while idle:
             free = idle[0]
-            job = self.queue.match(self._offer(free.site), now)
+            job = self.queue.match(self.offer(free.site), now)
             if job is None:  # nothing for its other slots, either
                 idle = [other for other in idle if other.site != free.site]
                 continue
@@ -193,7 +196,8 @@ class Core:
             loop = asyncio.get_running_loop()
             self._timer = loop.call_later(max(0.0, due - now) + 0.01, self.changed)
 
-    def _offer(self, site: Site) -> Slot:
+    def offer(self, site: Site) -> Slot:
+        """What a slot of this site offers now."""
         return Slot(site, disk=shutil.disk_usage(self.root).free >> 20, packages=self.packages)
 
     def _emptiest_sites_first(self) -> list[_Idle]:
@@ -232,6 +236,18 @@ class Core:
             source = Source(entry.lfn, urls, entry.size, entry.md5, target)
             await fetch([source], Path(scratch) / "in")
             return await asyncio.to_thread(target.read_bytes)
+
+    def store_file(self, lfn: str, content: bytes, user: str) -> None:
+        """Make a file of the catalogue, in place of an older one. Raises CatalogueError, OSError."""
+        if self.catalogue.get(lfn):
+            self.catalogue.remove(lfn, user)
+        self.catalogue.check_new(lfn, user)
+        now_ms, guid, md5 = int(time.time() * 1000), str(uuid.uuid1()), hashlib.md5(content).hexdigest()  # noqa: S324
+        for se in self.live_first(list(self.storage))[:COPIES]:
+            self.storage[se].store(guid, content)
+            booking = Booking(f"{guid} {se}", lfn, guid, se, user)
+            self.catalogue.book([booking], now_ms)
+            self.catalogue.commit(booking, size=len(content), md5=md5, perm="755", now_ms=now_ms)
 
     def live_first(self, ses: Sequence[str]) -> list[str]:
         """SEs whose server runs before those whose does not."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import socket
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
@@ -52,6 +53,21 @@ class Site:
     @property
     def se(self) -> str:
         return f"{VO}::{self.name}::SE"
+
+    @property
+    def queued(self) -> int:
+        """How many agents may wait for a slot."""
+        return math.ceil(self.slots / 10)
+
+    @property
+    def batch(self) -> str:
+        """The batch system, as JAliEn calls one that only starts processes."""
+        return "FORK"
+
+    @property
+    def host(self) -> str:
+        """Where its computing element is."""
+        return socket.gethostname()
 
     @property
     def close_ses(self) -> tuple[str, ...]:

@@ -20,7 +20,7 @@ from gridproof.localgrid.verbs_files import existing, now_ms, required
 def access(core: Core, caller: Caller, arguments: Sequence[str]) -> Answer:
     """Leave to read or write: URLs with envelopes, nearest storage first."""
     options = read_options(arguments, valued=("s", "m", "j", "u", "g"))
-    mode, *rest = required("access", "<operation type> <lfn> [-u] [SE[,!SE[,qos:count]]]", options.rest)
+    mode, *rest = required("access", options.rest)
     if mode not in ("read", "write") or not rest:
         raise CommandFailed(EINVAL, f"access {mode}: expected read or write and an LFN")
     lfn = caller.path(rest[0])
@@ -121,7 +121,7 @@ def commit(core: Core, caller: Caller, arguments: Sequence[str]) -> Answer:
 
 def grid_unzip(core: Core, caller: Caller, arguments: Sequence[str]) -> Answer:
     """The embedded Grid's own: enter the members of an archive beside it, as a job's OutputArchive does."""
-    lfn = required("gridUnzip", "<lfn>", arguments)[0]
+    lfn = required("gridUnzip", arguments)[0]
     entry = existing(core, caller.path(lfn), lfn)
     stored = [core.storage[se].file(entry.guid) for se in core.catalogue.replicas(entry.guid)]
     try:

@@ -7,6 +7,7 @@ import posixpath
 import time
 from collections.abc import Sequence
 
+from gridproof.localgrid import xmlcollection
 from gridproof.localgrid.answers import (
     EACCES,
     EINVAL,
@@ -18,6 +19,7 @@ from gridproof.localgrid.answers import (
     CommandFailed,
     Row,
     human_size,
+    java_date,
     read_options,
     text,
 )
@@ -25,9 +27,12 @@ from gridproof.localgrid.caller import Caller, Verb, missing
 from gridproof.localgrid.catalogue import (
     CatalogueError,
     Entry,
+    entry_number,
+    guid_origin,
     is_pattern,
 )
 from gridproof.localgrid.core import Core
+from gridproof.localgrid.usage import argument_missing
 
 
 def now_ms() -> int:
@@ -105,7 +110,7 @@ def stat(core: Core, caller: Caller, arguments: Sequence[str]) -> Answer:
     """All about files and directories, by LFN or GUID; with ``-v`` where replicas are."""
     options = read_options(arguments)
     answer = Answer()
-    for path in required("stat", "[-v] <filename1> [<or uuid>] ...", options.rest):
+    for path in required("stat", options.rest):
         if entry := core.catalogue.get(caller.path(path)):
             row = _stat(entry)
             if "v" in options.flags and not entry.is_dir:
@@ -138,12 +143,14 @@ def _stat(entry: Entry) -> Row:
         "ctime": _whole_seconds(entry),
     }
     if not entry.is_dir:
+        made, host = guid_origin(entry.guid)
         lines += [
             f"Size: {entry.size} ({human_size(entry.size)})",
             f"MD5: {entry.md5}",
             f"GUID: {entry.guid}",
+            f"\tGUID created on {java_date(made / 1000)} ({made}) by {host}",
         ]
-        row |= {"size": str(entry.size), "md5": entry.md5, "guid": entry.guid, "mtime": str(entry.ctime)}
+        row |= {"size": str(entry.size), "md5": entry.md5, "guid": entry.guid, "mtime": str(made)}
     return {"message": "\n".join(lines), **row}
 
 
@@ -162,9 +169,7 @@ def find(core: Core, caller: Caller, arguments: Sequence[str]) -> Answer:
     """Files below a directory whose path contains a pattern."""
     options = read_options(arguments, valued=("o", "l", "x", "j", "q"))
     if len(options.rest) < 2:
-        raise CommandFailed(
-            EINVAL, "Command requires an argument", [{"message": "usage: find <path> <pattern>"}]
-        )
+        raise argument_missing("find")
     path, pattern = options.rest[:2]
     top = core.catalogue.get(caller.path(path))
     if top is None or not top.is_dir:
@@ -173,6 +178,11 @@ def find(core: Core, caller: Caller, arguments: Sequence[str]) -> Answer:
     first = int(options.values.get("o", 0))
     count = int(options.values.get("l", len(found)))
     found = found[first : first + count]
+    if target := options.values.get("x"):
+        lfn = caller.path(target)
+        content = xmlcollection.render(found, lfn, f"find {' '.join(arguments)}", caller.user, now_ms())
+        core.store_file(lfn, content.encode(), caller.user)
+        return Answer()
     rows = [_found(entry, options.flags) for entry in found]
     if "c" in options.flags and rows:
         rows[-1]["message"] += f"\nFound {len(rows)} maching entries"
@@ -191,7 +201,19 @@ def _found(entry: Entry, flags: frozenset[str]) -> Row:
             "guid": entry.guid,
         }
     if "f" in flags:
-        row |= {"name": posixpath.basename(entry.lfn), "md5": entry.md5, "type": entry.type}
+        row |= {
+            "name": posixpath.basename(entry.lfn),
+            "aclId": "",
+            "broken": "0",
+            "dir": str(entry_number(posixpath.dirname(entry.lfn))),
+            "entryId": str(entry_number(entry.lfn)),
+            "expiretime": "",
+            "guidtime": (entry.guid[14:18] + entry.guid[9:13]).upper(),
+            "md5": entry.md5,
+            "jobid": "-1",
+            "replicated": "0",
+            "type": entry.type,
+        }
     row["message"] = f"{_long_line(entry)}     {entry.path}" if "w" in flags else entry.path
     return row
 
@@ -204,7 +226,7 @@ def _zip_pfn(archive: str, name: str) -> str:
 def whereis(core: Core, caller: Caller, arguments: Sequence[str]) -> Answer:
     """The replicas of a file; with ``-r`` those of the archive that it is a member of."""
     options = read_options(arguments, words=("lfn",))
-    path = required("whereis", "<lfn>", options.rest)[0]
+    path = required("whereis", options.rest)[0]
     entry = existing(core, caller.path(path), path)
     if entry.type != "f":
         raise CommandFailed(EINVAL, f"The path you indicated is not a file: {path}")
@@ -217,15 +239,16 @@ def whereis(core: Core, caller: Caller, arguments: Sequence[str]) -> Answer:
         head = f"the file {posixpath.basename(entry.lfn)} is in{inside}\n\n" if number == 0 else ""
         arrow = "  pfn" if number == 0 else "pfn"
         name, pfn = se.name.upper(), url.partition("#")[0] + zip_name
-        row = {"seNumber": str(se.site.number), "seName": name, "pfn": pfn}
-        rows.append({"message": f"{head}\t SE => {name} {arrow} => {pfn}", **row})
+        message = {"message": f"{head}\t SE => {name} {arrow} => {pfn}"}
+        names = {"seNumber": str(se.site.number), "seName": name}
+        rows.append({**message, **names, "pfn": pfn} if head else {**names, **message, "pfn": pfn})
     return Answer(rows)
 
 
 def list_files_from_collection(core: Core, caller: Caller, arguments: Sequence[str]) -> Answer:
     """The files in a collection; with ``-z`` their sizes and MD5s, each after a blank."""
     options = read_options(arguments)
-    path = required("listFilesFromCollection", "[-options] collection", options.rest)[0]
+    path = required("listFilesFromCollection", options.rest)[0]
     entry = core.catalogue.get(caller.path(path))
     if entry is None:
         raise CommandFailed(EREMOTEIO, f'No such LFN "{path}"')
@@ -244,7 +267,7 @@ def list_files_from_collection(core: Core, caller: Caller, arguments: Sequence[s
 
 def grid_collect(core: Core, caller: Caller, arguments: Sequence[str]) -> Answer:
     """The embedded Grid's own: make a collection, the first name, of the files that follow."""
-    lfn, *names = required("gridCollect", "<collection> <lfn> ...", arguments)
+    lfn, *names = arguments
     files = [existing(core, caller.path(name), name) for name in names]
     core.catalogue.collect(caller.path(lfn), files, caller.user, now_ms())
     return Answer()
@@ -253,7 +276,7 @@ def grid_collect(core: Core, caller: Caller, arguments: Sequence[str]) -> Answer
 def mkdir(core: Core, caller: Caller, arguments: Sequence[str]) -> Answer:
     """Make directories."""
     options = read_options(arguments)
-    for path in required("mkdir", "[-options] <directory> [<directory>[,<directory>]]", options.rest):
+    for path in required("mkdir", options.rest):
         core.catalogue.mkdir(caller.path(path), caller.user, now_ms(), parents="p" in options.flags)
     return Answer()
 
@@ -261,7 +284,7 @@ def mkdir(core: Core, caller: Caller, arguments: Sequence[str]) -> Answer:
 def rm(core: Core, caller: Caller, arguments: Sequence[str]) -> Answer:
     """Remove files, with ``-r`` directories."""
     options = read_options(arguments)
-    for path in required("rm", "<LFN> [<LFN>[,<LFN>]]", options.rest):
+    for path in required("rm", options.rest):
         lfn = caller.path(path)
         paths = [e.lfn for e in core.catalogue.match(lfn)] if is_pattern(lfn) else [lfn]
         for one in paths:
@@ -281,7 +304,7 @@ def rm(core: Core, caller: Caller, arguments: Sequence[str]) -> Answer:
 
 def rmdir(core: Core, caller: Caller, arguments: Sequence[str]) -> Answer:
     """Remove empty directories."""
-    for path in required("rmdir", "<directory>", read_options(arguments).rest):
+    for path in required("rmdir", read_options(arguments).rest):
         entry = core.catalogue.get(caller.path(path))
         try:
             if entry is None or not entry.is_dir:
@@ -294,16 +317,16 @@ def rmdir(core: Core, caller: Caller, arguments: Sequence[str]) -> Answer:
 
 def mv(core: Core, caller: Caller, arguments: Sequence[str]) -> Answer:
     """Rename."""
-    source, target = (*required("mv", "<LFN> <newLFN>", read_options(arguments).rest), "")[:2]
+    source, target = (*required("mv", read_options(arguments).rest), "")[:2]
     if not target:
-        raise CommandFailed(EINVAL, "Command requires an argument")
+        raise argument_missing("mv")
     core.catalogue.move(caller.path(source), caller.path(target), caller.user)
     return Answer()
 
 
 def touch(core: Core, caller: Caller, arguments: Sequence[str]) -> Answer:
     """Make empty files."""
-    for path in required("touch", "<LFN> [<LFN>[,<LFN>]]", read_options(arguments).rest):
+    for path in required("touch", read_options(arguments).rest):
         if core.catalogue.get(caller.path(path)) is None:
             core.catalogue.touch(caller.path(path), caller.user, now_ms())
     return Answer()
@@ -311,12 +334,12 @@ def touch(core: Core, caller: Caller, arguments: Sequence[str]) -> Answer:
 
 def chmod(core: Core, caller: Caller, arguments: Sequence[str]) -> Answer:
     """Change permissions, given in octal."""
-    mode, *paths = required("chmod", "-R <octal mode> <lfn> [<lfn>...]", read_options(arguments).rest)
+    mode, *paths = required("chmod", read_options(arguments).rest)
     if not fnmatch.fnmatchcase(mode, "[0-7][0-7][0-7]"):
         raise CommandFailed(EINVAL, f"{mode} is no octal mode of three digits")
     for path in paths:
         try:
-            core.catalogue.chmod(caller.path(path), mode, caller.user)
+            core.catalogue.chmod(caller.path(path), mode, caller.user, now_ms())
         except CatalogueError as error:
             raise CommandFailed(EPERM if error.code == EACCES else error.code, str(error)) from error
     return Answer()
@@ -324,13 +347,13 @@ def chmod(core: Core, caller: Caller, arguments: Sequence[str]) -> Answer:
 
 def md5sum(core: Core, caller: Caller, arguments: Sequence[str]) -> Answer:
     """The MD5 of files as the catalogue knows it."""
-    paths = required("md5sum", "<filename1> [or guid]", read_options(arguments).rest)
+    paths = required("md5sum", read_options(arguments).rest)
     return text("\n".join(f"{existing(core, caller.path(p), p).md5}\t{p}" for p in paths))
 
 
 def type_(core: Core, caller: Caller, arguments: Sequence[str]) -> Answer:
     """File or directory."""
-    path = required("type", "<lfn>", read_options(arguments).rest)[0]
+    path = required("type", read_options(arguments).rest)[0]
     entry = existing(core, caller.path(path), path)
     kind = "directory" if entry.is_dir else "file"
     return Answer([{"lfn": entry.path, "type": kind, "message": kind}])
@@ -344,12 +367,10 @@ def existing(core: Core, lfn: str, given: str = "") -> Entry:
     return entry
 
 
-def required(name: str, usage: str, rest: Sequence[str]) -> Sequence[str]:
+def required(name: str, rest: Sequence[str]) -> Sequence[str]:
     """The arguments, if there are any; raises CommandFailed."""
     if not rest:
-        raise CommandFailed(
-            EINVAL, "Command requires an argument", [{"message": f"\nusage: {name}   {usage}"}]
-        )
+        raise argument_missing(name)
     return rest
 
 

@@ -13,6 +13,7 @@ from gridproof.localgrid.answers import (
     EINVAL,
     ENODATA,
     EREMOTEIO,
+    ESRCH,
     Answer,
     CommandFailed,
     Row,
@@ -50,7 +51,8 @@ def ps(core: Core, caller: Caller, arguments: Sequence[str]) -> Answer:
     jobs = _filtered(core, caller, options.values, options.flags)
     detailed = bool(options.flags & {"X", "L", "Fl"})
     anywhere = core.sites[0].ce  # what JAliEn too shows of a job that has not been anywhere
-    return Answer([_row(job, ce=(job.ce or anywhere) if detailed else "") for job in jobs])
+    places = [job.ce or ("" if job.status == state.KILLED else anywhere) for job in jobs]
+    return Answer([_row(job, place if detailed else None) for job, place in zip(jobs, places, strict=True)])
 
 
 def _filtered(core: Core, caller: Caller, values: dict[str, str], flags: frozenset[str]) -> list[Job]:
@@ -97,7 +99,7 @@ def _states(value: str) -> set[str]:
     return states
 
 
-def _row(job: Job, *, ce: str = "") -> Row:
+def _row(job: Job, ce: str | None = None) -> Row:
     row: Row = {
         "owner": job.owner,
         "id": str(job.id),
@@ -106,9 +108,9 @@ def _row(job: Job, *, ce: str = "") -> Row:
         "status": job.status,
         "name": job.name,
     }
-    priority = "___" if job.final else str(job.priority)
+    priority = str(job.priority) if job.status in (state.INSERTING, state.WAITING) else "___"
     letters = state.LETTERS[job.status]
-    if ce:
+    if ce is not None:
         row |= {"site": ce, "node": job.node}
         message = f"{job.owner:>10} {job.id:>13} {priority:>4} {ce:>39} {job.node:>41}"
         return {**row, "message": f"{message} {letters:>4} {job.name:>31}"}
@@ -253,6 +255,28 @@ def _check(core: Core, jdl: Jdl) -> None:
             raise JdlError(f"The InputFile {input_lfn(entry)} is not in the catalogue")
 
 
+def register_output(core: Core, caller: Caller, arguments: Sequence[str]) -> Answer:  # noqa: ARG001
+    """Enter in the catalogue what a failed job has saved."""
+    for argument in arguments:
+        if not argument.isdigit():
+            raise CommandFailed(EINVAL, f"Invalid job ID: {argument}")
+    number = int(arguments[-1])
+    job = core.queue.get(number)
+    if job is None:
+        raise CommandFailed(ESRCH, f"Job ID {number} was not found in the task queue")
+    if core.queue.subjobs(number):
+        raise CommandFailed(
+            EINVAL, f"Job ID {number} is a masterjob, you can only register the output of a failed (sub)job"
+        )
+    if job.status not in (state.ERROR_V, state.ERROR_E):
+        raise CommandFailed(
+            EINVAL,
+            f"Job ID {number} is in state {job.status}. You can only register ERROR_V jobs (or ERROR_E when"
+            " OutputErrorE exists).",
+        )
+    raise CommandFailed(ENODATA, f"No files have been commited to the catalogue for job ID {number}")
+
+
 def _all_numbers(arguments: Sequence[str]) -> list[int]:
     return list(dict.fromkeys(n for argument in arguments for n in _numbers(argument)))
 
@@ -269,4 +293,5 @@ JOB_VERBS: dict[str, Verb] = {
     "kill": kill,
     "resubmit": resubmit,
     "masterjob": masterjob,
+    "registerOutput": register_output,
 }

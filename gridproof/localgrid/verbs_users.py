@@ -14,6 +14,7 @@ from gridproof.localgrid.answers import (
     Answer,
     CommandFailed,
     Row,
+    java_date,
     read_options,
     text,
 )
@@ -64,8 +65,7 @@ def whoami(core: Core, caller: Caller, arguments: Sequence[str]) -> Answer:  # n
 
 def user(core: Core, caller: Caller, arguments: Sequence[str]) -> Answer:
     """Act as another account or as a group from now on."""
-    usage = "<user name>\n\n                    Change effective role as specified."
-    caller.account = _become(core, caller, required("user", usage, arguments)[0])
+    caller.account = _become(core, caller, arguments[0])
     return Answer([{"homedir": caller.home}])
 
 
@@ -96,7 +96,7 @@ def whois(core: Core, caller: Caller, arguments: Sequence[str]) -> Answer:  # no
     """Accounts by name; with ``-s`` by a part of it, with ``-d`` of the certificate's subject, too."""
     options = read_options(arguments)
     found: set[str] = set()
-    for name in required("whois", "[account name]", options.rest):
+    for name in required("whois", options.rest):
         if not options.flags & set("sfeda"):
             found.add(name)
             continue
@@ -146,7 +146,7 @@ def token(core: Core, caller: Caller, arguments: Sequence[str]) -> Answer:
         raise CommandFailed(EINVAL, f"Cannot parse argument '{days}' of option v")
     subject = _subject(core, caller, kind, options.values)
     issued = _issue(core, caller, kind, subject, int(days))
-    expires = issued.expires.strftime("%a %b %d %H:%M:%S UTC %Y")
+    expires = java_date(issued.expires.timestamp())
     message = f"DN: {issued.subject}\nExpires: {expires}\n\n{issued.cert}\n{issued.key}"
     answer = Answer([{"tokencert": issued.cert, "tokenkey": issued.key, "message": message}])
     if kind == "user" and (role := options.values.get("u")):

@@ -129,6 +129,9 @@ def test_paths_are_made_normal(given: str, path: str) -> None:
     assert normal(given) == path
 
 
-def test_a_pfn_has_the_shape_of_aliens() -> None:
-    two, five, guid = pfn_path("2e5efc47-e679-11f1-acad-02fc00000001")[1:].split("/")
-    assert (len(two), len(five), guid) == (2, 5, "2e5efc47-e679-11f1-acad-02fc00000001")
+@pytest.mark.parametrize(
+    "path",
+    ["/10/27446/2e5efc47-e679-11f1-acad-02fc00000001", "/09/30272/ea7f583a-e679-11f1-acad-02fc00000001"],
+)
+def test_a_pfn_is_made_of_a_guid_as_aliens(path: str) -> None:
+    assert pfn_path(path.rsplit("/", 1)[-1]) == path

@@ -1,4 +1,4 @@
-"""The central service's answers, compared with those recorded from a real one."""
+"""The central service over its wire: who gets in, and answers that no recording has."""
 
 from __future__ import annotations
 
@@ -7,8 +7,6 @@ import json
 import os
 import re
 import ssl
-from pathlib import Path
-from typing import Any
 
 import pytest
 from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus
@@ -16,84 +14,15 @@ from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidSta
 from gridproof.localgrid.certificates import Authority, user_subject, write_private
 
 HOME = "/local/user/g/gproof/"
-RECORDED = [json.loads(line) for line in Path(__file__).with_name("captures.jsonl").read_text().splitlines()]
-VARIABLE = {"ctime", "mtime", "guid", "md5", "pfn", "url", "envelope", "seName", "seNumber", "se", "jobId"}
-VARIABLE |= {"aclId", "broken", "dir", "entryId", "expiretime", "guidtime", "jobid", "replicated"}
-NOT_OURS = {"aclId", "broken", "dir", "entryId", "expiretime", "guidtime", "jobid", "replicated"}
 
 
 @pytest.fixture(scope="module")
 def tree(grid, tmp_path_factory):
-    """The files that the recorded exchanges speak of."""
+    """Two files, each on two storage elements."""
     scratch = tmp_path_factory.mktemp("t1")
-    files = {
-        "blob": os.urandom(3_000_000),
-        "j.jdl": b"x" * 169,
-        "job.sh": b"#!/bin/bash\necho hello $ALIEN_PROC_ID $1 > out.txt\n"[:51],
-        "k.jdl": b"x" * 67,
-        "o/out.txt": b"hello",
-        "spin.sh": b"x" * 32,
-    }
-    for name, content in files.items():
-        path = scratch / Path(name).name
-        path.write_bytes(content)
-        grid.put(path, f"{HOME}t1/{name}", grid.se_names[:2])
-
-
-@pytest.fixture(scope="module")
-def connection(grid, tree):
-    from websockets.sync.client import connect
-
-    environment = grid.environment
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.check_hostname = False
-    context.maximum_version = ssl.TLSVersion.TLSv1_2
-    context.load_verify_locations(capath=environment["X509_CERT_DIR"])
-    context.load_cert_chain(environment["X509_USER_CERT"], environment["X509_USER_KEY"])
-    url = f"wss://127.0.0.1:{environment['ALIENPY_JCENTRAL_PORT']}/websocket/json"
-    with connect(url, ssl=context, max_size=None, proxy=None) as connection:
-        for name in ("blob", "job.sh", "spin.sh", "j.jdl", "k.jdl", "o/out.txt"):
-            connection.send(json.dumps({"command": "chmod", "options": ["755", f"{HOME}t1/{name}"]}))
-            connection.recv()
-        yield connection
-
-
-def ours(value: Any) -> Any:
-    """A recorded value with the names that things have here."""
-    text = json.dumps(value).replace("/alice/cern.ch/user/j/jalien/", HOME).replace("jalien", "gridproof")
-    return json.loads(text.replace("/alice/cern.ch/user/", "/local/user/"))
-
-
-def comparable(row: dict[str, Any]) -> dict[str, Any]:
-    """A row with what cannot be the same masked, and layout that depends on names made equal."""
-    kept = {key: "*" if key in VARIABLE else value for key, value in row.items() if key not in NOT_OURS}
-    if "message" in kept:
-        text = re.sub(r"root://\S+|(?<=SE => )\S+|(?<=SE: )\S+", "*", kept["message"])
-        text = re.sub(r"[0-9a-f]{8}-[0-9a-f-]{27}|[0-9a-f]{32}", "*", text)
-        text = re.sub(r"[A-Z][a-z]{2} \d\d \d\d:\d\d|\d{4}-\d\d-\d\d \d\d:\d\d:\d\d|\d{13}", "*", text)
-        text = re.sub(r"\n\tGUID created.*|(?s:(?<=envelope:\n).*)", "", text)
-        kept["message"] = " ".join(text.split())
-    return kept
-
-
-@pytest.mark.parametrize(
-    "recorded",
-    RECORDED,
-    ids=[f"{n} {r['command']} {' '.join(r['options'])[:30]}" for n, r in enumerate(RECORDED)],
-)
-def test_an_answer_is_shaped_like_the_recorded_one(connection, recorded):
-    recorded = {**ours(recorded), "command": recorded["command"]}
-    connection.send(json.dumps({"command": recorded["command"], "options": recorded["options"]}))
-    answer = json.loads(connection.recv(30))
-    expected = recorded["response"]
-    if "JDL syntax error" in expected["metadata"]["error"]:  # the same first line; then a better reason
-        for metadata in (answer["metadata"], expected["metadata"]):
-            metadata["error"] = metadata["error"].splitlines()[0]
-    assert answer["metadata"] == expected["metadata"]
-    if "access" in recorded["command"]:  # which SE comes first is not the same
-        assert [set(row) for row in answer["results"]] == [set(row) for row in expected["results"]]
-        return
-    assert [comparable(r) for r in answer["results"]] == [comparable(r) for r in expected["results"]]
+    for name, content in (("blob", os.urandom(3_000_000)), ("spin.sh", b"x" * 32)):
+        (scratch / name).write_bytes(content)
+        grid.put(scratch / name, f"{HOME}t1/{name}", grid.se_names[:2])
 
 
 def test_nomsg_and_nokeys_leave_out_one_half(raw):
@@ -200,7 +129,7 @@ def test_a_user_token_works(grid, raw, dial, tmp_path):
         assert with_token.rows("whoami")[0]["username"] == "gridproof"
 
 
-def test_another_user_may_look_but_not_touch(grid, raw, dial, tree, connection, script, tmp_path):
+def test_another_user_may_look_but_not_touch(grid, raw, dial, tree, script, tmp_path):
     lfn = script("true")
     raw.rows("chmod", "600", lfn)
     job = raw.submit(f'Executable = "{HOME}t1/spin.sh"; Requirements = other.CE == "A::B::C";')

@@ -1,0 +1,203 @@
+"""Commands that look files up: their GUIDs, the space they take, their replicas, lists of them as XML."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from gridproof.localgrid import xmlcollection
+from gridproof.localgrid.answers import (
+    EINVAL,
+    EISDIR,
+    ENODATA,
+    ENOENT,
+    ENXIO,
+    Answer,
+    CommandFailed,
+    Row,
+    human_size,
+    read_options,
+    short_number,
+    text,
+)
+from gridproof.localgrid.caller import Caller, Verb, missing
+from gridproof.localgrid.catalogue import Entry, is_guid
+from gridproof.localgrid.core import Core
+from gridproof.localgrid.sites import find_se
+from gridproof.localgrid.verbs_files import existing, now_ms
+
+
+def lfn2guid(core: Core, caller: Caller, arguments: Sequence[str]) -> Answer:
+    """The GUID of a file."""
+    entry = existing(core, caller.path(arguments[0]), arguments[0])
+    row: Row = {"lfn": entry.path, "type": entry.type}
+    if entry.is_dir:
+        raise CommandFailed(EISDIR, entry.path, [row])
+    return Answer([{**row, "message": f"{entry.lfn:<80}{entry.guid}", "guid": entry.guid}])
+
+
+def guid2lfn(core: Core, caller: Caller, arguments: Sequence[str]) -> Answer:  # noqa: ARG001
+    """The files of GUIDs."""
+    answer = Answer()
+    for argument in arguments:
+        guids = [word for word in re.split(r"[ \r\n\t;#/\\?]+", argument) if is_guid(word)]
+        if not guids:
+            raise CommandFailed(EINVAL, f"No GUID in this string: {argument}")
+        for guid in guids:
+            if entry := core.catalogue.by_guid(guid):
+                line = f"{entry.guid:<40}{entry.lfn}"
+                answer.rows.append({"guid": entry.guid, "message": line, "lfn": entry.lfn})
+            else:
+                answer.rows.append({"guid": guid, "error": "No GUID"})
+                answer.fail(ENOENT, f"GUID cannot be found in the database: {guid}")
+    return answer
+
+
+@dataclass
+class _Usage:
+    """What some directories hold; members of archives and collections take no space of their own."""
+
+    folders: int = 0
+    files: int = 0
+    size: int = 0
+    replicas: int = 0
+    total: int = 0
+    logical_files: int = 0
+    logical_size: int = 0
+
+    def add(self, contents: Iterable[tuple[str, int, int, bool]], *, collections: bool) -> None:
+        """Count what ``Catalogue.contents`` tells."""
+        for kind, size, replicas, member in contents:
+            if kind == "d":
+                self.folders += 1
+            elif member or (kind == "c" and collections):
+                self.logical_files += 1
+                self.logical_size += size
+            elif replicas:
+                self.files += 1
+                self.size += size
+                self.replicas += replicas
+                self.total += size * replicas
+
+
+def du(core: Core, caller: Caller, arguments: Sequence[str]) -> Answer:
+    """The space that directories take."""
+    options = read_options(arguments)
+    summary = f"Summary of {len(options.rest)} paths" if "s" in options.flags else ""
+    usages: dict[str, _Usage] = {}
+    for path in options.rest:
+        entries = core.catalogue.match(caller.path(path))
+        if not entries:
+            raise missing(path)
+        for entry in entries:
+            usage = usages.setdefault(summary or entry.lfn, _Usage())
+            if entry.is_dir:
+                usage.folders += 1
+                usage.add(core.catalogue.contents(entry.lfn), collections="c" in options.flags)
+            else:
+                own = len(core.catalogue.replicas(entry.guid)), core.catalogue.member(entry.guid) is not None
+                usage.add([(entry.type, entry.size, *own)], collections="c" in options.flags)
+    return Answer([row for name, usage in usages.items() for row in _usage_rows(name, usage, options.flags)])
+
+
+def _usage_rows(name: str, usage: _Usage, flags: frozenset[str]) -> list[Row]:
+    def shown(size: int) -> str:
+        return f"{size} bytes" if "n" in flags else human_size(size)
+
+    lines = [name, f"  Folders: {usage.folders}"] if usage.folders else [name]
+    files, size = usage.files + usage.logical_files, usage.size + usage.logical_size
+    lines.append(f"  Files: {files} of an apparent size of {shown(size)}, of which:")
+    if usage.files:
+        lines.append(
+            f"  - physical files: {usage.files} files of {shown(usage.total)} with {usage.replicas} replicas"
+            f" (avg {short_number(usage.replicas / usage.files)} replicas/file),"
+            f" size of one replica: {shown(usage.size)}"
+        )
+    if usage.logical_files:
+        lines.append(f"  - archive members : {usage.logical_files} files of {shown(usage.logical_size)}")
+    keys = {
+        "entry": name,
+        "folders": usage.folders,
+        "physical_files_count": usage.files,
+        "physical_files_size": usage.total,
+        "physical_files_replicas": usage.replicas,
+        "physical_files_one_replica_size": usage.size,
+        "logical_files_count": usage.logical_files,
+        "logical_files_size": usage.logical_size,
+    }
+    return [{"message": "\n".join(lines)}, {key: str(value) for key, value in keys.items()}]
+
+
+def xrdstat(core: Core, caller: Caller, arguments: Sequence[str]) -> Answer:
+    """Whether storage elements have the replicas that the catalogue tells of."""
+    options = read_options(arguments, valued=("s", "p"))
+    answer = Answer()
+    wanted = [name for name in re.split("[,;]", options.values.get("s", "")) if name]
+    for name in wanted:
+        if find_se(core.sites, name) is None:
+            answer.fail(ENXIO, f"The SE you have indicated doesn't exist: {name}")
+    shown = {name.casefold() for name in wanted}
+    for name in options.rest:
+        entry = core.catalogue.get(caller.path(name)) or core.catalogue.by_guid(name)
+        if entry is None:
+            kind = "GUID" if is_guid(name) else "LFN"
+            answer.fail(ENOENT, f"This {kind} does not exist in the catalogue: {name}")
+        elif not entry.guid:
+            answer.fail(ENODATA, f"Could not get the GUID of {entry.path}")
+        else:
+            answer.rows += _checked(core, entry, shown)
+    return answer
+
+
+def _checked(core: Core, entry: Entry, shown: set[str]) -> list[Row]:
+    rows: list[Row] = []
+    for se, url in core.replica_urls(entry, ""):
+        if shown and se.name.casefold() not in shown:
+            continue
+        file = se.file(entry.guid)
+        good = bool(se.pid) and file.exists() and file.stat().st_size == entry.size
+        head = "" if rows else f"Checking the replicas of {entry.lfn}\n"
+        rows.append(
+            {
+                "message": f"{head}\t{se.name:<20}\t{url}\t{'OK' if good else 'ERR'}",
+                "seName": se.name.upper(),
+                "seNumber": str(se.site.number),
+                "pfn": url,
+                "status": "ok" if good else "error",
+            }
+        )
+    return rows
+
+
+def to_xml(core: Core, caller: Caller, arguments: Sequence[str]) -> Answer:
+    """An XML collection of files; with ``-x`` it becomes a file of the catalogue."""
+    options = read_options(arguments, valued=("x", "l"))
+    answer = Answer()
+    entries = []
+    for name in options.rest:
+        if entry := core.catalogue.get(caller.path(name)):
+            entries.append(entry)
+    if not options.rest:
+        raise CommandFailed(ENODATA, "Empty content")
+    if len(entries) < len(options.rest) and "i" not in options.flags:
+        found = f"Only {len(entries)} out of {len(options.rest)} files could be resolved"
+        raise CommandFailed(ENOENT, found)
+    if not entries:
+        raise CommandFailed(ENODATA, "Empty collection")
+    target = options.values.get("x", "")
+    name = caller.path(target) if target else ""
+    content = xmlcollection.render(entries, name, " ".join(arguments), caller.user, now_ms())
+    if not target:
+        return text(content)
+    core.store_file(name, content.encode(), caller.user)
+    return answer
+
+
+LOOKUP_VERBS: dict[str, Verb] = {
+    "lfn2guid": lfn2guid,
+    "guid2lfn": guid2lfn,
+    "du": du,
+    "xrdstat": xrdstat,
+    "toXml": to_xml,
+}

@@ -1,0 +1,187 @@
+"""Commands about sites: their storage and computing elements, and which site the caller is at."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from gridproof.localgrid.answers import (
+    EINVAL,
+    ENOSYS,
+    ESRCH,
+    Answer,
+    CommandFailed,
+    Row,
+    human_size,
+    read_options,
+    text,
+)
+from gridproof.localgrid.caller import Caller, Verb
+from gridproof.localgrid.core import Core
+from gridproof.localgrid.jobstates import ON_NODE
+from gridproof.localgrid.requirements import read_requirements
+from gridproof.localgrid.sites import JOB_TTL_LIMIT, Site, distance, find_site
+
+_UNASSIGNED = "UNASSIGNED::SITE"  # where JAliEn has the jobs that no site has
+
+
+def list_ses(core: Core, caller: Caller, arguments: Sequence[str]) -> Answer:  # noqa: ARG001
+    """Storage elements, in their original case."""
+    options = read_options(arguments, valued=("qos",), words=("verbose",))
+    usage = core.catalogue.usage()
+    rows: list[Row] = []
+    wanted = {name.casefold() for part in options.rest for name in part.split(",")}
+    shown = [s for s in core.storage.values() if not wanted or s.name.casefold() in wanted]
+    width = max((len(se.name) for se in shown), default=0)
+    for se in shown:
+        files, used = usage.get(se.name, (0, 0))
+        number = se.site.number
+        line = (
+            f"{se.name:>{width}}\t{number:>3}\t{human_size(0):>8}\t{human_size(used):>8}\t{human_size(0):>8}"
+            f"    {files:>12}\t 0.0000  0.0000\tdisk\t  {se.endpoint}"
+        )
+        rows.append(
+            {
+                "message": line if rows else f"{_SE_HEAD}\n{line}",
+                "seName": se.name,
+                "seNumber": str(number),
+                "totalSpace": "0",
+                "usedSpace": str(used),
+                "freeSpace": "0",
+                "fileCount": str(files),
+                "demoteRead": "0.0",
+                "demoteWrite": "0.0",
+                "qos": "disk",
+                "endpointUrl": se.endpoint,
+            }
+        )
+    return Answer(rows)
+
+
+_SE_HEAD = (
+    "                         \t\t                Capacity\t  \t\t\t\t\tDemote\n"
+    "                  SE name\t ID\t   Total  \t    Used  \t    Free      File count"
+    "\t   Read   Write\tQoS \t  Endpoint URL"
+)
+
+
+def list_se_distance(core: Core, caller: Caller, arguments: Sequence[str]) -> Answer:
+    """How far SEs are from a site, in words."""
+    options = read_options(arguments, valued=("site", "qos"), words=("read", "write"))
+    site = options.values.get("site") or caller.site or core.sites[0].name
+    found = find_site(core.sites, site)
+    if found is None:
+        raise CommandFailed(
+            EINVAL, f"There is no site {site}; there are {', '.join(s.name for s in core.sites)}"
+        )
+    ranked = sorted(core.storage, key=lambda se: distance(found.name, se))
+    return text(
+        "\n".join(
+            f"{se.upper():>40}\t(read:  0.000,  write:  0.000,  distance:  {distance(found.name, se):.3f})"
+            for se in ranked
+        )
+    )
+
+
+def list_ces(core: Core, caller: Caller, arguments: Sequence[str]) -> Answer:  # noqa: ARG001
+    """Computing elements with what they can hold."""
+    wanted = {name.upper() for name in read_options(arguments, valued=("p",)).rest}
+    rows = [row for row in _ce_rows(core.sites) if not wanted or row["ceName"] in wanted]
+    return Answer(_headed(rows, "Type\t\tHost"))
+
+
+def job_list_match(core: Core, caller: Caller, arguments: Sequence[str]) -> Answer:  # noqa: ARG001
+    """The computing elements that could run a job."""
+    number = arguments[0]
+    job = core.queue.get(int(number)) if number.isdigit() else None
+    if job is None:
+        raise CommandFailed(ESRCH, f"Job ID {number} was not found in the task queue")
+    needs = read_requirements(core.queue.jdl(job.id))
+    sites = [site for site in core.sites if needs.allow(core.offer(site))]
+    keys = ("message", "ceName", "status", "maxRunning", "maxQueued")
+    return Answer([{key: row[key] for key in keys} for row in _headed(_ce_rows(sites), "Type\tHost")])
+
+
+def _ce_rows(sites: Sequence[Site]) -> list[Row]:
+    ces = [(s.ce.upper(), s.slots, s.queued, JOB_TTL_LIMIT, s.batch, s.host) for s in sites]
+    ces.append((_UNASSIGNED, 0, 0, 86_400, "", ""))
+    width = max(len(name) for name, *_ in ces)
+    return [
+        {
+            "message": f"{name:>{width}}\topen\t\t{running:>3}\t\t{queued:>3}\t{ttl}\t{batch:>8}\t{host:>8}",
+            "ceName": name,
+            "status": "open",
+            "maxRunning": str(running),
+            "maxQueued": str(queued),
+            "partitions": "",
+            "TTL": ttl,
+            "type": batch,
+            "host": host,
+        }
+        for name, running, queued, ttl, batch, host in ces
+    ]
+
+
+def _headed(rows: Sequence[Row], last: str) -> list[Row]:
+    width = max((len(row["ceName"]) for row in rows), default=0)
+    head = f"CE Listing \n{'CE name':>{width}}\tStatus\tMax running\t Max queued\t  TTL\t    {last}"
+    return [
+        {**row, "message": row["message"] if n else f"{head}\n{row['message']}"} for n, row in enumerate(rows)
+    ]
+
+
+def list_partitions(core: Core, caller: Caller, arguments: Sequence[str]) -> Answer:  # noqa: ARG001
+    """The partitions of the Grid: there are none."""
+    head = "Partition listing\n Partition name"
+    return text(f"{head}\t\t Member CEs" if "-v" in arguments else head)
+
+
+def set_site(core: Core, caller: Caller, arguments: Sequence[str]) -> Answer:
+    """Say where the caller is."""
+    if not arguments:
+        return text(f"Keeping the current close site: {caller.site}")
+    site = find_site(core.sites, arguments[0])
+    if site is None:
+        raise CommandFailed(EINVAL, f"There is no site {arguments[0]}")
+    was, caller.site = caller.site, site.name
+    return text(f"Setting close site to {site.name} (was {was})")
+
+
+def df(core: Core, caller: Caller, arguments: Sequence[str]) -> Answer:  # noqa: ARG001
+    """What JAliEn has not either."""
+    raise CommandFailed(ENOSYS)
+
+
+def grid_status(core: Core, caller: Caller, arguments: Sequence[str]) -> Answer:  # noqa: ARG001
+    """The embedded Grid's own: sites with slots in use, SEs with pid and URL, jobs by state."""
+    jobs = core.queue.jobs()
+    rows: list[Row] = []
+    for site in core.sites:
+        se = core.storage[site.se]
+        used = sum(job.site == site.name and job.status in ON_NODE for job in jobs)
+        rows.append(
+            {
+                "site": site.name,
+                "ce": site.ce,
+                "slots": str(site.slots),
+                "used": str(used),
+                "se": se.name,
+                "pid": str(se.pid),
+                "url": se.endpoint,
+            }
+        )
+    states: dict[str, int] = {}
+    for job in jobs:
+        states[job.status] = states.get(job.status, 0) + 1
+    return Answer([*rows, *({"state": name, "jobs": str(count)} for name, count in states.items())])
+
+
+SITE_VERBS: dict[str, Verb] = {
+    "df": df,
+    "listSEs": list_ses,
+    "listSEDistance": list_se_distance,
+    "listCEs": list_ces,
+    "jobListMatch": job_list_match,
+    "listpartitions": list_partitions,
+    "setSite": set_site,
+    "gridStatus": grid_status,
+}
