@@ -35,7 +35,8 @@ system:
 	fi; \
 	python() { "$(PYTHON)" -c "$$1" >/dev/null 2>&1; }; \
 	python 'import ensurepip, venv' || need python3-venv; \
-	for library in libSM.so.6=libsm6 libXext.so.6=libxext6 libXrender.so.1=libxrender1; do \
+	for library in libSM.so.6=libsm6 libXext.so.6=libxext6 libXrender.so.1=libxrender1 \
+	    libXrdAccSciTokens-5.so=xrootd-scitokens-plugins; do \
 	  python "import ctypes; ctypes.CDLL('$${library%=*}')" || need "$${library#*=}"; \
 	done; \
 	if [ -z "$$missing" ]; then exit 0; fi; \

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import secrets
@@ -9,10 +10,13 @@ import shutil
 import signal
 import stat
 import subprocess
+import sys
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
+from tempfile import TemporaryDirectory
+from xml.sax.saxutils import escape
 
 from gridproof.errors import ProxyError, TransferError
 from gridproof.processes import spawn, stop
@@ -29,6 +33,55 @@ _LIMITS = {
 }
 _KEYTAB = re.compile(r"/tmp/gridproof-[0-9a-f]{32}\.keytab")  # noqa: S108
 _LEFT = 7 * 86400.0  # seconds after which a keytab's session is over
+
+
+_METALINK = """<?xml version="1.0" encoding="UTF-8"?>
+<metalink xmlns="urn:ietf:params:xml:ns:metalink">
+<file name="{name}"><size>{size}</size>{urls}</file>
+</metalink>
+"""
+
+# Envelopes, parts of URLs, are secrets, and a program's arguments can be read by everybody on the machine:
+# xrdcp reads URLs from a metalink, and a program of our own writes to one that it reads from its input.
+PUT = (sys.executable, "-I", "-S", str(Path(__file__).with_name("xrdput.py")))
+"""The command that writes a file to a server; its standard input: `put_order`."""
+
+
+def put_order(source: Path, url: str) -> bytes:
+    """What `PUT` reads: a local file, and the URL it goes to."""
+    return json.dumps({"source": str(source.absolute()), "url": url}).encode()
+
+
+def write_metalink(path: Path, name: str, size: int, urls: Sequence[str]) -> None:
+    """A file for ``xrdcp`` that lists the replicas of a file, which only this account can read.
+
+    ``path`` ends in ``.meta4``; ``name``: what the copy is called in a directory.
+    """
+    places = "".join(f"<url><![CDATA[{url}]]></url>" for url in urls)
+    path.touch(mode=0o600)
+    path.write_text(_METALINK.format(name=escape(name), size=size, urls=places))
+
+
+def download(urls: Sequence[str], target: Path, size: int, member: str = "") -> None:
+    """Copy a file here from one of these URLs, or the ``member`` of the zip archive there.
+
+    Raises:
+        TransferError: it could not be read, with what ``xrdcp`` says.
+    """
+    with TemporaryDirectory(prefix="gridproof-copy-") as directory:
+        link = Path(directory) / "source.meta4"
+        write_metalink(link, target.name, size, urls)
+        source = f"{link}?xrdcl.unzip={member}" if member else str(link)
+        run(["xrdcp", "--silent", "--nopbar", "--force", source, str(target)])
+
+
+def upload(source: Path, url: str) -> None:
+    """Copy a local file to a URL, replacing what is there.
+
+    Raises:
+        TransferError: it could not be written.
+    """
+    run(PUT, put_order(source, url))
 
 
 def run(argv: Sequence[str], secret: bytes = b"", environ: Mapping[str, str] | None = None) -> str:

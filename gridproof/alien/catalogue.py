@@ -61,22 +61,22 @@ class Access:
     @property
     def root_url(self) -> str:
         """The URL with the envelope, as ROOT opens it, which reads a member of an archive in place."""
-        url, _, member = self.url.partition("#")
-        signed = self._signed(url, [])
-        return member_url(signed, member) if member else signed
+        return member_url(self.signed_url, self.member) if self.member else self.signed_url
 
     @property
-    def copy_url(self) -> str:
-        """The URL with the envelope, as ``xrdcp`` takes it, which unzips a member of an archive."""
-        url, _, member = self.url.partition("#")
-        return self._signed(url, [f"xrdcl.unzip={member}"] if member else [])
+    def signed_url(self) -> str:
+        """The URL with the envelope; of a member of an archive, the archive's."""
+        url = self.url.partition("#")[0]
+        if not self.envelope:
+            return url
+        signed = "&signature=" in self.envelope  # for SEs that read it as it is: options of its own
+        leave = self.envelope if signed else f"authz={self.envelope}"
+        return f"{url}{'&' if '?' in url else '?'}xrd.wantprot=unix&{leave}"
 
-    def _signed(self, url: str, options: list[str]) -> str:
-        if self.envelope:
-            signed = "&signature=" in self.envelope  # for SEs that read it as it is: options of its own
-            leave = self.envelope if signed else f"authz={self.envelope}"
-            options = [*options, "xrd.wantprot=unix", leave]
-        return url + ("&" if "?" in url else "?") * bool(options) + "&".join(options)
+    @property
+    def member(self) -> str:
+        """The file's name in the zip archive that it is a member of, "" if it is none."""
+        return self.url.partition("#")[2]
 
 
 @dataclass(frozen=True)

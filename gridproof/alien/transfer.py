@@ -1,44 +1,18 @@
-"""Files to and from storage elements, copied by ``xrdcp``.
-
-An envelope is a secret and never stands in an argument list. For reading it goes through a metalink in a
-private file. For writing ``xrdcp`` knows no such way: the copy is tried without it, which costs little, and
-where the SE refuses that, ROOT does it in a process of its own, to which the envelope comes by a pipe.
-"""
+"""Files to and from storage elements, with checks on both ends."""
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
-import json
-import re
 import secrets
-import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from tempfile import TemporaryDirectory
-from xml.sax.saxutils import escape
 
 from gridproof import xrdclient
 from gridproof.alien.catalogue import Access, Catalogue
 from gridproof.errors import AlienError, CommandError, TransferError
 
-_METALINK = """<?xml version="1.0" encoding="UTF-8"?>
-<metalink xmlns="urn:ietf:params:xml:ns:metalink">
-<file name="{name}"><size>{size}</size><url><![CDATA[{url}]]></url></file>
-</metalink>
-"""
-# Run as ``python -c``: what to copy comes on its standard input, which no other user can read.
-_WRITER = """
-import json, sys, warnings
-warnings.simplefilter("ignore")
-import ROOT
-ROOT.gEnv.SetValue("Path.ForceRemote", 1)  # an SE on this very machine is no local path
-job = json.load(sys.stdin)
-sys.exit(0 if ROOT.TFile.Cp(job["source"], job["target"], False) else 1)
-"""
-_REFUSED = re.compile(
-    r"\[3010\]|permission denied|not authorized|auth failed", re.IGNORECASE
-)  # XRootD's words
 _UPLOAD_ROUNDS = 2
 _EEXIST = 17
 
@@ -54,47 +28,12 @@ def file_md5(path: Path) -> str:
 
 def fetch(access: Access, target: Path) -> None:
     """Copy one replica to a local file and check size and MD5. Raises TransferError."""
-    with TemporaryDirectory(prefix="gridproof-copy-") as directory:
-        source = access.copy_url
-        if access.envelope:
-            url, _, member = access.url.partition("#")
-            signed = Access(access.se, url, access.envelope, access.guid, access.size, access.md5).copy_url
-            link = Path(directory) / "source.meta4"
-            link.touch(mode=0o600)
-            link.write_text(_METALINK.format(name=escape(target.name), size=access.size, url=signed))
-            source = f"{link}?xrdcl.unzip={member}" if member else str(link)
-        _xrdcp(source, str(target))
+    xrdclient.download([access.signed_url], target, access.size, access.member)
     size = target.stat().st_size
     if size != access.size:
         raise TransferError(f"{access.se} has {size} bytes where the catalogue has {access.size}")
     if access.md5 and file_md5(target) != access.md5.lower():
         raise TransferError(f"{access.se} has other content than the catalogue says (MD5)")
-
-
-def store(source: Path, access: Access) -> None:
-    """Copy a local file to where ``access`` allows to write. Raises TransferError."""
-    try:
-        _xrdcp(str(source.absolute()), access.url)
-    except TransferError as error:
-        if not access.envelope or not _REFUSED.search(str(error)):
-            raise
-    else:
-        return
-    try:
-        with TemporaryDirectory(prefix="gridproof-copy-") as directory:
-            link = Path(directory) / "source"  # a name that means nothing to ROOT
-            link.symlink_to(source.absolute())
-            job = {"source": f"file://{link}?filetype=raw", "target": access.copy_url}
-            xrdclient.run([sys.executable, "-c", _WRITER], json.dumps(job).encode())
-    except TransferError as error:
-        said = str(error)
-        for secret in access.envelope.split():
-            said = said.replace(secret, "…")
-        raise TransferError(said) from None
-
-
-def _xrdcp(source: str, target: str) -> None:
-    xrdclient.run(["xrdcp", "--silent", "--nopbar", "--force", source, target])
 
 
 class Transfers(Catalogue):
@@ -185,7 +124,7 @@ class Transfers(Catalogue):
         failed: dict[str, str] = {}
         for access in accesses:
             try:
-                store(local, access)
+                xrdclient.upload(local, access.signed_url)
             except TransferError as error:
                 failed[access.se] = str(error)
         return failed

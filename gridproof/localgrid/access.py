@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import ssl
-import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -15,8 +13,9 @@ from typing import Any
 from websockets.exceptions import WebSocketException
 from websockets.sync.client import connect
 
-from gridproof.errors import LocalGridError
-from gridproof.localgrid.transfer import copy_argv, transfer_environment
+from gridproof import xrdclient
+from gridproof.errors import LocalGridError, TransferError
+from gridproof.localgrid.transfer import md5_of
 
 
 class GridAccess:
@@ -64,36 +63,27 @@ class GridAccess:
     def put(self, file: Path, lfn: str, ses: Sequence[str] = ()) -> None:
         """Store a local file under ``lfn``, with one replica on each of ``ses`` (none named: on any one)."""
         try:
-            content = hashlib.md5(usedforsecurity=False)
-            with file.open("rb") as stream:
-                while block := stream.read(1 << 20):
-                    content.update(block)
-            size = str(file.stat().st_size)
+            md5, size = md5_of(file), str(file.stat().st_size)
         except OSError as error:
             raise LocalGridError(f"{file} cannot be put on the Grid: {error.strerror}") from error
         for permit in self.command("access", "write", lfn, *(ses or ["disk:1"])):
-            self._copy(str(file), permit["url"])
+            try:
+                xrdclient.upload(file, f"{permit['url']}?authz={permit['envelope']}")
+            except TransferError as error:
+                raise LocalGridError(f"Copying {file} to {permit['url']} failed: {error}") from error
             self.command(
                 "commit",
                 *(permit["envelope"], size, lfn, "644", "0", permit["url"]),
-                *(permit["se"], permit["guid"], content.hexdigest()),
+                *(permit["se"], permit["guid"], md5),
             )
 
     def get(self, lfn: str, file: Path) -> None:
         """Copy a file of the Grid to a local one, from the first replica that can be read."""
-        permits = self.command("access", "read", lfn)
-        for number, permit in enumerate(permits, start=1):
+        for permit in self.command("access", "read", lfn):
+            url, _, member = permit["url"].partition("#")
             try:
-                self._copy("--force", permit["url"], str(file))
+                xrdclient.download([f"{url}?authz={permit['envelope']}"], file, int(permit["size"]), member)
                 return
-            except LocalGridError:
-                if number == len(permits):
-                    raise
-
-    def _copy(self, *arguments: str) -> None:
-        done = subprocess.run(
-            copy_argv(*arguments), capture_output=True, text=True, env=transfer_environment(), check=False
-        )
-        if done.returncode:
-            why = done.stderr.strip().splitlines()[-1:] or [f"xrdcp exited with {done.returncode}"]
-            raise LocalGridError(f"Copying {' to '.join(arguments[-2:])} failed: {why[0]}")
+            except TransferError as error:
+                problem = LocalGridError(f"Copying {permit['url']} to {file} failed: {error}")
+        raise problem

@@ -24,7 +24,7 @@ from gridproof.localgrid.packages import PackageMissing
 from gridproof.localgrid.sandbox import Output, Sandbox, outputs
 from gridproof.localgrid.sites import Site, by_distance
 from gridproof.localgrid.taskqueue import IllegalTransition
-from gridproof.localgrid.transfer import CopyFailed, fetch, md5_of, run_copy
+from gridproof.localgrid.transfer import CopyFailed, fetch, md5_of, upload
 
 _WRAPPER = Path(__file__).with_name("wrapper.py")
 
@@ -189,11 +189,9 @@ class SlotAgent:
         for se in [*named, *others]:
             if saved == min(output.copies, len(core.storage)):
                 break
-            code, said = await run_copy(
-                str(output.path), core.storage[se].url(guid), where=self._site.network.nodes
-            )
-            if code:
-                why = f"{se}: {said or f'xrdcp exited with {code}'}"
+            url = core.storage[se].signed_url(guid, "write")
+            if problem := await upload(output.path, url, self._site.network.nodes):
+                why = f"{se}: {problem}"
                 core.trace(job.id, why)
                 continue
             booking = Booking("", output.lfn, guid, se, job.owner)

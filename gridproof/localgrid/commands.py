@@ -23,7 +23,8 @@ def grid() -> None:
 @click.option(
     "--root", type=click.Path(path_type=Path), help="Keep its state here; default: a temporary directory."
 )
-def start(sites: int, slots: int, cores: int, root: Path | None) -> None:
+@click.option("--open-storage", is_flag=True, help="Serve files to everybody, without access envelopes.")
+def start(sites: int, slots: int, cores: int, root: Path | None, open_storage: bool) -> None:
     """Start a Grid, with a ProxyServer that keeps sessions, that runs until 'gridproof grid stop'."""
     from gridproof.config import load
     from gridproof.localgrid.grid import start_standing
@@ -36,6 +37,7 @@ def start(sites: int, slots: int, cores: int, root: Path | None) -> None:
             "cores": cores,
             "root": str(root.absolute()) if root else "",
             "cache": str(load().cache),
+            "open_storage": open_storage,
             "limits": asdict(Limits(idle_checks=0)),  # whoever is at a prompt may take a break
         }
     )

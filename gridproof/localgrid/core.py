@@ -216,6 +216,13 @@ class Core:
         member = f"#{name}" if name else ""
         return [(self.storage[se], self.storage[se].url(guid) + member) for se in ses if se in self.storage]
 
+    def source(self, entry: Entry, site: str, target: Path) -> Source:
+        """A file as it is fetched to ``target``: nearest to ``site`` first, of the servers that run."""
+        guid, member = self.catalogue.member(entry.guid) or (entry.guid, "")
+        ses = self.live_first(by_distance(site, self.catalogue.replicas(guid)))
+        urls = tuple(self.storage[se].signed_url(guid, "read") for se in ses)
+        return Source(entry.lfn, urls, entry.size, entry.md5, target, member)
+
     def sweep(self) -> None:
         """Delete from the storage elements what no file has any more. For a thread: it may be much."""
         gone = []
@@ -232,9 +239,7 @@ class Core:
             raise CopyFailed(f"{entry.lfn} has {entry.size} bytes, more than {READ_LIMIT} are not read here")
         with tempfile.TemporaryDirectory(dir=self.root / "private") as scratch:
             target = Path(scratch) / "file"
-            urls = tuple(url for _, url in self.replica_urls(entry, site))
-            source = Source(entry.lfn, urls, entry.size, entry.md5, target)
-            await fetch([source], Path(scratch) / "in")
+            await fetch([self.source(entry, site, target)], Path(scratch) / "in")
             return await asyncio.to_thread(target.read_bytes)
 
     def store_file(self, lfn: str, content: bytes, user: str) -> None:
@@ -250,8 +255,8 @@ class Core:
             self.catalogue.commit(booking, size=len(content), md5=md5, perm="755", now_ms=now_ms)
 
     def live_first(self, ses: Sequence[str]) -> list[str]:
-        """SEs whose server runs before those whose does not."""
-        return sorted(ses, key=lambda se: not self.storage[se].pid)
+        """Those of these SEs that there are, whose server runs before those whose does not."""
+        return sorted((se for se in ses if se in self.storage), key=lambda se: not self.storage[se].pid)
 
     def close(self) -> None:
         """Close the databases; jobs that are not optimised yet are so by the next service."""

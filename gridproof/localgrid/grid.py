@@ -30,6 +30,7 @@ class LocalGrid:
 
     Without ``root`` everything lies in a temporary directory that goes with it; with one, catalogue, jobs and
     files stay there for the next start. With ``throttle`` it makes those wait who ask much, as JAliEn does.
+    With ``open_storage`` its SEs serve everybody, else who has an access envelope of the catalogue's.
     With ``network`` its sites and its central service are where that says, else all on the loopback.
     ``users`` are those who may use it, beside ``admin``; what this object does it does as the first of them.
     ``limits`` says when jobs are killed, tried again, given up.
@@ -44,6 +45,7 @@ class LocalGrid:
         root: Path | str | None = None,
         cores: int = 1,
         throttle: bool = False,
+        open_storage: bool = False,
         network: GridNetwork | None = None,
         users: Sequence[User] = DEFAULT_USERS,
         limits: Limits | None = None,
@@ -58,6 +60,7 @@ class LocalGrid:
             "cores": cores,
             "root": str(Path(root).absolute()) if root else "",
             "throttle": throttle,
+            "open_storage": open_storage,
             "network": asdict(network or GridNetwork()),
             "users": [asdict(user) for user in users],
             "limits": asdict(limits or Limits()),

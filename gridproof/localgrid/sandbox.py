@@ -92,9 +92,7 @@ class Sandbox:
             raise CopyFailed(f"{lfn} is not a file in the catalogue")
         if not entry.allows(self.job.owner, READ):
             raise CopyFailed(f"{lfn}: {self.job.owner} is not allowed to read it")
-        replicas = sorted(core.replica_urls(entry, self.job.site), key=lambda replica: not replica[0].pid)
-        urls = tuple(url for _, url in replicas)
-        return Source(entry.lfn, urls, entry.size, entry.md5, self.path / posixpath.basename(entry.lfn))
+        return core.source(entry, self.job.site, self.path / posixpath.basename(entry.lfn))
 
     def own_trace(self) -> str:
         """What the payload wants to have in the job's trace; its standard output never comes there."""

@@ -28,6 +28,7 @@ from gridproof.localgrid.catalogue import Catalogue
 from gridproof.localgrid.central import CentralService
 from gridproof.localgrid.certificates import Authority, user_subject, write_private
 from gridproof.localgrid.core import Core, utc_now
+from gridproof.localgrid.envelopes import Envelopes
 from gridproof.localgrid.jobstore import JobStore
 from gridproof.localgrid.limits import Limits
 from gridproof.localgrid.sites import GridNetwork, Site, SiteNetwork, make_sites
@@ -46,7 +47,7 @@ class Settings:
     """What a Grid shall be; no ``root``: a temporary directory; ``owner``: the pid it lives for, 0 nobody.
 
     One that lives for nobody has a VO-box, whose masters keep compiled selectors in ``cache``. With
-    ``throttle`` those wait who ask much.
+    ``throttle`` those wait who ask much, with ``open_storage`` files are served without envelopes.
     """
 
     sites: int = 3
@@ -56,6 +57,7 @@ class Settings:
     owner: int = 0
     cache: str = ""
     throttle: bool = False
+    open_storage: bool = False
     users: tuple[User, ...] = DEFAULT_USERS
     limits: Limits = field(default_factory=Limits)
     network: GridNetwork = field(default_factory=GridNetwork)
@@ -165,8 +167,14 @@ class Grid:
         shutil.rmtree(self.root / "wn", ignore_errors=True)
         (self.root / "wn").mkdir(mode=0o711)  # pilots' own XRootD servers run as another user
         sites = make_sites(settings.sites, settings.slots, settings.cores, settings.network.sites)
-        self._storage = [StorageElement(site, self.root / "se" / site.name, self._account) for site in sites]
         (self.root / "se").mkdir(mode=0o711, exist_ok=True)
+        envelopes = Envelopes.kept_in(private)
+        self._storage = [
+            StorageElement(
+                site, self.root / "se" / site.name, self._account, envelopes, settings.open_storage
+            )
+            for site in sites
+        ]
         starting = asyncio.gather(self._start_vobox(), *(se.start() for se in self._storage))
         try:
             await asyncio.sleep(0)  # the servers start while we make the rest

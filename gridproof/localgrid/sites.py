@@ -6,8 +6,10 @@ import math
 import socket
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from ipaddress import IPv4Address
 
 VO = "Local"
+LOOPBACK = "127.0.0.1"
 JOB_TTL_LIMIT = 87_000  # s a slot lasts, as CEs publish it
 
 
@@ -20,7 +22,7 @@ class SiteNetwork:
 
     nodes: tuple[str, ...] = ()
     se: tuple[str, ...] = ()
-    se_address: str = "127.0.0.1"
+    se_address: str = LOOPBACK
     se_port: int = 0
 
 
@@ -28,7 +30,7 @@ class SiteNetwork:
 class GridNetwork:
     """A Grid that is not all on the loopback: where its central service listens, and where its sites are."""
 
-    address: str = "127.0.0.1"
+    address: str = LOOPBACK
     port: int = 0  # any free one
     sites: tuple[SiteNetwork, ...] = ()
 
@@ -85,8 +87,13 @@ class Slot:
 
 
 def make_sites(count: int, slots: int, cores: int, networks: Sequence[SiteNetwork] = ()) -> tuple[Site, ...]:
-    """``count`` sites alike, on the loopback where they have no networks of their own."""
-    where = [*networks, *[SiteNetwork()] * count]
+    """``count`` sites alike, on the loopback where they have no networks of their own.
+
+    Each SE has an address there: XRootD's clients, which look for another replica when one cannot be read,
+    take all servers of one address for one.
+    """
+    loopback = (SiteNetwork(se_address=str(IPv4Address(LOOPBACK) + place)) for place in range(count))
+    where = [*networks, *loopback]
     return tuple(Site(number, slots, cores, where[number - 1]) for number in range(1, count + 1))
 
 

@@ -7,13 +7,15 @@ import os
 import shutil
 import socket
 import subprocess
+import time
 from pathlib import Path
 
 from gridproof import processes
 from gridproof.accounts import Account
 from gridproof.errors import LocalGridError
 from gridproof.localgrid.catalogue import pfn_path
-from gridproof.localgrid.sites import Site
+from gridproof.localgrid.envelopes import ISSUER, Envelopes, Right
+from gridproof.localgrid.sites import LOOPBACK, Site
 from gridproof.localgrid.transfer import RESOLVER_LIMITS
 
 START_TIMEOUT = 15.0
@@ -28,7 +30,20 @@ all.adminpath /proc/self/cwd/admin
 all.pidpath /proc/self/cwd/admin
 xrd.network nodnr
 """
-_LOOPBACK = "127.0.0.1"
+# The file is read again and again, then from another working directory.
+_AUTHORIZATION = """\
+ofs.authorize 1
+ofs.authlib {plugin} config={directory}/scitokens.cfg
+"""
+_AUTHORIZED = f"""\
+[Global]
+audience = {{name}}
+
+[Issuer gridproof]
+issuer = {ISSUER}
+base_path = /
+"""
+_PLUGIN = "libXrdAccSciTokens.so"
 
 
 def check_programs() -> None:
@@ -44,14 +59,26 @@ def check_programs() -> None:
 
 
 class StorageElement:
-    """The SE of one site; a server that dies stays dead until :meth:`start` is called again."""
+    """The SE of one site; a server that dies stays dead until :meth:`start` is called again.
 
-    def __init__(self, site: Site, directory: Path, account: Account | None) -> None:
+    It serves who has an envelope, with ``open_to_all`` everybody.
+    """
+
+    def __init__(
+        self,
+        site: Site,
+        directory: Path,
+        account: Account | None,
+        envelopes: Envelopes,
+        open_to_all: bool = False,
+    ) -> None:
         self.site = site
         self.name = site.se
         self.port = 0
         self._directory = directory
         self._account = account
+        self._envelopes = envelopes
+        self._open_to_all = open_to_all
         self._process: subprocess.Popen[bytes] | None = None
         self.data = directory / "data"
 
@@ -67,6 +94,14 @@ class StorageElement:
     def url(self, guid: str) -> str:
         """The PFN of a file."""
         return f"{self.endpoint}{pfn_path(guid).lstrip('/')}"
+
+    def envelope(self, guid: str, right: Right) -> str:
+        """Leave to read or write one file here, a secret."""
+        return self._envelopes.issue(self.name, pfn_path(guid), right, time.time())
+
+    def signed_url(self, guid: str, right: Right) -> str:
+        """The PFN of a file with an envelope, a secret."""
+        return f"{self.url(guid)}?authz={self.envelope(guid, right)}"
 
     def file(self, guid: str) -> Path:
         """Where the server keeps a file."""
@@ -90,7 +125,14 @@ class StorageElement:
                 self.port = port
                 (self._directory / "port").write_text(str(port))
                 return
+        self.stop()
         log = (self._directory / "xrootd.log").read_text(errors="replace").splitlines()
+        if any(_PLUGIN.removesuffix(".so") in line and "No such file" in line for line in log[-50:]):
+            raise LocalGridError(
+                "XRootD's plugin for access envelopes is not installed: on Debian or Ubuntu,"
+                " apt-get install xrootd-scitokens-plugins, or start the embedded Grid with open storage"
+                " (LocalGrid(open_storage=True), gridproof grid start --open-storage)"
+            )
         raise LocalGridError(
             f"XRootD for {self.name} does not start; the end of its log:\n" + "\n".join(log[-15:])
         )
@@ -115,8 +157,16 @@ class StorageElement:
                 self._account.own(directory)
             directory.chmod(0o700)
         config = _CONFIG.format(data=self.data)
-        if self.site.network.se_address == _LOOPBACK:  # else that network's firewalls say who may connect
-            config += f"xrd.allow host {_LOOPBACK}\n"
+        if self.site.network.se_address.startswith(
+            "127."
+        ):  # else that network's firewalls say who may connect
+            config += f"xrd.allow host {LOOPBACK}\n"
+        if not self._open_to_all:
+            config += _AUTHORIZATION.format(plugin=_PLUGIN, directory=self._directory)
+            (self._directory / "scitokens.cfg").write_text(_AUTHORIZED.format(name=self.name))
+            keys = self._envelopes.publish(self._directory / "cache")
+            if self._account:
+                self._account.own(keys, keys.parent)
         (self._directory / "xrootd.cfg").write_text(config)
 
     def _free_port(self) -> int:
@@ -149,7 +199,12 @@ class StorageElement:
             str(self._directory / "xrootd.pid"),
         ]
         with (self._directory / "xrootd.log").open("ab") as log:
-            environ = {"PATH": os.environ.get("PATH", os.defpath), "HOME": "/", **RESOLVER_LIMITS}
+            environ = {
+                "PATH": os.environ.get("PATH", os.defpath),
+                "HOME": "/",
+                "XDG_CACHE_HOME": str(self._directory / "cache"),
+                **RESOLVER_LIMITS,
+            }
             self._process = processes.spawn(
                 argv, env=environ, cwd=self._directory, stdout=log, stderr=log, death_signal=9
             )

@@ -1,4 +1,4 @@
-"""Copies between sandboxes and storage elements, by ``xrdcp``."""
+"""Copies between sandboxes and storage elements, by XRootD's client."""
 
 from __future__ import annotations
 
@@ -7,8 +7,10 @@ import hashlib
 import os
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+
+from gridproof.xrdclient import PUT, put_order, write_metalink
 
 # A dead server is given up quickly: there are other replicas. XRootD's libraries look up the names of this
 # machine's addresses when they are loaded: a name server that loses packets must not cost 5 s each time.
@@ -25,73 +27,93 @@ _LIMITS = {
 
 @dataclass(frozen=True)
 class Source:
-    """A file to fetch: one URL for each replica, what it must be, and where it goes."""
+    """A file to fetch: one signed URL for each replica, what it must be, and where it goes.
+
+    ``member``: its name in the zip archive that is at these URLs.
+    """
 
     lfn: str
-    urls: tuple[str, ...]
+    urls: tuple[str, ...] = field(repr=False)
     size: int
     md5: str
     target: Path
+    member: str = ""
 
 
 class CopyFailed(Exception):
     """A file could not be copied; the text says which and why."""
 
 
-def transfer_environment() -> dict[str, str]:
-    """The environment for XRootD's clients."""
-    return {"PATH": os.environ.get("PATH", os.defpath), "HOME": "/", **_LIMITS}
-
-
-def copy_argv(*arguments: str, where: Sequence[str] = ()) -> list[str]:
-    """An ``xrdcp`` that dies with us; ``where``: the command before it (see `SiteNetwork`)."""
-    return [*where, "setpriv", "--pdeathsig", "KILL", "xrdcp", "--silent", "--nopbar", *arguments]
+def _mortal(where: Sequence[str]) -> tuple[str, ...]:
+    """What makes a command run in a place (see `SiteNetwork`) and die with us."""
+    return (*where, "setpriv", "--pdeathsig", "KILL", "--")
 
 
 async def fetch(sources: Sequence[Source], staging: Path, where: Sequence[str] = ()) -> None:
     """Bring files in with as few processes as possible; ``staging`` is on the targets' file system.
 
-    The first replicas of all come in one go; what that did not bring is tried replica by replica. ``where``
-    is as for :func:`copy_argv`. Raises CopyFailed.
+    All come in one go, each from its first replica that can be read; what that did not bring, or brought
+    wrong, is tried replica by replica. ``where``: the commands before ours (see `SiteNetwork`). Raises
+    CopyFailed.
     """
     wanted = _prepare(sources, staging)
     try:
-        if first := list(dict.fromkeys(s.urls[0] for s in wanted if s.urls)):
-            await run_copy(*first, f"{staging}/", where=where)
-        for source in wanted:
-            await _settle(source, staging, where)
+        links = [
+            _link(source.urls, source.size, staging / str(number))
+            for number, source in enumerate(wanted)
+            if not source.member
+        ]
+        if links:
+            await _copy(*links, f"{staging}/", where=where)
+        for number, source in enumerate(wanted):
+            await _settle(source, staging / str(number), where)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
 
 
-async def _settle(source: Source, staging: Path, where: Sequence[str]) -> None:
+async def _settle(source: Source, here: Path, where: Sequence[str]) -> None:
+    if not await asyncio.to_thread(_accept, source, here):
+        return
     why = "has no replica on any storage element"
-    for number, url in enumerate(source.urls):
-        here = staging / url.rsplit("/", 1)[-1]
-        said = ""
-        if number or not here.exists():
-            here.unlink(missing_ok=True)
-            _, said = await run_copy(url, str(here), where=where)
-        problem = await asyncio.to_thread(_problem, source, here)
+    for url in source.urls:
+        link = _link([url], source.size, here) + (f"?xrdcl.unzip={source.member}" if source.member else "")
+        _, said = await _copy("--force", link, str(here), where=where)
+        problem = await asyncio.to_thread(_accept, source, here)
         if not problem:
-            here.replace(source.target)
             return
-        why = f"{url}: {said or problem}"
+        why = f"{url.partition('?')[0]}: {said or problem}"
     raise CopyFailed(f"{source.lfn}: {why}")
 
 
-async def run_copy(*arguments: str, timeout: float = 600.0, where: Sequence[str] = ()) -> tuple[int, str]:
-    """Run ``xrdcp``: its exit code and the last line it said."""
+def _link(urls: Sequence[str], size: int, here: Path) -> str:
+    """A metalink for a copy that will be ``here``."""
+    link = here.with_suffix(".meta4")
+    write_metalink(link, here.name, size, urls)
+    return str(link)
+
+
+async def _copy(*arguments: str, where: Sequence[str]) -> tuple[int, str]:
+    return await _run(*_mortal(where), "xrdcp", "--silent", "--nopbar", *arguments)
+
+
+async def upload(source: Path, url: str, where: Sequence[str] = ()) -> str:
+    """Write a file to a signed URL: what went wrong, "" if nothing did."""
+    code, said = await _run(*_mortal(where), *PUT, secret=put_order(source, url))
+    return said or f"the copy ended with {code}" if code else ""
+
+
+async def _run(*argv: str, secret: bytes = b"", timeout: float = 600.0) -> tuple[int, str]:
+    """Run a client of XRootD's: its exit code and the last line it said."""
     process = await asyncio.create_subprocess_exec(
-        *copy_argv(*arguments, where=where),
-        stdin=asyncio.subprocess.DEVNULL,
+        *argv,
+        stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.DEVNULL,
         stderr=asyncio.subprocess.PIPE,
-        env=transfer_environment(),
+        env={"PATH": os.environ.get("PATH", os.defpath), "HOME": "/", **_LIMITS},
         start_new_session=True,
     )
     try:
-        _, said = await asyncio.wait_for(process.communicate(), timeout)
+        _, said = await asyncio.wait_for(process.communicate(secret), timeout)
     except BaseException:
         if process.returncode is None:
             process.kill()
@@ -109,13 +131,15 @@ def _prepare(sources: Sequence[Source], staging: Path) -> list[Source]:
     return [source for source in sources if source.size > 0]
 
 
-def _problem(source: Source, path: Path) -> str:
+def _accept(source: Source, path: Path) -> str:
+    """Move a copy to where it belongs, unless something is wrong with it: what that is."""
     if not path.exists():
         return "could not be read from there"
     if path.stat().st_size != source.size:
         return f"has {path.stat().st_size} bytes, the catalogue says {source.size}"
     if source.md5 and md5_of(path) != source.md5:
         return "its MD5 is not the one in the catalogue"
+    path.replace(source.target)
     return ""
 
 

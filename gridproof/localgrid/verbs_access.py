@@ -43,8 +43,17 @@ def _access_read(core: Core, caller: Caller, lfn: str, given: str, specs: Sequen
     refused = {s[1:].casefold() for s in specs if s.startswith("!")}
     replicas = [r for r in replicas if r[0].name.casefold() not in refused]
     replicas.sort(key=lambda r: bool(wanted) and r[0].name.casefold() not in wanted)
+    held, _ = core.catalogue.member(entry.guid) or (entry.guid, "")
     rows = [
-        _permit(se.name, url, entry.guid, len(replicas), _ticket(), md5=entry.md5, size=entry.size)
+        _permit(
+            se.name,
+            url,
+            entry.guid,
+            len(replicas),
+            se.envelope(held, "read"),
+            md5=entry.md5,
+            size=entry.size,
+        )
         for se, url in replicas
     ]
     if not rows:
@@ -69,7 +78,7 @@ def _access_write(core: Core, caller: Caller, lfn: str, specs: Sequence[str]) ->
     if not ses:
         raise CommandFailed(EIO, "No storage element is left to write to")
     guid = str(uuid.uuid1())
-    booked = [Booking(_ticket(), lfn, guid, se, caller.user) for se in ses]
+    booked = [Booking(core.storage[se].envelope(guid, "write"), lfn, guid, se, caller.user) for se in ses]
     core.catalogue.book(booked, now_ms())
     return Answer(
         [
@@ -77,10 +86,6 @@ def _access_write(core: Core, caller: Caller, lfn: str, specs: Sequence[str]) ->
             for b in booked
         ]
     )
-
-
-def _ticket() -> str:
-    return f"localgrid-{secrets.token_urlsafe(24)}"
 
 
 def _permit(se: str, url: str, guid: str, count: int, envelope: str, *, md5: str | None, size: int) -> Row:

@@ -73,8 +73,8 @@ def test_find_whereis_and_access(alien: Alien) -> None:
         3000000,
         "ALICE::OTHER::SECONDSE",
     )
-    assert first.copy_url == first.url + "?xrd.wantprot=unix&authz=<envelope>"
-    assert first.root_url == first.copy_url
+    assert first.signed_url == first.url + "?xrd.wantprot=unix&authz=<envelope>"
+    assert first.root_url == first.signed_url
     assert "<envelope>" not in repr(first)
 
 
@@ -173,7 +173,7 @@ def test_a_collection_lists_its_files(alien: Alien, central: Any) -> None:
 
 def test_a_member_of_an_archive_is_unzipped() -> None:
     access = Access("A::B::C", "root://host//x.zip#hits.root", "", "", 1, "")
-    assert access.copy_url == "root://host//x.zip?xrdcl.unzip=hits.root"
+    assert (access.signed_url, access.member) == ("root://host//x.zip", "hits.root")
     assert access.root_url == "root://host//x.zip?zip=hits.root"
     access = Access("A::B::C", "root://host//x.zip#hits.root", "secret", "", 1, "")
     assert access.root_url == "root://host//x.zip?zip=hits.root&xrd.wantprot=unix&authz=secret"
