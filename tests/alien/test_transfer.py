@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import ast
+import json
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -10,9 +10,10 @@ from typing import Any
 
 import pytest
 
+from gridproof import xrdclient
 from gridproof.alien.catalogue import Access
 from gridproof.alien.client import Alien
-from gridproof.alien.transfer import fetch, file_md5, store
+from gridproof.alien.transfer import fetch, file_md5
 from gridproof.alien.wire import Wire
 from gridproof.errors import CommandError, TransferError
 
@@ -98,55 +99,6 @@ def test_a_missing_xrdcp_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         fetch(access(), tmp_path / "got")
 
 
-def root_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, body: str) -> Path:
-    """Puts a module in the place of ROOT for other processes; what it was called with lies in the file."""
-    (tmp_path / "site" / "ROOT").mkdir(parents=True)
-    (tmp_path / "site" / "ROOT" / "__init__.py").write_text(
-        "import sys, types\n"
-        "gEnv = types.SimpleNamespace(SetValue=lambda name, value: None)\n"
-        "class TFile:\n"
-        "    def Cp(source, target, bar):\n"
-        "        content = open(source[7:].partition('?')[0], 'rb').read()\n"
-        f"        open({str(tmp_path / 'seen')!r}, 'w').write(repr((content, target, sys.argv)))\n"
-        f"        {body}\n"
-    )
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "site"))
-    return tmp_path / "seen"
-
-
-DENIED = 'echo "[ERROR] Server responded with an error: [3010] Permission denied" >&2; exit 54'
-
-
-def test_where_an_se_asks_for_an_envelope_root_writes_and_gets_it_through_a_pipe(
-    copier: Any, content: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    seen = root_package(tmp_path, monkeypatch, "return True")
-    calls = copier(DENIED)
-    store(content, access())
-    assert "SEALED" not in calls.read_text()
-    written, target, argv = ast.literal_eval(seen.read_text())
-    assert written == CONTENT
-    assert target.endswith(f"//data/1?xrd.wantprot=unix&authz={SECRET}")
-    assert "SEALED" not in str(argv)
-
-
-def test_what_root_says_of_a_failure_is_shown_without_the_envelope(
-    copier: Any, content: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    root_package(tmp_path, monkeypatch, "print('Error: no room for ' + target.replace(chr(10), ' '))")
-    copier(DENIED)
-    with pytest.raises(TransferError, match="no room for root") as caught:
-        store(content, access(envelope="SEALED abc+/= SEALED"))
-    assert "SEALED" not in str(caught.value)
-
-
-def test_an_se_that_is_dead_is_not_tried_twice(copier: Any, content: Path) -> None:
-    calls = copier('echo "[FATAL] Connection error" >&2; exit 51')
-    with pytest.raises(TransferError, match="Connection error"):
-        store(content, access())
-    assert len(calls.read_text().splitlines()) == 1
-
-
 class Storage:
     """A central service for files: ``ses`` are offered in turn, what is committed is remembered."""
 
@@ -184,6 +136,19 @@ class Storage:
 
 
 @pytest.fixture
+def writer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A program in the place of the one that writes; what it was called with and was told lies in the file
+    returned. SEs whose name holds DEAD do not answer."""
+    script = tmp_path / "put.sh"
+    script.write_text(
+        'echo "$@" >> $0.argv; order=$(cat); echo "$order" >> $0.orders\n'
+        'case "$order" in *DEAD*) echo "[FATAL] Connection error" >&2; exit 1;; esac\n'
+    )
+    monkeypatch.setattr(xrdclient, "PUT", ("bash", str(script)))
+    return script
+
+
+@pytest.fixture
 def storage(central: Any, wire: Wire) -> Callable[..., tuple[Storage, Alien]]:
     def make(ses: list[str], refuse: str = "") -> tuple[Storage, Alien]:
         central.play = storage = Storage(ses, refuse)
@@ -192,11 +157,18 @@ def storage(central: Any, wire: Wire) -> Callable[..., tuple[Storage, Alien]]:
     return make
 
 
-NO_DEAD = 'case "$target" in *DEAD*) echo "[FATAL] Connection error" >&2; exit 51;; esac'
+def test_where_to_write_and_the_envelope_come_to_the_writer_on_its_input_only(
+    storage: Any, writer: Path, content: Path
+) -> None:
+    storage([])[1].upload(content, "f", ses=["A::A::A"])
+    assert Path(f"{writer}.argv").read_text().strip() == ""
+    assert json.loads(Path(f"{writer}.orders").read_text()) == {
+        "source": str(content),
+        "url": "root://A::A::A//1?xrd.wantprot=unix&authz=E",
+    }
 
 
-def test_an_upload_is_copied_then_committed_at_each_se(storage: Any, copier: Any, content: Path) -> None:
-    copier(NO_DEAD)
+def test_an_upload_is_copied_then_committed_at_each_se(storage: Any, writer: Path, content: Path) -> None:
     service, alien = storage(["A::A::A", "B::B::B", "C::C::C"])
     alien.upload(content, "x/f", ses=["C::C::C"], replicas=2, mode="600")
     assert service.committed == [
@@ -206,18 +178,16 @@ def test_an_upload_is_copied_then_committed_at_each_se(storage: Any, copier: Any
 
 
 def test_an_se_of_the_services_choice_that_is_dead_is_replaced(
-    storage: Any, copier: Any, content: Path
+    storage: Any, writer: Path, content: Path
 ) -> None:
-    copier(NO_DEAD)
     service, alien = storage(["A::A::DEAD", "B::B::B"])
     alien.upload(content, "f")
     assert [options[6] for options in service.committed] == ["B::B::B"]
 
 
 def test_a_named_se_that_is_dead_fails_the_upload_and_nothing_is_registered(
-    storage: Any, copier: Any, content: Path, central: Any
+    storage: Any, writer: Path, content: Path, central: Any
 ) -> None:
-    copier(NO_DEAD)
     service, alien = storage([])
     with pytest.raises(TransferError, match=r"could not be uploaded to /h/f\n  B::B::DEAD: \[FATAL\]"):
         alien.upload(content, "f", ses=["A::A::A", "B::B::DEAD"])
@@ -232,9 +202,8 @@ def test_a_name_that_is_taken_is_left_alone(storage: Any, content: Path, central
 
 
 def test_directories_made_for_an_upload_that_fails_go_again(
-    storage: Any, copier: Any, content: Path, central: Any
+    storage: Any, writer: Path, content: Path, central: Any
 ) -> None:
-    copier(NO_DEAD)
     _, alien = storage([])
     with pytest.raises(TransferError):
         alien.upload(content, "there/new/newer/f", ses=["B::B::DEAD"])
@@ -245,8 +214,7 @@ def test_directories_made_for_an_upload_that_fails_go_again(
     ]
 
 
-def test_a_refused_commit_leaves_no_half_made_entry(storage: Any, copier: Any, content: Path) -> None:
-    copier(NO_DEAD)
+def test_a_refused_commit_leaves_no_half_made_entry(storage: Any, writer: Path, content: Path) -> None:
     service, alien = storage([], refuse="B::B::B")
     with pytest.raises(CommandError, match="Nothing was registered"):
         alien.upload(content, "f", ses=["A::A::A", "B::B::B"])
@@ -254,9 +222,8 @@ def test_a_refused_commit_leaves_no_half_made_entry(storage: Any, copier: Any, c
 
 
 def test_a_file_that_somebody_else_has_put_there_meanwhile_is_left_alone(
-    storage: Any, copier: Any, content: Path
+    storage: Any, writer: Path, content: Path
 ) -> None:
-    copier(NO_DEAD)
     service, alien = storage([], refuse="B::B::B")
     service.guid = "another file's"
     with pytest.raises(CommandError, match="Nothing was registered"):
@@ -266,9 +233,8 @@ def test_a_file_that_somebody_else_has_put_there_meanwhile_is_left_alone(
 
 @pytest.mark.parametrize(("fault", "commits"), [("drop done", 1), ("drop", 2)])
 def test_a_lost_answer_to_a_commit_is_settled(
-    storage: Any, copier: Any, content: Path, central: Any, fault: str, commits: int
+    storage: Any, writer: Path, content: Path, central: Any, fault: str, commits: int
 ) -> None:
-    copier(NO_DEAD)
     service, alien = storage([])
     central.faults = ["", "", fault]  # stat, access, commit
     alien.upload(content, "f", ses=["A::A::A"])
