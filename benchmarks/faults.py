@@ -21,6 +21,7 @@ import harness
 from harness import Cluster, Independent, say
 
 from gridproof.accounts import for_xrootd
+from gridproof.localgrid.envelopes import Envelopes
 from gridproof.localgrid.sites import make_sites
 from gridproof.localgrid.storage import StorageElement
 
@@ -117,7 +118,7 @@ def storage(files: list[Path]) -> Iterator[list[StorageElement]]:
         raise SystemExit(f"XRootD's account cannot enter {closed}: set GRIDPROOF_BENCH_DATA to another place")
     elements = []
     for site in make_sites(2, 1, 1):
-        element = StorageElement(site, home / site.name, account)
+        element = StorageElement(site, home / site.name, account, Envelopes.kept_in(home), open_to_all=True)
         element.data.mkdir(parents=True, exist_ok=True)
         for file in files:
             copy = element.data / file.name

@@ -78,7 +78,8 @@ def measure(pairs: int, events: int, burn: int) -> dict[str, Any]:
                 grid.put(file, name, ses=[grid.se_names[site]])
         stack.enter_context(network.laptop.entered())
         with GridAccess(grid.environment) as access:
-            urls = [access.command("access", "read", name)[0]["url"] for name in names]
+            permits = [access.command("access", "read", name)[0] for name in names]
+            urls = [f"{permit['url']}?authz={permit['envelope']}" for permit in permits]
         session = stack.enter_context(
             gridproof.open(
                 f"proxy://{USER}@{network.vobox_address}",

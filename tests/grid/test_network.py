@@ -88,7 +88,8 @@ class Wide:
         """The files as URLs, which tell nothing of sites."""
         with GridAccess(self.grid.environment) as access:
             lfns = [f"/local/data/{file.name}" for file in self.world.files]
-            return [access.command("access", "read", lfn)[0]["url"] for lfn in lfns]
+            permits = [access.command("access", "read", lfn)[0] for lfn in lfns]
+            return [f"{permit['url']}?authz={permit['envelope']}" for permit in permits]
 
 
 @pytest.fixture(scope="module")
