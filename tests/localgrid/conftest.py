@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
+import shutil
 import ssl
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -92,6 +94,15 @@ def until() -> Callable[..., None]:
 def dial() -> type[Raw]:
     """How to make further connections."""
     return Raw
+
+
+@pytest.fixture
+def roots() -> Iterator[Path]:
+    """A directory that XRootD's account can enter, for Grids that keep their state."""
+    path = Path("/tmp") / f"gridproof-test-{os.getpid()}"
+    path.mkdir(mode=0o711)
+    yield path
+    shutil.rmtree(path)
 
 
 @pytest.fixture(scope="module")

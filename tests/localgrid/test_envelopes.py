@@ -156,23 +156,14 @@ def test_paths_that_lead_out_of_the_storage_are_refused(replica: Replica, issue:
         assert say("xrdcp", "--silent", f"root://{replica.server}/{path}{leave}", "-")
 
 
-@pytest.fixture
-def kept(tmp_path: Path) -> Path:
-    """A root that the account of the storage elements can enter."""
-    tmp_path.chmod(0o755)
-    for parent in list(tmp_path.parents)[:2]:
-        parent.chmod(0o755)
-    return tmp_path / "root"
-
-
-def test_a_grid_that_starts_again_knows_its_envelopes(kept: Path, tmp_path: Path) -> None:
+def test_a_grid_that_starts_again_knows_its_envelopes(roots: Path, tmp_path: Path) -> None:
     file = tmp_path / "hits"
     file.write_text(CONTENT)
-    with LocalGrid(sites=1, root=kept) as grid:
+    with LocalGrid(sites=1, root=roots / "kept") as grid:
         grid.put(file, "/local/hits")
         envelopes = Envelopes.kept_in(grid.root / "private")
         assert (grid.root / "private" / "envelopes.key").stat().st_mode & 0o777 == 0o600
-    with LocalGrid(sites=1, root=kept) as grid:
+    with LocalGrid(sites=1, root=roots / "kept") as grid:
         [stored] = (grid.root / "se" / "Site1" / "data").glob("*/*/*")
         path = "/" + "/".join(stored.parts[-3:])
         server = grid.status()[0]["url"]
@@ -191,10 +182,10 @@ def test_open_storage_serves_everybody(tmp_path: Path, raw: Any) -> None:
         assert Replica(row["url"]).read(f"?authz={row['envelope']}") == ""
 
 
-def test_without_the_plugin_it_says_what_to_install(kept: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_the_plugin_it_says_what_to_install(roots: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(storage, "_PLUGIN", "libXrdAccNobodyHasThis.so")
     key = Envelopes(ec.generate_private_key(ec.SECP256R1()))
-    element = storage.StorageElement(make_sites(1, 1, 1)[0], kept, accounts.for_xrootd(), key)
+    element = storage.StorageElement(make_sites(1, 1, 1)[0], roots / "se", accounts.for_xrootd(), key)
     with pytest.raises(LocalGridError, match=r"apt-get install xrootd-scitokens-plugins.*open_storage=True"):
         asyncio.run(element.start())
     assert element.pid == 0

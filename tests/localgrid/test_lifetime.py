@@ -107,15 +107,6 @@ def test_two_grids_do_not_know_each_other(tmp_path):
             two.get("/local/file", tmp_path / "other")
 
 
-@pytest.fixture
-def roots():
-    """A directory that XRootD's account can enter, for Grids that keep their state."""
-    path = Path("/tmp") / f"gridproof-test-{os.getpid()}"
-    path.mkdir(mode=0o711)
-    yield path
-    shutil.rmtree(path)
-
-
 def test_a_grid_with_a_root_of_its_own_remembers_everything(roots, tmp_path, until):
     (tmp_path / "job.sh").write_text("#!/bin/sh\nsleep 1000\n")
     root = roots / ("deep-" * 20)
