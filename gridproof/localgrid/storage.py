@@ -6,6 +6,7 @@ import asyncio
 import os
 import shutil
 import socket
+import struct
 import subprocess
 import time
 from pathlib import Path
@@ -43,6 +44,8 @@ audience = {{name}}
 issuer = {ISSUER}
 base_path = /
 """
+_HANDSHAKE = struct.pack("!5i", 0, 0, 0, 4, 2012)
+_HANDSHAKE_ANSWER = 16  # bytes
 _PLUGIN = "libXrdAccSciTokens.so"
 
 
@@ -210,15 +213,19 @@ class StorageElement:
             )
 
     async def _answers(self, port: int) -> bool:
-        """Connect until it works, or the server has ended."""
+        """Shake hands until it works, or the server has ended; it listens before it has loaded plugins."""
         loop = asyncio.get_running_loop()
         deadline = loop.time() + START_TIMEOUT
         while self.pid and loop.time() < deadline:
             try:
-                _, writer = await asyncio.open_connection(self.site.network.se_address, port)
-            except OSError:
+                reader, writer = await asyncio.open_connection(self.site.network.se_address, port)
+                try:
+                    writer.write(_HANDSHAKE)
+                    await asyncio.wait_for(reader.readexactly(_HANDSHAKE_ANSWER), deadline - loop.time())
+                finally:
+                    writer.close()
+            except (OSError, EOFError, asyncio.TimeoutError):
                 await asyncio.sleep(0.005)
                 continue
-            writer.close()
             return bool(self.pid)
         return False
