@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
 
 from gridproof import accounts
 from gridproof.localgrid.caller import Caller
@@ -24,6 +25,7 @@ from gridproof.localgrid.catalogue import Booking, Catalogue
 from gridproof.localgrid.central import CentralService
 from gridproof.localgrid.certificates import Authority, Identity
 from gridproof.localgrid.core import Core
+from gridproof.localgrid.envelopes import Envelopes
 from gridproof.localgrid.jobs import Changes, Job, TraceLine
 from gridproof.localgrid.jobstore import JobStore
 from gridproof.localgrid.limits import Limits
@@ -195,7 +197,11 @@ def replayed(root: Path) -> Replay:
     """The recorded Grid below ``root``, after everything was sent to it."""
     root.chmod(0o711)
     account, now = accounts.for_xrootd(), datetime.datetime.now(datetime.timezone.utc)
-    storage = {place.se: StorageElement(place, root / place.name, account) for place in (FIRST, SECOND)}
+    envelopes = Envelopes(ec.generate_private_key(ec.SECP256R1()))  # of the recorded time: expired by now
+    storage = {
+        place.se: StorageElement(place, root / place.name, account, envelopes, open_to_all=True)
+        for place in (FIRST, SECOND)
+    }
     store = JobStore(root / "jobs.db")
     store.save(Changes((), tuple(recorded_trace())))
     core = Core(
