@@ -28,7 +28,7 @@ from gridproof.engine.dask import MasterClient, Tls
 from gridproof.engine.handle import Query
 from gridproof.engine.result import Result
 from gridproof.loopthread import LoopThread
-from gridproof.proxy.certificates import make_identities
+from gridproof.proxy.masters.certificates import make_identities
 
 HERE = Path(__file__).resolve().parent
 SELECTOR = f"{HERE / 'Spectrum.C'}+"
@@ -167,7 +167,7 @@ class Master:
         identities = make_identities("bench", datetime.now(timezone.utc))
         self.for_workers = identities.worker
         self._process = processes.spawn(
-            [sys.executable, "-m", "gridproof.proxy.master"], stdout=subprocess.PIPE, stderr=log
+            [sys.executable, "-m", "gridproof.proxy.masters"], stdout=subprocess.PIPE, stderr=log
         )
         server, client = identities.scheduler, identities.client
         where = {

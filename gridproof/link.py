@@ -19,7 +19,7 @@ from .store import Store
 if TYPE_CHECKING:
     from .proxy.client import OpenedSession
     from .proxy.logs import Source
-    from .proxy.records import SessionRecord, Status
+    from .proxy.pool.records import SessionRecord, Status
 
 
 class Link:

@@ -13,7 +13,7 @@ from .errors import ConfigError, ProxyError
 from .proxy.logs import Source, harmless
 
 if TYPE_CHECKING:
-    from .proxy.records import PilotRecord, Status, WorkerRecord
+    from .proxy.pool.records import PilotRecord, Status, WorkerRecord
 
 MASTER = "master"
 

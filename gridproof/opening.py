@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from .localgrid import LocalGrid
     from .pilotjobs import PilotJobs
     from .planning import Planner
-    from .proxy.records import SessionRecord, Status
+    from .proxy.pool.records import SessionRecord, Status
 
 ENGINES = ("auto", "dask", "proof")
 
@@ -157,7 +157,7 @@ def sessions(grid: str = "local") -> Table[SessionRecord]:
         SessionError: there is no ProxyServer that keeps sessions.
         ConfigError, ProxyError: what their names say.
     """
-    from .proxy.records import SessionRecord
+    from .proxy.pool.records import SessionRecord
 
     async def ask(where: grids.Endpoint) -> list[SessionRecord]:
         proxy = await where.connect()

@@ -17,8 +17,8 @@ from .errors import AlienError, CredentialError
 from .pilot.bundle import Bundle
 from .pilot.start import script as start_script
 from .pilotwatch import PilotWatch
+from .proxy.pool.records import PilotRecord
 from .proxy.protocol import Versions
-from .proxy.records import PilotRecord
 
 if TYPE_CHECKING:
     from .planning import Planner

@@ -14,8 +14,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from .alien import Job, Phase
-from .proxy.records import PilotRecord
-from .proxy.state import CONNECTED
+from .proxy.pool.records import PilotRecord
+from .proxy.pool.state import CONNECTED
 
 YOUNG = 120.0  # s: a pilot that fails so soon, or before it registers, has died young
 YOUNG_DEATHS = 3  # so many at a site without a registration between them: it is left out

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from gridproof.accounts import Account
 from gridproof.errors import ProxyError
-from gridproof.proxy.children import Child
+from gridproof.proxy.masters.children import Child
 
 _NAME = "gridproof+"  # "+": also for clients whose own address is not the one that they come from
 _ATTEMPTS = 5

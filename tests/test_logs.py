@@ -10,7 +10,7 @@ from gridproof.cli import cli
 from gridproof.errors import ConfigError
 from gridproof.logs import Log, Logs, gather
 from gridproof.proxy.logs import Source
-from gridproof.proxy.records import PilotRecord, Status, WorkerRecord
+from gridproof.proxy.pool.records import PilotRecord, Status, WorkerRecord
 
 NOTHING = {"str": "", "int": 0, "float": 0.0, "bool": False}
 

@@ -17,8 +17,8 @@ from gridproof.opening import _telling_what_came_first
 from gridproof.pilot.bundle import Manifest, write
 from gridproof.pilotjobs import POLL_SECONDS, PilotJobs, preview
 from gridproof.planning import Planner
+from gridproof.proxy.pool.records import PilotRecord
 from gridproof.proxy.protocol import Versions
-from gridproof.proxy.records import PilotRecord
 
 SECRET = "a join key"
 VERSIONS = Versions("3.11.7", "6.40.00", "1.2", "2026.8.0")

@@ -22,7 +22,7 @@ from gridproof.pilotwatch import (
     PilotWatch,
     last_words,
 )
-from gridproof.proxy.records import PilotRecord
+from gridproof.proxy.pool.records import PilotRecord
 
 MASTER = 100
 STATES = ("WAITING", "RUNNING", "ERROR_E", "ERROR_IB", "KILLED", "DONE", "ZOMBIE", "EXPIRED", "QUANTUM")

@@ -16,7 +16,7 @@ import setproctitle
 from gridproof.errors import GridproofError
 from gridproof.pilot.config import Job, PilotConfig, job_of, read_config
 from gridproof.pilot.trace import trace
-from gridproof.proxy.children import Child
+from gridproof.proxy.masters.children import Child
 
 
 async def pilot(config: PilotConfig, job: Job, file: Path) -> int:

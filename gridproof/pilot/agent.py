@@ -28,8 +28,8 @@ from gridproof.pilot.membership import Membership, Refused
 from gridproof.pilot.trace import trace
 from gridproof.pilot.workers import Workers
 from gridproof.proxy.channel import ControlChannel
-from gridproof.proxy.children import Child
 from gridproof.proxy.client import open_control
+from gridproof.proxy.masters.children import Child
 from gridproof.proxy.protocol import (
     Bye,
     Draining,

@@ -14,9 +14,9 @@ import asyncssh
 from gridproof.alien.credentials import is_pem, token_files
 from gridproof.errors import ProxyError
 from gridproof.pilot.config import Job, PilotConfig
+from gridproof.proxy.admission.jobtoken import sign, statement
 from gridproof.proxy.channel import ControlChannel
 from gridproof.proxy.client import dial, open_control
-from gridproof.proxy.jobtoken import sign, statement
 from gridproof.proxy.protocol import (
     JOIN,
     PILOT,

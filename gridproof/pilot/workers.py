@@ -18,7 +18,7 @@ import asyncssh
 from gridproof.errors import ProxyError
 from gridproof.pilot.config import Job
 from gridproof.pilot.logs import LOG, NewLines, without_secrets
-from gridproof.proxy.children import Child
+from gridproof.proxy.masters.children import Child
 from gridproof.proxy.protocol import (
     EXIT_REPLACE,
     Message,

@@ -21,8 +21,8 @@ import yaml
 
 from gridproof.errors import ConfigError, GridproofError
 from gridproof.processes import allow_many_files
-from gridproof.proxy.children import watch_owner
 from gridproof.proxy.config import ServerConfig, read_config
+from gridproof.proxy.masters.children import watch_owner
 from gridproof.proxy.protocol import decode
 from gridproof.proxy.server import ProxyServer
 

@@ -15,8 +15,8 @@ from gridproof.errors import ProxyError
 from gridproof.proxy.channel import CIPHERS, KEEPALIVE, KEX, ControlChannel, retry_often
 from gridproof.proxy.login import Key, fingerprints, offered_fingerprint
 from gridproof.proxy.logs import Source
+from gridproof.proxy.pool.records import PilotRecord, SessionRecord, Status, WorkerRecord
 from gridproof.proxy.protocol import CONTROL, USER, Message, StoreAccess, Versions, build
-from gridproof.proxy.records import PilotRecord, SessionRecord, Status, WorkerRecord
 
 _SOURCES_PER_LINE = 1000
 _PAUSES = (0.2, 0.4, 0.8, 1.6, 3.2)  # s between attempts to get a place in a crowd

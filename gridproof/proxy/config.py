@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from gridproof.errors import ConfigError
+from gridproof.proxy.admission.userkeys import check_pattern
+from gridproof.proxy.pool.state import Limits, UserLimits
 from gridproof.proxy.protocol import check_name
-from gridproof.proxy.state import Limits, UserLimits
-from gridproof.proxy.userkeys import check_pattern
 
 # Through the pilot's SSH connection, by a connection of their own, or so where that is possible.
 FORWARDING = ("auto", "tunnel", "direct")
-MASTER = (sys.executable, "-m", "gridproof.proxy.master")
+MASTER = (sys.executable, "-m", "gridproof.proxy.masters")
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class ServerConfig:
     """
 
     users: Mapping[str, Sequence[str]] = field(default_factory=dict)
-    authorized_keys_file: str = ""  # of further users and keys, see `gridproof.proxy.userkeys`
+    authorized_keys_file: str = ""  # of further users and keys, see `gridproof.proxy.admission.userkeys`
     accounts: Mapping[str, str | None] = field(default_factory=dict)
     host: str = "127.0.0.1"
     port: int = 20000

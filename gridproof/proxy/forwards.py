@@ -13,8 +13,8 @@ from gridproof.errors import ProxyError
 
 if TYPE_CHECKING:
     from gridproof.proxy.gate import PilotControl
+    from gridproof.proxy.pool.state import Pilot
     from gridproof.proxy.server import ProxyServer
-    from gridproof.proxy.state import Pilot
 
 WORKER, XROOTD = "worker", "xrootd"
 

@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING, Any
 import asyncssh
 
 from gridproof.errors import ProxyError
+from gridproof.proxy.admission.ledger import NotKept
 from gridproof.proxy.channel import ServerControl, retry_often
-from gridproof.proxy.ledger import NotKept
 from gridproof.proxy.logs import Source, harmless
+from gridproof.proxy.pool.state import PilotKey
 from gridproof.proxy.protocol import (
     JOIN,
     PILOT,
@@ -43,7 +44,6 @@ from gridproof.proxy.protocol import (
     pilot_message,
 )
 from gridproof.proxy.reach import local
-from gridproof.proxy.state import PilotKey
 
 if TYPE_CHECKING:
     from gridproof.proxy.server import ProxyServer

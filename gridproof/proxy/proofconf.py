@@ -11,7 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gridproof.proxy.records import WorkerRecord
+from gridproof.proxy.pool.records import WorkerRecord
 
 if TYPE_CHECKING:
     from gridproof.proxy.server import ProxyServer

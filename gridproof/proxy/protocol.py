@@ -162,7 +162,7 @@ class Enrol:
     """What a payload sends over a join key's connection: the public half of the key pair that it has made.
 
     ``began``: when (epoch s) it did. ``token`` is its job's certificate (PEM), ``signature`` by that
-    certificate's key, of the challenge (see `gridproof.proxy.jobtoken`); both "" outside of a job.
+    certificate's key, of the challenge (see `gridproof.proxy.admission.jobtoken`); both "" outside of a job.
     """
 
     job_id: str

@@ -15,20 +15,20 @@ from typing import Any
 import asyncssh
 
 from gridproof.errors import ProxyError
+from gridproof.proxy.admission.doorkeeper import Doorkeeper
+from gridproof.proxy.admission.joining import superseded
+from gridproof.proxy.admission.strangers import Strangers
 from gridproof.proxy.channel import CIPHERS, KEEPALIVE, KEX
 from gridproof.proxy.config import ServerConfig
-from gridproof.proxy.doorkeeper import Doorkeeper
 from gridproof.proxy.forwards import Forwards
 from gridproof.proxy.gate import Gate, PilotControl
-from gridproof.proxy.joining import superseded
 from gridproof.proxy.logs import Logs, Room
+from gridproof.proxy.pool.registry import Registry
+from gridproof.proxy.pool.state import Close, Drop, End, PilotKey, Start
 from gridproof.proxy.proofconf import ProofConfs
 from gridproof.proxy.protocol import Enrol, Registered, StartWorker, StopWorker
 from gridproof.proxy.reach import Beacon
-from gridproof.proxy.registry import Registry
 from gridproof.proxy.scratch import Scratch
-from gridproof.proxy.state import Close, Drop, End, PilotKey, Start
-from gridproof.proxy.strangers import Strangers
 from gridproof.proxy.users import Users
 
 _STOP_GRACE = 3.0

@@ -13,16 +13,16 @@ from typing import TYPE_CHECKING, Any
 import asyncssh
 
 from gridproof.errors import ProxyError
-from gridproof.proxy.certificates import make_identities
+from gridproof.proxy.admission.joining import Submission
 from gridproof.proxy.forwards import XROOTD
 from gridproof.proxy.gate import UserControl
-from gridproof.proxy.isolation import isolate
-from gridproof.proxy.joining import Submission
 from gridproof.proxy.logs import Source, harmless
-from gridproof.proxy.masters import Master
+from gridproof.proxy.masters.certificates import make_identities
+from gridproof.proxy.masters.isolation import isolate
+from gridproof.proxy.masters.supervisor import Master
+from gridproof.proxy.pool.records import PilotRecord, WorkerRecord
 from gridproof.proxy.protocol import MAX_LINE, Message, Versions, build, check_name
 from gridproof.proxy.reach import local
-from gridproof.proxy.records import PilotRecord, WorkerRecord
 
 if TYPE_CHECKING:
     from gridproof.proxy.server import ProxyServer

@@ -11,7 +11,7 @@ import pytest
 from gridproof import processes
 from gridproof.engine.dask import MasterClient, Tls
 from gridproof.loopthread import LoopThread
-from gridproof.proxy.certificates import make_identities
+from gridproof.proxy.masters.certificates import make_identities
 
 _FORKER = """
 import json, os, sys
@@ -55,7 +55,7 @@ class Cluster:
         self._worker = identities.worker
         self._born = 0
         self._master = processes.spawn(
-            [sys.executable, "-m", "gridproof.proxy.master"], stdout=subprocess.PIPE, stderr=self._log
+            [sys.executable, "-m", "gridproof.proxy.masters"], stdout=subprocess.PIPE, stderr=self._log
         )
         self._forker = processes.spawn([sys.executable, "-c", _FORKER], stderr=self._log, stdout=self._log)
         server = identities.scheduler

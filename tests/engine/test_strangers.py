@@ -19,7 +19,7 @@ from distributed.protocol.utils import pack_frames_prelude
 
 from gridproof import processes
 from gridproof.engine.dask import MasterClient, Tls
-from gridproof.proxy.certificates import make_identities
+from gridproof.proxy.masters.certificates import make_identities
 
 MINE, OTHERS = (make_identities("test", datetime.now(timezone.utc)) for _ in range(2))
 
@@ -38,7 +38,7 @@ class Bomb:
 def port(tmp_path_factory):
     """Of a master; its client still gets answers when the tests are over."""
     directory = tmp_path_factory.mktemp("master")
-    argv = [sys.executable, "-m", "gridproof.proxy.master"]
+    argv = [sys.executable, "-m", "gridproof.proxy.masters"]
     master = processes.spawn(argv, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
     own = {"ca": MINE.scheduler.ca, "cert": MINE.scheduler.cert, "key": MINE.scheduler.key}
     paths = {"cache_dir": str(directory), "scratch_dir": str(directory)}

@@ -14,9 +14,9 @@ import pytest
 
 from gridproof.pilot.agent import Agent, Timing
 from gridproof.pilot.config import PilotConfig, job_of
-from gridproof.proxy.children import Child
 from gridproof.proxy.client import ProxyClient, StatusChanged
 from gridproof.proxy.config import ServerConfig
+from gridproof.proxy.masters.children import Child
 from gridproof.proxy.protocol import Versions
 from gridproof.proxy.server import ProxyServer
 

@@ -15,9 +15,9 @@ import pytest
 
 from gridproof.pilot.agent import BROKEN, UNREACHED, Agent, Timing
 from gridproof.pilot.workers import reserve_port
-from gridproof.proxy.children import Child
 from gridproof.proxy.logs import Source
-from gridproof.proxy.state import Limits, UserLimits
+from gridproof.proxy.masters.children import Child
+from gridproof.proxy.pool.state import Limits, UserLimits
 
 # Tunnels that are being torn down when a test's loop ends have not told their sockets yet.
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")

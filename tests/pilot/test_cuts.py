@@ -7,7 +7,7 @@ import pytest
 
 from gridproof import patience
 from gridproof.proxy.channel import KEEPALIVE
-from gridproof.proxy.state import Limits
+from gridproof.proxy.pool.state import Limits
 from tests.relay import Relay
 
 # Tunnels that are being torn down when a test's loop ends have not told their sockets yet.

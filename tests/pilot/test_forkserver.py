@@ -10,7 +10,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from gridproof.proxy.children import Child
+from gridproof.proxy.masters.children import Child
 
 STANDIN = [sys.executable, str(Path(__file__).with_name("standin_forkserver.py"))]
 SECRET = "-----BEGIN PRIVATE KEY----- nobody else's"

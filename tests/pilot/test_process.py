@@ -13,7 +13,7 @@ import psutil
 import pytest
 
 from gridproof.proxy.config import MASTER
-from gridproof.proxy.state import Limits, UserLimits
+from gridproof.proxy.pool.state import Limits, UserLimits
 from gridproof.proxy.versions import here
 
 ARGV = [sys.executable, "-m", "gridproof.pilot"]

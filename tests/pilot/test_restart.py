@@ -12,7 +12,7 @@ from types import SimpleNamespace
 import asyncssh
 import pytest
 
-from gridproof.proxy.children import Child
+from gridproof.proxy.masters.children import Child
 
 MASTER = [sys.executable, str(Path(__file__).parent.parent / "proxy" / "standin_master.py")]
 

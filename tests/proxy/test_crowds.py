@@ -14,9 +14,10 @@ import psutil
 import pytest
 
 from gridproof.pilot.membership import Refused
-from gridproof.proxy import gate, strangers
+from gridproof.proxy import gate
+from gridproof.proxy.admission import strangers
+from gridproof.proxy.admission.strangers import PATIENCE, Strangers
 from gridproof.proxy.protocol import CONTROL
-from gridproof.proxy.strangers import PATIENCE, Strangers
 
 
 def test_a_crowd_from_one_address_costs_only_itself_a_place():

@@ -6,7 +6,7 @@ import pytest
 
 from gridproof.errors import ConfigError, ProxyError
 from gridproof.proxy.config import read_config
-from gridproof.proxy.state import Limits, UserLimits
+from gridproof.proxy.pool.state import Limits, UserLimits
 
 USERS = {"users": {"alice": ["ssh-ed25519 AAAA"], "bob": ["ssh-ed25519 AAAA"]}}
 

@@ -2,9 +2,9 @@
 
 import asyncio
 
+from gridproof.proxy.pool.records import WorkerRecord
 from gridproof.proxy.proofconf import NAME, render, replace
 from gridproof.proxy.protocol import Ready, Register
-from gridproof.proxy.records import WorkerRecord
 from tests.proxy.conftest import VERSIONS
 
 

@@ -13,8 +13,8 @@ import pytest
 from gridproof.errors import ProxyError
 from gridproof.proxy.client import ProxyClient, SessionLost, new_session_name
 from gridproof.proxy.logs import Source
+from gridproof.proxy.pool.state import Limits, UserLimits
 from gridproof.proxy.protocol import Register
-from gridproof.proxy.state import Limits, UserLimits
 
 
 def masters():

@@ -8,12 +8,11 @@ cost does not grow with the number of pilots.
 from __future__ import annotations
 
 from gridproof.errors import ProxyError
-from gridproof.proxy.aging import Aging
-from gridproof.proxy.numbers import Numbers, contact
-from gridproof.proxy.protocol import EXIT_LEFT, EXIT_REPLACE, Ready, Register, check_name
-from gridproof.proxy.sessions import Sessions
-from gridproof.proxy.shares import Slot
-from gridproof.proxy.state import (
+from gridproof.proxy.pool.aging import Aging
+from gridproof.proxy.pool.numbers import Numbers, contact
+from gridproof.proxy.pool.sessions import Sessions
+from gridproof.proxy.pool.shares import Slot
+from gridproof.proxy.pool.state import (
     CONNECTED,
     Action,
     Drop,
@@ -28,6 +27,7 @@ from gridproof.proxy.state import (
     User,
     Worker,
 )
+from gridproof.proxy.protocol import EXIT_LEFT, EXIT_REPLACE, Ready, Register, check_name
 
 
 class Registry(Sessions):

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from gridproof.errors import ProxyError
-from gridproof.proxy.joining import AWAY_LIMIT, Applicant, Joining, Submission
+from gridproof.proxy.admission.joining import AWAY_LIMIT, Applicant, Joining, Submission
 
 PILOTS, LIFETIME = 2, 3 * AWAY_LIMIT
 NAMES = ("one", "two")

@@ -9,10 +9,10 @@ from math import inf
 
 from gridproof.errors import ProxyError
 from gridproof.patience import SILENCE
-from gridproof.proxy.aging import Aging
+from gridproof.proxy.pool.aging import Aging
+from gridproof.proxy.pool.records import PilotRecord, SessionRecord, WorkerRecord
+from gridproof.proxy.pool.shares import Claim, Shares, Slot, share
 from gridproof.proxy.protocol import Register, Versions
-from gridproof.proxy.records import PilotRecord, SessionRecord, WorkerRecord
-from gridproof.proxy.shares import Claim, Shares, Slot, share
 
 
 @dataclass(frozen=True)

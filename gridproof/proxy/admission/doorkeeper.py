@@ -11,13 +11,13 @@ from datetime import datetime, timezone
 import asyncssh
 
 from gridproof.errors import ProxyError
+from gridproof.proxy.admission.jobtoken import GridAuthorities, statement
+from gridproof.proxy.admission.joining import Applicant, Identity, Joining
+from gridproof.proxy.admission.ledger import Ledger, NotKept
+from gridproof.proxy.admission.refusals import Refusals
+from gridproof.proxy.admission.userkeys import UserKeys
 from gridproof.proxy.config import ServerConfig
-from gridproof.proxy.jobtoken import GridAuthorities, statement
-from gridproof.proxy.joining import Applicant, Identity, Joining
-from gridproof.proxy.ledger import Ledger, NotKept
 from gridproof.proxy.protocol import JOIN, PILOT, USER, Enrol
-from gridproof.proxy.refusals import Refusals
-from gridproof.proxy.userkeys import UserKeys
 
 
 class Doorkeeper:

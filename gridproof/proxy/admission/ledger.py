@@ -8,7 +8,7 @@ from dataclasses import astuple, fields
 from pathlib import Path
 
 from gridproof.errors import ProxyError
-from gridproof.proxy.joining import Changes, Identity, Joining, Submission
+from gridproof.proxy.admission.joining import Changes, Identity, Joining, Submission
 
 _VERSION = 1
 _PATIENCE = 2.0  # s for a server that was killed just now to be gone

@@ -18,7 +18,7 @@ from pathlib import Path
 from gridproof import accounts, xrdclient, xrootd
 from gridproof.accounts import Account
 from gridproof.errors import ProxyError
-from gridproof.proxy.children import Child
+from gridproof.proxy.masters.children import Child
 from gridproof.proxy.protocol import StoreAccess, store_top
 
 _CONFIG = """\

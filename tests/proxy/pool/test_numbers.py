@@ -3,7 +3,7 @@
 from ipaddress import ip_address
 from urllib.parse import urlsplit
 
-from gridproof.proxy.numbers import Numbers, contact
+from gridproof.proxy.pool.numbers import Numbers, contact
 
 
 def test_numbers_are_given_once_and_the_least_recently_used_first():

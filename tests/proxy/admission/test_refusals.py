@@ -1,6 +1,6 @@
 """However many are refused, the operator's log grows slowly, and says how many."""
 
-from gridproof.proxy.refusals import BURST, PER_SECOND, Refusals
+from gridproof.proxy.admission.refusals import BURST, PER_SECOND, Refusals
 
 
 def test_a_few_refusals_are_told_one_by_one():

@@ -10,9 +10,9 @@ from dataclasses import asdict
 from pathlib import Path
 
 from gridproof.errors import ProxyError
-from gridproof.proxy.certificates import SessionIdentities
-from gridproof.proxy.children import Child
-from gridproof.proxy.isolation import Isolation
+from gridproof.proxy.masters.certificates import SessionIdentities
+from gridproof.proxy.masters.children import Child
+from gridproof.proxy.masters.isolation import Isolation
 from gridproof.proxy.protocol import StoreAccess, build
 from gridproof.proxy.reach import local
 

@@ -6,9 +6,9 @@ from dataclasses import replace
 import pytest
 
 from gridproof.errors import ProxyError
+from gridproof.proxy.pool.registry import Registry
+from gridproof.proxy.pool.state import End, Limits, Start, Stop, UserLimits
 from gridproof.proxy.protocol import Ready, Register, Versions
-from gridproof.proxy.registry import Registry
-from gridproof.proxy.state import End, Limits, Start, Stop, UserLimits
 
 HERE = Versions("3.11.2", "6.40.00", "0.1.0", "2026.8.0")
 OTHER = replace(HERE, root="6.38.00")

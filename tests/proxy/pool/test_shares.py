@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gridproof.proxy.shares import Claim, Slot, share
+from gridproof.proxy.pool.shares import Claim, Slot, share
 
 
 def slots(pilots, cores=1, sites=2):

@@ -22,7 +22,7 @@ from gridproof.accounts import Account
 from gridproof.errors import ProxyError
 from gridproof.proxy import config
 from gridproof.proxy.client import ProxyClient
-from gridproof.proxy.isolation import isolate
+from gridproof.proxy.masters.isolation import isolate
 from gridproof.store import Store
 
 SYSTEM_PYTHON = "/usr/bin/python3"  # that of the tests may lie in root's home

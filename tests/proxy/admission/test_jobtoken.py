@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.serialization import (
 
 from gridproof.errors import ConfigError, ProxyError
 from gridproof.localgrid.certificates import Authority, _x509_name, job_subject, token_subject, user_subject
-from gridproof.proxy.jobtoken import GridAuthorities, sign, statement
+from gridproof.proxy.admission.jobtoken import GridAuthorities, sign, statement
 
 NOW = datetime.datetime(2026, 1, 1, tzinfo=datetime.timezone.utc)
 HOUR = datetime.timedelta(hours=1)

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from gridproof.errors import ProxyError
-from gridproof.proxy.joining import AWAY_LIMIT, Applicant, Joining, Submission
+from gridproof.proxy.admission.joining import AWAY_LIMIT, Applicant, Joining, Submission
 
 NOW = 1e9
 KEY = b"the join key"

@@ -1,4 +1,4 @@
-"""A session's master as a process: ``python -m gridproof.proxy.master``, started by the ProxyServer.
+"""A session's master as a process: ``python -m gridproof.proxy.masters``, started by the ProxyServer.
 
 Standard input brings one JSON line ``{session, host, ca, cert, key, cache_dir, scratch_dir, keep_results,
 store_size}``; standard output answers ``{"port": 40000, "store": …}`` (see `StoreAccess`) and then, whenever
@@ -17,9 +17,9 @@ from typing import Any
 
 from setproctitle import setproctitle
 
-from ..engine.dask import MasterServer, configure, tls_of
-from ..errors import ConfigError, ProxyError
-from .protocol import StoreAccess
+from ...engine.dask import MasterServer, configure, tls_of
+from ...errors import ConfigError, ProxyError
+from ..protocol import StoreAccess
 from .store import Store
 
 

@@ -5,9 +5,9 @@ from dataclasses import replace
 import pytest
 
 from gridproof.errors import ProxyError
+from gridproof.proxy.pool.registry import Registry
+from gridproof.proxy.pool.state import Close, Drop, End, Limits, Start, Stop
 from gridproof.proxy.protocol import EXIT_LEFT, Ready, Register, Versions
-from gridproof.proxy.registry import Registry
-from gridproof.proxy.state import Close, Drop, End, Limits, Start, Stop
 
 HERE = Versions("3.11.2", "6.40.00", "0.1.0", "2026.8.0")
 LIMITS = Limits()

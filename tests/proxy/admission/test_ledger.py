@@ -8,8 +8,8 @@ import sys
 import pytest
 
 from gridproof.errors import ProxyError
-from gridproof.proxy.joining import Applicant, Submission
-from gridproof.proxy.ledger import Ledger
+from gridproof.proxy.admission.joining import Applicant, Submission
+from gridproof.proxy.admission.ledger import Ledger
 
 NOW = 1e9
 SUBMISSION = Submission("sub", "alice", "al", "s", b"join", 3, NOW + 86400)
@@ -72,7 +72,7 @@ def test_only_its_owner_reads_it_and_one_server_at_a_time(path, monkeypatch):
     ledger.read(NOW).submit(SUBMISSION)
     for file in path.parent.iterdir():
         assert file.stat().st_mode & 0o077 == 0
-    monkeypatch.setattr("gridproof.proxy.ledger._PATIENCE", 0.1)
+    monkeypatch.setattr("gridproof.proxy.admission.ledger._PATIENCE", 0.1)
     with pytest.raises(ProxyError, match="is locked"):
         Ledger(path)
     ledger.close()
@@ -96,8 +96,8 @@ def test_a_damaged_file_is_an_error_that_names_it(path):
 def test_whatever_was_written_when_the_server_was_killed_is_there_whole(path):
     program = """
 import sys, pathlib
-from gridproof.proxy.joining import *
-from gridproof.proxy.ledger import Ledger
+from gridproof.proxy.admission.joining import *
+from gridproof.proxy.admission.ledger import Ledger
 ledger = Ledger(pathlib.Path(sys.argv[1]))
 joining = ledger.read(0.0)
 joining.submit(Submission("sub", "alice", "al", "s", b"join", 10**6, 1e12))

@@ -16,7 +16,7 @@ import pytest
 from gridproof import xrootd
 from gridproof.errors import ConfigError, StoreError
 from gridproof.loopthread import LoopThread
-from gridproof.proxy import store as vobox
+from gridproof.proxy.masters import store as vobox
 from gridproof.proxy.protocol import StoreAccess
 from gridproof.store import Store
 
@@ -235,7 +235,7 @@ def test_it_dies_with_its_owner_even_by_kill_9(directory):
     code = f"""
 import asyncio
 from pathlib import Path
-from gridproof.proxy.store import Store
+from gridproof.proxy.masters.store import Store
 async def main():
     store = Store("one", Path({str(directory)!r}), 10_000_000)
     await store.start()

@@ -8,8 +8,8 @@ import asyncssh
 import pytest
 
 from gridproof.errors import ConfigError, ProxyError
+from gridproof.proxy.admission.userkeys import UserKeys, check_pattern
 from gridproof.proxy.config import read_config
-from gridproof.proxy.userkeys import UserKeys, check_pattern
 
 LISTED, FILED, STRANGER = (asyncssh.generate_private_key("ssh-ed25519") for _ in range(3))
 

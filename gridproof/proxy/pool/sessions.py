@@ -10,9 +10,8 @@ from itertools import takewhile
 from typing import TypeVar
 
 from gridproof.errors import ProxyError
-from gridproof.proxy.protocol import Versions, check_name
-from gridproof.proxy.records import PilotRecord, SessionRecord, WorkerRecord
-from gridproof.proxy.state import (
+from gridproof.proxy.pool.records import PilotRecord, SessionRecord, WorkerRecord
+from gridproof.proxy.pool.state import (
     Action,
     Close,
     Limits,
@@ -25,6 +24,7 @@ from gridproof.proxy.state import (
     session_record,
     worker_record,
 )
+from gridproof.proxy.protocol import Versions, check_name
 
 
 class Sessions:

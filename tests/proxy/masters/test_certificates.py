@@ -7,7 +7,7 @@ from datetime import datetime, timedelta, timezone
 import pytest
 from cryptography import x509
 
-from gridproof.proxy.certificates import LIFETIME, make_identities
+from gridproof.proxy.masters.certificates import LIFETIME, make_identities
 
 
 def context(purpose, identity, tmp_path, name):

@@ -5,9 +5,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from gridproof.errors import ProxyError
+from gridproof.proxy.pool.registry import Registry
+from gridproof.proxy.pool.state import Close, Drop, End, Limits, Start, Stop
 from gridproof.proxy.protocol import Ready, Register, Versions
-from gridproof.proxy.registry import Registry
-from gridproof.proxy.state import Close, Drop, End, Limits, Start, Stop
 
 HERE = Versions("3.11.2", "6.40.00", "0.1.0", "2026.8.0")
 OTHER = Versions("3.11.2", "6.38.00", "0.1.0", "2026.8.0")

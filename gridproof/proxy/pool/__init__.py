@@ -1,0 +1,1 @@
+"""Pilots, workers and sessions, and who gets which. Pure."""
