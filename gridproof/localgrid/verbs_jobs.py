@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 
 from gridproof.alien.jdl import Jdl, parse, validate
 from gridproof.errors import JdlError
+from gridproof.localgrid import jdlsyntax
 from gridproof.localgrid import jobstates as state
 from gridproof.localgrid.answers import (
     EINVAL,
@@ -227,6 +228,7 @@ def _read(content: str, arguments: Sequence[str]) -> Jdl:
     for number in needed:
         if number > len(arguments):
             raise JdlError(f"The JDL indicates argument ${number} but you haven't provided it")
+    jdlsyntax.check(content)
     return parse(content, arguments)
 
 

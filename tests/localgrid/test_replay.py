@@ -18,7 +18,6 @@ import pytest
 from tests.localgrid.recorded import RECORDED, Replay, replayed
 
 EXCEPTIONS = {  # which answers differ, and why they may
-    63: "what is wrong with a JDL is said with line and column",
     99: "quotas are on their way",
     100: "quotas are on their way",
     107: "the recorded account had two certificates",
