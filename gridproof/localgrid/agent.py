@@ -4,32 +4,27 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
-import os
-import posixpath
+import platform
 import shutil
-import signal
-import sys
-import time
-import uuid
-from asyncio import FIRST_COMPLETED
-from pathlib import Path
-from typing import Any
 
 from gridproof.localgrid import jobstates as state
-from gridproof.localgrid.catalogue import Booking, CatalogueError
-from gridproof.localgrid.core import Core
+from gridproof.localgrid.answers import human_size
+from gridproof.localgrid.core import VERSION, Core
 from gridproof.localgrid.jobs import Job
+from gridproof.localgrid.monitor import RESOURCE_FIELDS, Allowance, Machine, Monitor, Usage
 from gridproof.localgrid.packages import PackageMissing
-from gridproof.localgrid.sandbox import Output, Sandbox, outputs
-from gridproof.localgrid.sites import Site, by_distance
+from gridproof.localgrid.payload import Payload, Report
+from gridproof.localgrid.sandbox import Sandbox
+from gridproof.localgrid.saving import OutputMissing, Saver, SavingFailed, prepare_outputs
+from gridproof.localgrid.sites import Site
 from gridproof.localgrid.taskqueue import IllegalTransition
-from gridproof.localgrid.transfer import CopyFailed, fetch, md5_of, upload
+from gridproof.localgrid.transfer import CopyFailed, fetch
 
-_WRAPPER = Path(__file__).with_name("wrapper.py")
+_RESOURCES_INTERVAL = 600.0  # s between two lines of resources in a long job's trace
+_VALIDATION_LIMIT = 900.0  # s
 
 
-class Failed(Exception):
+class _Failed(Exception):
     """The job ends in ``state``; the text goes to its trace."""
 
     def __init__(self, state: str, text: str) -> None:
@@ -40,176 +35,211 @@ class Failed(Exception):
 class SlotAgent:
     """One slot of one site."""
 
-    def __init__(self, core: Core, site: Site, node: str) -> None:
+    def __init__(self, core: Core, site: Site, node: str, machine: Machine) -> None:
         self._core = core
         self._site = site
         self._node = node
+        self._machine = machine
 
     async def run(self) -> None:
         """Job after job, until cancelled."""
         while True:
             job = await self._core.next_job(self._site, self._node)
-            await self._serve(job)
+            await _JobRun(self._core, self._site, self._machine, job).run()
 
-    async def _serve(self, job: Job) -> None:
-        core = self._core
-        path = core.root / "wn" / f"alien-job-{job.id}.{job.run}"
-        sandbox = Sandbox(job, core.queue.jdl(job.id), path, core.limits)
-        taken_away = asyncio.create_task(self._report(job))
+
+class _JobRun:
+    """One run of one job; whatever it comes to, nothing of it is left on the node."""
+
+    def __init__(self, core: Core, site: Site, machine: Machine, job: Job) -> None:
+        self._core = core
+        self._job = job
+        self._machine = machine
+        self._before = site.network.nodes
+        self._jdl = core.queue.jdl(job.id)
+        self._allowance = Allowance.of(self._jdl)
+        self._sandbox = Sandbox(job, self._jdl, core.root / "wn" / f"alien-job-{job.id}.{job.run}")
+        self._monitor = Monitor(core.limits, self._allowance)
+        self._environment: dict[str, str] = {}
+        self._killed = False  # by us, for what it used
+        self._taken_away = asyncio.create_task(self._report())
+
+    async def run(self) -> None:
+        """To the job's end, or to that of our part in it."""
         try:
-            await self._walk(sandbox, taken_away)
-        except Failed as failure:
-            self._finish(job, failure.state, str(failure))
+            await self._walk()
+        except _Failed as failure:
+            self._end(failure.state, str(failure))
         except IllegalTransition:
             pass  # killed or run anew: what this agent does is of no interest any more
         except Exception as error:  # the agent goes on with its next job
-            self._finish(job, state.ERROR_A, f"The agent failed: {type(error).__name__}: {error}")
+            self._end(state.ERROR_A, f"The agent failed: {type(error).__name__}: {error}")
         finally:
-            taken_away.cancel()
-            await asyncio.to_thread(shutil.rmtree, sandbox.path, True)
-            core.save()
+            self._taken_away.cancel()
+            self._tell("Cleaning up after execution...")
+            await asyncio.to_thread(shutil.rmtree, self._sandbox.path, True)
+            self._core.save()
 
-    async def _report(self, job: Job) -> None:
+    async def _report(self) -> None:
         """Report again and again that this agent lives; returns when its job was taken away."""
         mine = True
         while mine:
             await asyncio.sleep(self._core.limits.report_interval)
-            mine = self._core.report(job)
+            mine = self._core.report(self._job)
 
-    def _finish(self, job: Job, status: str, why: str) -> None:
-        self._core.trace(job.id, why, "error")
+    def _tell(self, text: str, tag: str = "trace") -> None:
+        """Add to the job's trace, which takes nothing from the agent of a killed job or of a former run."""
+        current = self._core.queue.get(self._job.id)
+        if current and current.run == self._job.run and current.status != state.KILLED:
+            self._core.trace(self._job.id, text, tag)
+
+    def _end(self, status: str, why: str) -> None:
+        self._tell(why, "error")
         with contextlib.suppress(IllegalTransition):
-            self._core.move(job, status)
+            self._core.move(self._job, status)
 
-    async def _walk(self, sandbox: Sandbox, taken_away: asyncio.Task[None]) -> None:
-        core, job = self._core, sandbox.job
-        shutil.rmtree(sandbox.path, ignore_errors=True)
-        sandbox.make(core)
-        core.trace(job.id, f"Created workdir: {sandbox.path}")
-        core.trace(job.id, f"Job asks for a TTL of {sandbox.jdl.text('TTL')} seconds")
-        core.move(job, state.STARTED)
-        await self._bring_inputs(sandbox)
-        report = await self._run_payload(sandbox, taken_away)
-        core.trace(
-            job.id,
-            "Execution completed. Time spent:"
-            f" real {report['real']:.2f}, user {report['user']:.2f}, sys {report['sys']:.2f}",
-            "proc",
-        )
-        if said := sandbox.own_trace():
-            core.trace(job.id, said)
-        self._judge(report)
-        core.move(job, state.SAVING)
-        await self._save_outputs(sandbox)
-        core.move(job, state.DONE)
-
-    async def _bring_inputs(self, sandbox: Sandbox) -> None:
+    async def _walk(self) -> None:
+        self._make_sandbox()
+        self._core.move(self._job, state.STARTED)
+        await self._bring_inputs()
         try:
-            sources = sandbox.sources(self._core)
-            for source in sources:
-                self._core.trace(sandbox.job.id, f"Getting InputFile: {source.lfn} ({source.size} B)")
-            await fetch(sources, sandbox.path / ".incoming", self._site.network.nodes)
-        except CopyFailed as failure:
-            raise Failed(state.ERROR_IB, str(failure)) from failure
-        sandbox.executable.chmod(0o700)
-
-    async def _run_payload(self, sandbox: Sandbox, taken_away: asyncio.Task[None]) -> dict[str, Any]:
-        core, job = self._core, sandbox.job
-        try:
-            environment = sandbox.environment(core)
+            self._environment = self._sandbox.environment(self._core)
         except PackageMissing as missing:
-            raise Failed(state.ERROR_IB, f"Error setting the environment for {missing}") from None
-        process = await asyncio.create_subprocess_exec(
-            *self._site.network.nodes,
-            sys.executable,
-            *("-I", "-S", str(_WRAPPER), str(sandbox.executable), *sandbox.arguments),
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.DEVNULL,
-            cwd=sandbox.path,
-            env=environment,
-            start_new_session=True,
-        )
-        assert process.stdin
-        assert process.stdout
-        orders = process.stdin
+            raise _Failed(state.ERROR_IB, f"Error setting the environment for {missing}") from None
+        self._tell("Starting execution")
+        limit = self._allowance.ttl + self._core.limits.ttl_grace
+        async with await self._start(str(self._sandbox.executable), *self._sandbox.arguments) as payload:
+            self._core.move(self._job, state.RUNNING)
+            report = await self._watch(payload, limit, self._monitor)
+        if report.error:
+            self._tell(f"Failed to start execution of payload: {report.error}")
+        elif self._killed:
+            self._tell(f"Payload killed. Executable exit code was {report.text}")
+        elif report.exit_code:
+            self._tell(f"Warning: executable exit code was {report.text}")
+        failed = state.ERROR_E if self._killed or report.exit_code else await self._validate()
+        await self._save(failed or state.DONE)
+        self._tell("JobWrapper has finished execution")
+        self._tell(self._monitor.resources(self._machine), "proc")
+        self._tell("JobWrapper exit code: 0")
+
+    def _make_sandbox(self) -> None:
+        shutil.rmtree(self._sandbox.path, ignore_errors=True)
+        limits, allowance = self._core.limits, self._allowance
+        self._sandbox.make(self._core, allowance.ttl + limits.ttl_grace)
+        for line in (
+            f"Created workdir: {self._sandbox.path}",
+            f"Running JAliEn JobAgent {VERSION} on {self._job.node}. Builddate: 0",
+            f"Job requested {allowance.cores} CPU cores to run",
+            f"Local disk space limit: {allowance.disk} MB",
+            f"Virtual memory limit (JDL): {allowance.memory}MB",
+            "Starting JobWrapper",
+            f"Job asks for a TTL of {allowance.ttl:.0f} seconds",
+            "JobWrapper started",
+        ):
+            self._tell(line)
+        self._tell(RESOURCE_FIELDS, "procfmt")
+        self._tell(self._monitor.resources(self._machine), "proc")
+        self._tell(f'The following OS has been detected: "{_system_name()}"')
+
+    async def _bring_inputs(self) -> None:
         try:
-            pid = (await process.stdout.readline()).strip().decode()
-            core.trace(job.id, f"Starting execution, pid {pid}")
-            core.move(job, state.RUNNING)
-            ended = asyncio.ensure_future(process.stdout.readline())
-            await asyncio.wait({ended, taken_away}, timeout=sandbox.time_limit, return_when=FIRST_COMPLETED)
-            if not ended.done():
-                orders.write(f"TERM {core.limits.kill_grace}\n".encode())
-                if not taken_away.done():
-                    text = "Killing the job (it was running for longer than its TTL)"
-                    raise Failed(state.EXPIRED, text)
-            said = await ended
+            sources = self._sandbox.sources(self._core)
+            for source in sources:
+                size = human_size(source.size)
+                self._tell(f"Getting InputFile: {source.lfn} to {source.target} ({size})")
+                source.target.parent.mkdir(exist_ok=True)
+            await fetch(sources, self._sandbox.path / ".incoming", self._before)
+        except CopyFailed as failure:
+            raise _Failed(state.ERROR_IB, f"ERROR: {failure}") from failure
+
+    async def _start(self, *command: str) -> Payload:
+        interval = self._core.limits.check_interval
+        return await Payload.start(command, self._sandbox.path, self._environment, interval, self._before)
+
+    async def _watch(self, payload: Payload, limit: float, monitor: Monitor) -> Report:
+        """Until a payload ends, or has to: after ``limit`` s, or for what it uses."""
+        core, loop = self._core, asyncio.get_running_loop()
+
+        def end(_: object = None) -> None:
+            payload.end(core.limits.kill_grace)
+
+        def kill(why: str) -> None:
+            if not self._killed and not self._taken_away.done():
+                self._killed = True
+                self._tell(why)
+                self._tell("JobWrapper: SIGTERM received. Killing payload and proceeding to upload.")
+            end()
+
+        overdue = loop.call_later(limit, kill, "Killing the job (it was running for longer than its TTL)")
+        self._taken_away.add_done_callback(end)
+        told_at = 0.0
+        try:
+            async for usage in payload.usages():
+                if why := monitor.judge(usage):
+                    kill(f"[FATAL]: Monitor has detected an error: {why}")
+                if usage.seconds > told_at + _RESOURCES_INTERVAL:
+                    told_at = usage.seconds
+                    self._tell(monitor.resources(self._machine), "proc")
         finally:
-            orders.close()  # the wrapper kills whatever is left and ends
-            await asyncio.shield(process.wait())
-        if not said:
-            await asyncio.to_thread(kill_strays, sandbox.path)
-            raise Failed(state.ERROR_E, "The payload's wrapper was killed")
-        report: dict[str, Any] = json.loads(said)
+            overdue.cancel()
+            self._taken_away.remove_done_callback(end)
+        if (report := payload.report) is None:
+            raise _Failed(state.ERROR_E, "ERROR: The JobWrapper was killed before job could complete")
+        monitor.note(Usage(report.real, report.user + report.sys, report.memory))
+        used = f"real {report.real:.2f}, user {report.user:.2f}, sys {report.sys:.2f}"
+        self._tell(f"Execution completed. Time spent: {used}, ", "proc")
+        if said := self._sandbox.take_trace():
+            self._tell(said)
         return report
 
-    def _judge(self, report: dict[str, Any]) -> None:
-        if not (report["code"] or report["signal"]):
-            return
-        if report["error"]:
-            how = f"Failed to start execution of payload: {report['error']}"
-        elif report["signal"]:
-            number = report["signal"]
-            how = f"Warning: executable exit code was {128 + number} ({signal.Signals(number).name})"
+    async def _validate(self) -> str:
+        """Run the ValidationCommand, if there is one; the state in which the job ends if it fails."""
+        if not (command := self._sandbox.validation):
+            return ""
+        self._tell("Starting validation")
+        async with await self._start(str(command)) as payload:
+            monitor = Monitor(self._core.limits, self._allowance)
+            report = await self._watch(payload, _VALIDATION_LIMIT, monitor)
+        if report.error:
+            self._tell(f"Failed to start validation: {report.error}")
+        elif report.exit_code or self._killed:
+            self._tell(f"Validation failed. Exit code: {report.text}")
+        if self._killed:
+            return state.ERROR_VT
+        return state.ERROR_V if report.exit_code else ""
+
+    async def _save(self, end: str) -> None:
+        """Save what the JDL asks for; in the end the job is in ``end``, or in an error of saving."""
+        well = end == state.DONE
+        home = self._core.users[self._job.owner].home
+        directory = self._sandbox.output_directory(home, well)
+        self._tell(f"Going to uploadOutputFiles(exitStatus={end}, outputDir={directory})")
+        if not well:
+            self._tell(
+                f"Registering temporary log files in {directory}. You must do 'registerOutput {self._job.id}'"
+                " within 24 hours of the job termination to preserve them. After this period, they are"
+                " automatically deleted."
+            )
+        self._core.move(self._job, state.SAVING)
+        try:
+            outputs = await asyncio.to_thread(prepare_outputs, self._jdl, self._sandbox.path, end)
+            for remark in outputs.remarks:
+                self._tell(remark)
+            saver = Saver(self._core, self._job, directory, self._before, self._tell)
+            complete = await saver.save(outputs.files, register=well)
+        except OutputMissing as missing:
+            self._tell(f"Error: A required outputfile was NOT found! Aborting: {missing}")
+            self._core.move(self._job, state.ERROR_S if well else end)
+        except SavingFailed as failure:
+            self._tell(str(failure))
+            self._core.move(self._job, state.ERROR_SV if well else end)
         else:
-            how = f"Warning: executable exit code was {report['code']}"
-        raise Failed(state.ERROR_E, how)
-
-    async def _save_outputs(self, sandbox: Sandbox) -> None:
-        wanted, missing = outputs(sandbox, self._core.users[sandbox.job.owner].home)
-        if missing:
-            raise Failed(state.ERROR_SV, f"The OutputFile does not exist: {', '.join(missing)}")
-        for output in wanted:
-            try:
-                await self._save(sandbox.job, output)
-            except (CatalogueError, CopyFailed) as failure:
-                raise Failed(state.ERROR_SV, f"{output.lfn}: {failure}") from failure
-
-    async def _save(self, job: Job, output: Output) -> None:
-        core = self._core
-        core.catalogue.check_new(output.lfn, job.owner)
-        guid = str(uuid.uuid1())
-        size = output.path.stat().st_size
-        md5 = await asyncio.to_thread(md5_of, output.path)
-        core.trace(job.id, f"Uploading: {output.path.name} to {posixpath.dirname(output.lfn)}")
-        named = [site.se for site in core.sites if site.se.casefold() in {s.casefold() for s in output.ses}]
-        others = core.live_first(by_distance(job.site, [s for s in core.storage if s not in named]))
-        saved, why = 0, "no storage element takes it"
-        for se in [*named, *others]:
-            if saved == min(output.copies, len(core.storage)):
-                break
-            url = core.storage[se].signed_url(guid, "write")
-            if problem := await upload(output.path, url, self._site.network.nodes):
-                why = f"{se}: {problem}"
-                core.trace(job.id, why)
-                continue
-            booking = Booking("", output.lfn, guid, se, job.owner)
-            now = int(time.time() * 1000)
-            core.catalogue.commit(booking, size=size, md5=md5, perm="644", now_ms=now)
-            saved += 1
-        if not saved:
-            raise CopyFailed(why)
-        core.trace(job.id, f"{output.lfn}: uploaded as requested")
+            self._core.move(self._job, end if complete or not well else state.DONE_WARN)
 
 
-def kill_strays(home: Path) -> None:
-    """Kill every process whose HOME is this sandbox: for a payload whose wrapper was killed."""
-    mark = f"HOME={home}".encode()
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            try:
-                if mark in (entry / "environ").read_bytes().split(b"\0"):
-                    os.kill(int(entry.name), signal.SIGKILL)
-            except OSError:
-                continue
+def _system_name() -> str:
+    try:
+        return platform.freedesktop_os_release()["PRETTY_NAME"]
+    except (OSError, KeyError):
+        return platform.system()

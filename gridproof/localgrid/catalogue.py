@@ -80,6 +80,8 @@ CREATE TABLE IF NOT EXISTS collections (
 CREATE TABLE IF NOT EXISTS orphans (se TEXT, guid TEXT, PRIMARY KEY (se, guid)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS bookings (
     ticket TEXT PRIMARY KEY, lfn TEXT, guid TEXT, se TEXT, user TEXT, at INTEGER) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS kept (
+    job INTEGER, ticket TEXT, size INTEGER, md5 TEXT, members TEXT, PRIMARY KEY (job, ticket)) WITHOUT ROWID;
 """
 
 

@@ -18,6 +18,7 @@ from pathlib import Path
 
 from gridproof.alien.jdl import Jdl
 from gridproof.errors import JdlError
+from gridproof.localgrid import kept
 from gridproof.localgrid.catalogue import Booking, Catalogue, Entry
 from gridproof.localgrid.certificates import Authority
 from gridproof.localgrid.inputs import find_inputs, names_inputs
@@ -39,6 +40,9 @@ COPIES = 2  # of files that the service makes
 def utc_now() -> datetime.datetime:
     """The time that certificates are made with."""
     return datetime.datetime.now(datetime.timezone.utc)
+
+
+VERSION = "1.8.5"  # of JAliEn, whose manners these are
 
 
 @dataclass
@@ -253,6 +257,11 @@ class Core:
             booking = Booking(f"{guid} {se}", lfn, guid, se, user)
             self.catalogue.book([booking], now_ms)
             self.catalogue.commit(booking, size=len(content), md5=md5, perm="755", now_ms=now_ms)
+
+    def clear_up(self) -> None:
+        """Forget bookings that nobody came back for, and :meth:`sweep`. For a thread."""
+        kept.expire(self.catalogue, int(time.time() * 1000))
+        self.sweep()
 
     def live_first(self, ses: Sequence[str]) -> list[str]:
         """Those of these SEs that there are, whose server runs before those whose does not."""

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import datetime
-import glob
-import os
 import posixpath
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,12 +13,10 @@ from gridproof.localgrid.catalogue import READ
 from gridproof.localgrid.certificates import job_subject, write_private
 from gridproof.localgrid.core import Core, utc_now
 from gridproof.localgrid.jobs import Job
-from gridproof.localgrid.limits import Limits
 from gridproof.localgrid.splitting import input_lfn
 from gridproof.localgrid.transfer import CopyFailed, Source
 
 _TRACE_BYTES = 1 << 16
-DEFAULT_REPLICAS = 2
 
 
 @dataclass(frozen=True)
@@ -30,7 +26,6 @@ class Sandbox:
     job: Job
     jdl: Jdl
     path: Path
-    limits: Limits
 
     @property
     def executable(self) -> Path:
@@ -41,15 +36,23 @@ class Sandbox:
         return self.jdl.text("Arguments").split()
 
     @property
-    def time_limit(self) -> float:
-        return self.jdl.number("TTL", 21_600) + self.limits.ttl_grace
+    def validation(self) -> Path | None:
+        command = self.jdl.text("ValidationCommand").strip()
+        return self.path / posixpath.basename(command) if command else None
 
-    def make(self, core: Core) -> None:
-        """The directory with the job's token in it."""
+    def output_directory(self, home: str, well: bool) -> str:
+        """Where outputs go; those of a job that did not end ``well`` are kept apart."""
+        own = f"alien-job-{self.job.id}"
+        if not well:
+            return posixpath.join(home, "recycle", own)
+        return posixpath.join(home, self.jdl.text("OutputDir").strip() or own).rstrip("/")
+
+    def make(self, core: Core, seconds: float) -> None:
+        """The directory with the job's token in it, good for ``seconds``."""
         token = self.path / "token"
         token.mkdir(mode=0o700, parents=True)
         self.path.chmod(0o700)
-        lifetime = datetime.timedelta(seconds=self.time_limit)
+        lifetime = datetime.timedelta(seconds=seconds)
         issued = core.authority.issue(
             job_subject(self.job.owner, self.job.id, self.job.run - 1), utc_now(), lifetime
         )
@@ -60,7 +63,9 @@ class Sandbox:
         """What JAliEn gives a payload. Raises PackageMissing."""
         job = self.job
         variables = {
-            f"ALIEN_JDL_{key.upper()}": self.jdl.text(key) for key in self.jdl.strings("JDLVariables")
+            f"ALIEN_JDL_{key.upper()}": "##".join(self.jdl.strings(key))
+            for key in self.jdl.strings("JDLVariables")
+            if key in self.jdl
         }
         return {
             **variables,
@@ -81,65 +86,33 @@ class Sandbox:
         }
 
     def sources(self, core: Core) -> list[Source]:
-        """Executable, InputFile and the InputData to be downloaded. Raises CopyFailed."""
-        wanted = [self.jdl.text("Executable"), *(input_lfn(e) for e in self.jdl.strings("InputFile"))]
+        """What is to be downloaded; a name that is there already goes to ``1/NAME``. Raises CopyFailed."""
+        wanted = [self.jdl.text("Executable"), self.jdl.text("ValidationCommand")]
+        wanted += [input_lfn(e) for e in self.jdl.strings("InputFile")]
         wanted += [input_lfn(e) for e in self.jdl.strings("InputData") if "nodownload" not in e.split(",")]
-        return [self._source(core, lfn) for lfn in dict.fromkeys(wanted)]
+        targets: dict[Path, Source] = {}
+        for lfn in filter(None, dict.fromkeys(wanted)):
+            target, number = self.path / posixpath.basename(lfn), 0
+            while target in targets:
+                number += 1
+                target = self.path / str(number) / posixpath.basename(lfn)
+            targets[target] = self._source(core, lfn, target)
+        return list(targets.values())
 
-    def _source(self, core: Core, lfn: str) -> Source:
+    def _source(self, core: Core, lfn: str, target: Path) -> Source:
         entry = core.catalogue.get(lfn)
         if entry is None or entry.is_dir:
             raise CopyFailed(f"{lfn} is not a file in the catalogue")
         if not entry.allows(self.job.owner, READ):
             raise CopyFailed(f"{lfn}: {self.job.owner} is not allowed to read it")
-        return core.source(entry, self.job.site, self.path / posixpath.basename(entry.lfn))
+        return core.source(entry, self.job.site, target)
 
-    def own_trace(self) -> str:
+    def take_trace(self) -> str:
         """What the payload wants to have in the job's trace; its standard output never comes there."""
         path = self.path / ".alienValidation.trace"
-        if not path.is_file():
+        if path.is_symlink() or not path.is_file():
             return ""
         with path.open("rb") as file:
-            return file.read(_TRACE_BYTES).decode(errors="replace").strip()
-
-
-@dataclass(frozen=True)
-class Output:
-    """A file to be saved as ``lfn``, with ``copies`` replicas, on ``ses`` if any are named."""
-
-    path: Path
-    lfn: str
-    copies: int
-    ses: tuple[str, ...]
-
-
-def outputs(sandbox: Sandbox, home: str) -> tuple[list[Output], list[str]]:
-    """What a JDL wants saved, and the patterns that match nothing."""
-    jdl, found, missing = sandbox.jdl, [], []
-    directory = jdl.text("OutputDir") or posixpath.join(home, f"alien-job-{sandbox.job.id}")
-    if not directory.startswith("/"):
-        directory = posixpath.join(home, directory)
-    for entry in (*jdl.strings("OutputFile"), *jdl.strings("Output")):
-        patterns, _, where = entry.partition("@")
-        copies, ses = read_storage_specs(where.split(",") if where else [], DEFAULT_REPLICAS)
-        for pattern in patterns.split(","):
-            matching = sorted(glob.glob(pattern.strip(), root_dir=sandbox.path))  # noqa: PTH207
-            if not matching:
-                missing.append(pattern)
-            for name in matching:
-                path = sandbox.path / name
-                if path.is_file() and sandbox.path in Path(os.path.realpath(path)).parents:
-                    found.append(Output(path, posixpath.join(directory, name), copies, ses))
-    return list({o.lfn: o for o in found}.values()), missing
-
-
-def read_storage_specs(specs: list[str], default: int) -> tuple[int, tuple[str, ...]]:
-    """``disk=2``, ``disk:2`` and SE names into a number of replicas and the SEs asked for."""
-    copies, ses = 0, []
-    for spec in (s.strip() for s in specs):
-        if "::" in spec:
-            ses.append(spec)
-        elif spec:
-            number = spec.replace("=", ":").rpartition(":")[2]
-            copies += int(number) if number.isdigit() else 1
-    return (max(copies, len(ses)) or default), tuple(ses)
+            said = file.read(_TRACE_BYTES).decode(errors="replace").strip()
+        path.unlink()
+        return said

@@ -31,6 +31,7 @@ from gridproof.localgrid.core import Core, utc_now
 from gridproof.localgrid.envelopes import Envelopes
 from gridproof.localgrid.jobstore import JobStore
 from gridproof.localgrid.limits import Limits
+from gridproof.localgrid.monitor import Machine
 from gridproof.localgrid.sites import GridNetwork, Site, SiteNetwork, make_sites
 from gridproof.localgrid.storage import StorageElement, check_programs
 from gridproof.localgrid.taskqueue import TaskQueue
@@ -185,10 +186,10 @@ class Grid:
         finally:
             await starting
         core.recover()
-        node = socket.gethostname()
+        node, machine = socket.gethostname(), Machine.here()
         for number in range(settings.slots):
             for site in sites:
-                agent = SlotAgent(core, site, node)
+                agent = SlotAgent(core, site, node, machine)
                 self._tasks.append(asyncio.create_task(agent.run(), name=f"{site.name} slot {number}"))
         self._tasks.append(asyncio.create_task(self._tick(core)))
         environment = self._environment(core)
@@ -262,6 +263,7 @@ class Grid:
         while True:
             await asyncio.sleep(HEARTBEAT)
             core.tick()
+            await asyncio.to_thread(core.clear_up)
 
     async def stop(self) -> None:
         """End everything that was started and, when temporary, remove the root."""

@@ -12,7 +12,7 @@ from gridproof.localgrid.answers import EACCES, EBADR, EINVAL, EIO, Answer, Comm
 from gridproof.localgrid.caller import Caller, Verb
 from gridproof.localgrid.catalogue import READ, Booking
 from gridproof.localgrid.core import Core
-from gridproof.localgrid.sandbox import read_storage_specs
+from gridproof.localgrid.saving import read_storage_specs
 from gridproof.localgrid.sites import by_distance, find_se
 from gridproof.localgrid.verbs_files import existing, now_ms, required
 

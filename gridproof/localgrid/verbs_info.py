@@ -9,10 +9,8 @@ from collections.abc import Sequence
 
 from gridproof.localgrid.answers import ENOSYS, Answer, CommandFailed, read_options, short_number, text
 from gridproof.localgrid.caller import Caller, Verb
-from gridproof.localgrid.core import Core
+from gridproof.localgrid.core import VERSION, Core
 from gridproof.localgrid.jobstates import INSERTING, ON_NODE, WAITING
-
-VERSION = "1.8.5"
 
 
 def version(core: Core, caller: Caller, arguments: Sequence[str]) -> Answer:  # noqa: ARG001

@@ -250,8 +250,6 @@ def _resolve(core: Core, caller: Caller, jdl: Jdl, lfn: str) -> None:
 
 
 def _check(core: Core, jdl: Jdl) -> None:
-    if "OutputArchive" in jdl:
-        raise JdlError("OutputArchive is not supported by the embedded Grid: list the files in OutputFile")
     for entry in jdl.strings("InputFile"):
         if core.catalogue.get(input_lfn(entry)) is None:
             raise JdlError(f"The InputFile {input_lfn(entry)} is not in the catalogue")

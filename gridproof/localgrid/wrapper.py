@@ -1,27 +1,34 @@
-"""Runs one payload so that nothing of it is left: ``python -I -S wrapper.py EXECUTABLE [ARGUMENT…]``.
+"""Runs one payload so that nothing of it is left: ``wrapper.py INTERVAL EXECUTABLE [ARGUMENT…]``.
 
-Standard library only, so that it starts in milliseconds. The agent holds our standard input: a line
-``TERM seconds`` asks the payload to end and kills it after a grace; end-of-file (the agent is gone) kills
-at once. Whatever the payload starts, in sessions of their own too, comes back to this process as the
-nearest subreaper and is killed when the payload ends. On standard output: a line with the payload's pid, in
-the end one JSON object ``{"code", "signal", "real", "user", "sys", "error"}``. The payload's own output goes
-to the files ``stdout`` and ``stderr`` in the working directory.
+Standard library only, and started by ``python -I -S``, so that it is there in milliseconds. The agent holds
+our standard input: a line ``TERM seconds`` asks the payload to end and kills it after a grace; end-of-file
+(the agent is gone) kills at once. Whatever the payload starts, in sessions of their own too, comes back to
+this process as the nearest subreaper and is killed when the payload ends. On standard output JSON objects, a
+line each: first ``{"pid"}``, each INTERVAL seconds ``{"seconds", "cpu", "memory", "disk"}`` (since its start,
+CPU-s of all its processes, bytes of theirs, bytes of the working directory), in the end
+``{"code", "signal", "real", "user", "sys", "memory", "error"}``. The payload's own output goes to the files
+``stdout`` and ``stderr`` in the working directory.
 """
 
 import contextlib
 import ctypes
 import json
+import math
 import os
+import resource
 import select
 import signal
 import sys
 import time
 
 PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36
+_TICK = 1 / os.sysconf("SC_CLK_TCK")
+_BLOCK = 512  # bytes, what st_blocks counts
 
 
 def run(argv: list[str]) -> int:
     """The life of one payload; returns our own exit code."""
+    interval, command = float(argv[0]), argv[1:]
     prctl = ctypes.CDLL(None, use_errno=True).prctl
     prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
@@ -30,25 +37,22 @@ def run(argv: list[str]) -> int:
     told, tell = os.pipe()
     payload = os.fork()
     if payload == 0:
-        _become(argv, tell, prctl)
+        _become(command, tell, prctl)
     os.close(tell)
     error = os.read(told, 4096).decode()
     os.close(told)
-    _say(str(payload))
-    status = _watch(payload)
+    _say(pid=payload)
+    status = _watch(payload, begun, interval)
     _kill_descendants()
     used = os.times()
     _say(
-        json.dumps(
-            {
-                "code": os.WEXITSTATUS(status) if os.WIFEXITED(status) else 0,
-                "signal": os.WTERMSIG(status) if os.WIFSIGNALED(status) else 0,
-                "real": time.monotonic() - begun,
-                "user": used.children_user,
-                "sys": used.children_system,
-                "error": error,
-            }
-        )
+        code=os.WEXITSTATUS(status) if os.WIFEXITED(status) else 0,
+        signal=os.WTERMSIG(status) if os.WIFSIGNALED(status) else 0,
+        real=time.monotonic() - begun,
+        user=used.children_user,
+        sys=used.children_system,
+        memory=resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024,
+        error=error,
     )
     return 0
 
@@ -76,25 +80,84 @@ def _become(argv: list[str], tell: int, prctl: "ctypes._NamedFuncPointer") -> No
         os._exit(127)
 
 
-def _watch(payload: int) -> int:
-    """Until the payload has ended, do what the agent says; returns the payload's wait status."""
+def _watch(payload: int, begun: float, interval: float) -> int:
+    """Until the payload has ended, measure it and do what the agent says; returns its wait status."""
     ended = os.pidfd_open(payload)
-    deadline = None
+    check_at, kill_at = begun + interval, math.inf
     owner = True
     while True:
-        left = None if deadline is None else max(0.0, deadline - time.monotonic())
+        left = max(0.0, min(check_at, kill_at) - time.monotonic())
         ready, _, _ = select.select([ended, 0] if owner else [ended], [], [], left)
         if ended in ready:
             return os.waitpid(payload, 0)[1]
         if 0 in ready:
             order = os.read(0, 256).split()
             if len(order) >= 2 and order[0] == b"TERM":
-                deadline = time.monotonic() + float(order[1])
+                kill_at = time.monotonic() + float(order[1])
                 _signal_group(payload, signal.SIGTERM)
+            else:
+                owner, kill_at = False, 0.0
+        if time.monotonic() >= kill_at:
+            _signal_group(payload, signal.SIGKILL)
+            kill_at = math.inf
+        if time.monotonic() >= check_at:
+            _bury(payload)
+            _say(seconds=time.monotonic() - begun, disk=_disk("."), **_used())
+            check_at = time.monotonic() + interval
+
+
+def _bury(payload: int) -> None:
+    """Wait for orphans that have ended, so that a long payload gathers no zombies."""
+    look = os.WEXITED | os.WNOHANG | os.WNOWAIT
+    while (found := os.waitid(os.P_ALL, 0, look)) and found.si_pid != payload:
+        os.waitpid(found.si_pid, 0)
+
+
+def _used() -> dict[str, float]:
+    """CPU-s and bytes (proportional, as in PSS) of all below us, CPU-s also of what has ended."""
+    processes = _processes()
+    ours = os.times()
+    cpu, memory = ours.children_user + ours.children_system, 0
+    family = {os.getpid()}
+    while new := [pid for pid, (parent, _) in processes.items() if parent in family and pid not in family]:
+        family.update(new)
+        cpu += sum(processes[pid][1] for pid in new)
+        memory += sum(_proportional_size(pid) for pid in new)
+    return {"cpu": cpu, "memory": memory}
+
+
+def _processes() -> dict[int, tuple[int, float]]:
+    """Of each process its parent and its CPU-s, with those of its children that have ended."""
+    found = {}
+    for entry in os.listdir("/proc"):  # noqa: PTH208
+        if entry.isdigit():
+            try:
+                with open(f"/proc/{entry}/stat", "rb") as file:  # noqa: PTH123
+                    fields = file.read().rsplit(b")", 1)[1].split()
+                found[int(entry)] = int(fields[1]), sum(map(int, fields[11:15])) * _TICK
+            except (OSError, IndexError, ValueError):
                 continue
-            owner = False
-        _signal_group(payload, signal.SIGKILL)
-        deadline = None
+    return found
+
+
+def _proportional_size(pid: int) -> int:
+    try:
+        with open(f"/proc/{pid}/smaps_rollup", "rb") as file:  # noqa: PTH123
+            lines = [line.split() for line in file]
+    except OSError:  # it has ended
+        return 0
+    return sum(int(line[1]) << 10 for line in lines if line[0] in (b"Pss:", b"SwapPss:"))
+
+
+def _disk(directory: str) -> int:
+    size = 0
+    with contextlib.suppress(OSError), os.scandir(directory) as entries:
+        for entry in entries:
+            with contextlib.suppress(OSError):  # removed meanwhile
+                size += entry.stat(follow_symlinks=False).st_blocks * _BLOCK
+                if entry.is_dir(follow_symlinks=False):
+                    size += _disk(entry.path)
+    return size
 
 
 def _signal_group(leader: int, number: int) -> None:
@@ -105,35 +168,19 @@ def _signal_group(leader: int, number: int) -> None:
 def _kill_descendants() -> None:
     """Kill children until there is none: what they had started becomes our child in turn."""
     while True:
-        for child in _children():
-            try:
-                os.kill(child, signal.SIGKILL)
-            except ProcessLookupError:
-                continue
+        for child, (parent, _) in _processes().items():
+            if parent == os.getpid():
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(child, signal.SIGKILL)
         try:
             os.waitpid(-1, 0)
         except ChildProcessError:
             return
 
 
-def _children() -> list[int]:
-    me = os.getpid()
-    found = []
-    for entry in os.listdir("/proc"):  # noqa: PTH208
-        if entry.isdigit():
-            try:
-                with open(f"/proc/{entry}/stat", "rb") as file:  # noqa: PTH123
-                    parent = int(file.read().rsplit(b")", 1)[1].split()[1])
-            except (OSError, IndexError, ValueError):
-                continue
-            if parent == me:
-                found.append(int(entry))
-    return found
-
-
-def _say(line: str) -> None:
+def _say(**event: object) -> None:
     with contextlib.suppress(OSError):  # the agent is gone
-        os.write(1, line.encode() + b"\n")
+        os.write(1, json.dumps(event).encode() + b"\n")
 
 
 if __name__ == "__main__":

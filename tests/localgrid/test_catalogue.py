@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from gridproof.localgrid import kept
 from gridproof.localgrid.catalogue import Booking, Catalogue, CatalogueError, normal, pfn_path
 
 HOME = "/local/user/g/gproof"
@@ -135,3 +137,31 @@ def test_paths_are_made_normal(given: str, path: str) -> None:
 )
 def test_a_pfn_is_made_of_a_guid_as_aliens(path: str) -> None:
     assert pfn_path(path.rsplit("/", 1)[-1]) == path
+
+
+def test_a_pfn_has_the_shape_of_aliens() -> None:
+    two, five, guid = pfn_path("2e5efc47-e679-11f1-acad-02fc00000001")[1:].split("/")
+    assert (len(two), len(five), guid) == (2, 5, "2e5efc47-e679-11f1-acad-02fc00000001")
+
+
+def test_a_failed_job_s_files_come_into_the_catalogue_when_they_are_asked_for(catalogue):
+    def book(job, name, members=()):
+        booking = Booking(f"t{job}{name}", f"{HOME}/{job}/{name}", str(uuid.uuid1()), "SE", "gridproof")
+        catalogue.book([booking], 1)
+        kept.keep(catalogue, job, [booking], 5, "md5", members)
+        return booking
+
+    book(1, "log.zip", [("stdout", 3, "m")])
+    other = book(2, "log.zip")
+    late = book(3, "log.zip")
+    assert catalogue.get(f"{HOME}/1/log.zip") is None
+    assert kept.register(catalogue, 1, 2) == [f"{HOME}/1/log.zip"]
+    member = catalogue.get(f"{HOME}/1/stdout")
+    assert (member.size, member.md5) == (3, "m")
+    assert catalogue.replicas(catalogue.get(f"{HOME}/1/log.zip").guid) == ["SE"]
+    assert kept.register(catalogue, 1, 2) == []
+    kept.drop(catalogue, 2)
+    assert catalogue.orphans() == [("SE", other.guid)]
+    kept.expire(catalogue, 2 + kept.KEPT_MS)
+    assert ("SE", late.guid) in catalogue.orphans()
+    assert kept.register(catalogue, 2, 3) == kept.register(catalogue, 3, 3) == []

@@ -128,18 +128,6 @@ def test_an_executable_that_cannot_be_run_is_told(grid, raw, tmp_path):
     assert "Failed to start execution of payload" in raw.trace(job)
 
 
-def test_a_missing_output_or_one_that_exists_already_ends_in_error_sv(raw, script, tmp_path):
-    lfn = script("echo x > there.txt")
-    out = f"{HOME}/{tmp_path.name}/out"
-    missing = raw.submit(f'Executable = "{lfn}"; OutputFile = {{"none.txt"}}; OutputDir = "{out}";')
-    assert raw.wait(missing, "DONE", "ERROR_SV") == "ERROR_SV"
-    both = f'Executable = "{lfn}"; OutputFile = {{"there.txt@disk=1"}}; OutputDir = "{out}";'
-    assert raw.wait(raw.submit(both), "DONE", "ERROR_SV") == "DONE"
-    again = raw.submit(both)
-    assert raw.wait(again, "DONE", "ERROR_SV") == "ERROR_SV"
-    assert "exists already" in raw.trace(again)
-
-
 def test_what_is_not_in_the_catalogue_is_refused_at_submission(raw, script):
     lfn = script("true")
     for jdl in ('Executable = "/local/none.sh";', f'Executable = "{lfn}"; InputFile = {{"LF:/local/none"}};'):

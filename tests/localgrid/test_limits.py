@@ -1,4 +1,4 @@
-"""How an agent's payload comes to its end before it wants to: kills and limits."""
+"""How a payload comes to its end before it wants to: kills and limits."""
 
 from __future__ import annotations
 
@@ -8,26 +8,75 @@ import pytest
 
 from gridproof.localgrid import Limits, LocalGrid
 
+# Something that works is not idle, however busy this machine is: it gets a tick in 20 checks.
+LIMITS = Limits(check_interval=0.05, idle_share=0.001, idle_checks=20, ttl_grace=0.5, kill_grace=0.5)
+SPIN = "while :; do :; done"
+
 
 @pytest.fixture(scope="module")
 def grid() -> Iterator[LocalGrid]:
-    """One slot, whose agent never reports."""
-    with LocalGrid(sites=1, slots=1, limits=Limits(report_interval=3600)) as grid:
+    with LocalGrid(sites=1, slots=4, limits=LIMITS) as grid:
         yield grid
 
 
-def test_a_killed_payload_lives_and_holds_its_slot_until_its_agent_reports(raw, script, tmp_path, until):
+def killed_in_error_e(raw, job):
+    assert raw.wait(job, "DONE", "ERROR_E") == "ERROR_E"
+    trace = raw.trace(job)
+    assert "JobWrapper: SIGTERM received. Killing payload and proceeding to upload." in trace
+    assert "Payload killed. Executable exit code was" in trace
+    return trace
+
+
+def test_a_killed_payload_lives_and_holds_its_slot_until_its_agent_reports(raw, dial, tmp_path, until):
     end, ended = tmp_path / "end", tmp_path / "ended"
-    killed = raw.submit(
-        f'Executable = "{script(f"until [ -e {end} ]; do sleep 0.02; done; touch {ended}", "long.sh")}";'
-    )
-    raw.wait(killed, "RUNNING")
-    assert raw.rows("kill", killed)[0]["status"] == "killed"
-    assert raw.status(killed) == "KILLED"
-    waiting = raw.submit(f'Executable = "{script("true")}";')
-    raw.wait(waiting, "WAITING")
-    assert not ended.exists()
-    end.touch()
-    raw.wait(waiting, "DONE")
-    assert ended.exists()
-    assert raw.status(killed) == "KILLED"
+    body = tmp_path / "long.sh"
+    body.write_text(f"#!/bin/sh\nuntil [ -e {end} ]; do sleep 0.02; done; touch {ended}\n")
+    with (
+        LocalGrid(sites=1, slots=1, limits=Limits(report_interval=3600)) as never_reports,
+        dial(never_reports.environment) as raw,
+    ):
+        never_reports.put(body, "/local/long.sh")
+        killed = raw.submit('Executable = "/local/long.sh";')
+        raw.wait(killed, "RUNNING")
+        assert raw.rows("kill", killed)[0]["status"] == "killed"
+        assert raw.status(killed) == "KILLED"
+        waiting = raw.submit('Executable = "/local/long.sh";')
+        raw.wait(waiting, "WAITING")
+        assert not ended.exists()
+        end.touch()
+        raw.wait(waiting, "DONE")
+        assert ended.exists()
+        assert raw.status(killed) == "KILLED"
+        assert "exit" not in raw.trace(killed)
+
+
+def test_an_idle_payload_is_killed_and_its_logs_are_kept(raw, script):
+    job = raw.submit(f'Executable = "{script("echo here; exec sleep 1000")}";')
+    trace = killed_in_error_e(raw, job)
+    assert "[FATAL]: Monitor has detected an error: CPU time consumed by the payload has been near" in trace
+    assert "log_archive.zip: uploaded as requested" in trace
+
+
+def test_a_payload_that_works_is_not_idle_and_is_killed_when_its_ttl_is_over(raw, script):
+    job = raw.submit(f'Executable = "{script(SPIN)}"; TTL = 1;')
+    trace = killed_in_error_e(raw, job)
+    assert "Killing the job (it was running for longer than its TTL)" in trace
+    assert "near zero" not in trace
+
+
+def test_the_work_of_children_that_have_ended_counts(raw, script):
+    children = "for i in $(seq 40); do (n=0; while [ $n -lt 6000 ]; do n=$((n+1)); done); sleep 0.02; done"
+    job = raw.submit(f'Executable = "{script(children)}";')
+    assert raw.wait(job, "DONE", "ERROR_E") == "DONE", raw.trace(job)
+
+
+def test_a_payload_that_takes_too_much_memory_is_killed(raw, script):
+    body = f"head -c 60000000 /dev/zero | tail | sleep 1000 & {SPIN}"
+    job = raw.submit(f'Executable = "{script(body)}"; MemorySize = "30MB";')
+    assert "Killing the job (using more than 30 MB memory (right now ~" in killed_in_error_e(raw, job)
+
+
+def test_a_payload_that_fills_its_directory_is_killed(raw, script):
+    body = f"mkdir deep; head -c 3000000 /dev/urandom >deep/file; {SPIN}"
+    job = raw.submit(f'Executable = "{script(body)}"; Workdirectorysize = {{"2MB"}};')
+    assert "Killing the job (using more than 2MB of diskspace" in killed_in_error_e(raw, job)
