@@ -155,11 +155,13 @@ class Authority:
 
 
 def write_private(path: Path, content: bytes | str) -> None:
-    """Write a file that only its owner may read, from its first byte on."""
+    """Write a file that only its owner may read, from its first byte on; it is there wholly or not at all."""
     data = content.encode() if isinstance(content, str) else content
-    path.unlink(missing_ok=True)
-    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+    new = path.with_name(f".{path.name}.new")
+    new.unlink(missing_ok=True)
+    with os.fdopen(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
         file.write(data)
+    new.replace(path)
 
 
 def subject_hash(name: x509.Name) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import datetime
 import hashlib
 import shutil
@@ -227,15 +228,23 @@ class Core:
         urls = tuple(self.storage[se].signed_url(guid, "read") for se in ses)
         return Source(entry.lfn, urls, entry.size, entry.md5, target, member)
 
+    def tidy(self) -> None:
+        """Once in a while, in a thread: give up what was booked and not written, and :meth:`sweep`."""
+        with contextlib.suppress(sqlite3.Error):  # a full disk: the next time
+            self.catalogue.expire_bookings(int((time.time() - self.limits.booking) * 1000))
+        self.sweep()
+
     def sweep(self) -> None:
-        """Delete from the storage elements what no file has any more. For a thread: it may be much."""
+        """Delete from the storage elements what belongs to no file. For a thread: it may be much."""
         gone = []
-        for se, guid in self.catalogue.orphans():
-            if se in self.storage:
-                self.storage[se].file(guid).unlink(missing_ok=True)
-                gone.append((se, guid))
-        if gone:
+        try:
+            for se, guid in self.catalogue.orphans():
+                if se in self.storage:
+                    self.storage[se].file(guid).unlink(missing_ok=True)
+                    gone.append((se, guid))
             self.catalogue.forget(gone)
+        except (OSError, sqlite3.Error) as error:  # they are found the next time
+            print(f"Orphans on storage elements could not be deleted: {error}", file=sys.stderr, flush=True)
 
     async def read(self, entry: Entry, site: str = "") -> bytes:
         """What is in a small file, from the storage element nearest to ``site``. Raises CopyFailed."""

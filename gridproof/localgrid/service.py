@@ -261,6 +261,7 @@ class Grid:
 
     async def _tick(self, core: Core) -> None:
         while True:
+            await asyncio.to_thread(core.tidy)
             await asyncio.sleep(HEARTBEAT)
             core.tick()
             await asyncio.to_thread(core.clear_up)

@@ -176,7 +176,7 @@ class StorageElement:
         if self.site.network.se_port:
             return self.site.network.se_port
         kept = self._directory / "port"  # the same one as before, if it can be had
-        for port in (int(kept.read_text()) if kept.exists() else 0, 0):
+        for port in (int(kept.read_text() or 0) if kept.exists() else 0, 0):
             with socket.socket(socket.AF_INET6 if socket.has_ipv6 else socket.AF_INET) as probe:
                 probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
                 try:

@@ -1,0 +1,103 @@
+"""A central service without sockets, whose storage elements are directories that nobody serves."""
+
+from __future__ import annotations
+
+import asyncio
+import datetime
+import json
+import secrets
+from pathlib import Path
+from typing import Any
+
+from gridproof.localgrid.caller import Caller
+from gridproof.localgrid.catalogue import Catalogue, pfn_path
+from gridproof.localgrid.central import CentralService
+from gridproof.localgrid.certificates import Authority, Identity
+from gridproof.localgrid.core import Core
+from gridproof.localgrid.jobstore import JobStore
+from gridproof.localgrid.limits import Limits
+from gridproof.localgrid.sites import Site, make_sites
+from gridproof.localgrid.taskqueue import TaskQueue
+from gridproof.localgrid.users import DEFAULT_USERS, Users
+
+NOW = datetime.datetime.now(datetime.timezone.utc)
+
+
+class Disk:
+    """A storage element that nobody serves: clients write below its directory by themselves."""
+
+    def __init__(self, site: Site, directory: Path) -> None:
+        self.site, self.name, self.pid = site, site.se, 1
+        self.endpoint = f"root://127.0.0.1:{1094 + site.number}//"
+        self.data = directory
+
+    def url(self, guid: str) -> str:
+        return self.endpoint + pfn_path(guid).lstrip("/")
+
+    def file(self, guid: str) -> Path:
+        return self.data / pfn_path(guid).lstrip("/")
+
+    def envelope(self, guid: str, right: str) -> str:
+        return f"{right}-{guid}-{secrets.token_hex(8)}"
+
+    def files(self) -> set[str]:
+        """The GUIDs that lie here."""
+        return {path.name for path in self.data.rglob("*") if path.is_file()}
+
+
+class Offline:
+    """The services over what ``root`` holds, as after a start; commands are the first user's."""
+
+    def __init__(self, root: Path) -> None:
+        root.mkdir(exist_ok=True)
+        users = Users(DEFAULT_USERS)
+        self.catalogue, self.store = Catalogue(root / "catalogue.db"), JobStore(root / "jobs.db")
+        self.catalogue.make_root([(user.name, user.home) for user in users], 0)
+        self.disks = {site.se: Disk(site, root / site.name) for site in make_sites(2, 1, 1)}
+        self.core = Core(
+            root=root,
+            sites=make_sites(2, 1, 1),
+            storage=self.disks,  # type: ignore[arg-type]
+            authority=Authority(root, NOW),
+            catalogue=self.catalogue,
+            store=self.store,
+            queue=TaskQueue(self.store.load()),
+            limits=Limits(),
+            users=users,
+        )
+        self.service = CentralService(self.core, root)
+        self.loop = asyncio.new_event_loop()
+        self.user = next(iter(users))
+        expires = (NOW + datetime.timedelta(hours=1)).timestamp()
+        subject = f"/C=ch/O=AliEn2/CN={self.user.name}"
+        self.caller = Caller(Identity(self.user.name, self.user.name, subject), self.user, "", expires)
+
+    def ask(self, command: str, *options: str) -> dict[str, Any]:
+        """The answer to one command."""
+        return self.send(json.dumps({"command": command, "options": options}))
+
+    def send(self, message: str | bytes) -> dict[str, Any]:
+        """The answer to whatever comes."""
+        return self.loop.run_until_complete(self.service.answer(self.caller, message))
+
+    def rows(self, command: str, *options: str) -> list[dict[str, Any]]:
+        """The rows of a command that succeeds."""
+        answer = self.ask(command, *options)
+        assert answer["metadata"]["exitcode"] == "0", answer["metadata"]
+        rows: list[dict[str, Any]] = answer["results"]
+        return rows
+
+    def recover(self) -> None:
+        """What a start of the service does."""
+
+        async def start() -> None:
+            self.core.recover()
+            await asyncio.sleep(0)
+
+        self.loop.run_until_complete(start())
+        self.core.tidy()
+
+    def close(self) -> None:
+        self.loop.run_until_complete(self.loop.shutdown_default_executor())
+        self.loop.close()
+        self.core.close()
