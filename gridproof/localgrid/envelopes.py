@@ -43,16 +43,14 @@ class Envelopes:
         path = directory / "envelopes.key"
         if not path.exists():
             key = ec.generate_private_key(ec.SECP256R1())
-            new = path.with_suffix(".new")
             write_private(
-                new,
+                path,
                 key.private_bytes(
                     serialization.Encoding.PEM,
                     serialization.PrivateFormat.PKCS8,
                     serialization.NoEncryption(),
                 ),
             )
-            new.replace(path)
         kept = serialization.load_pem_private_key(path.read_bytes(), None)
         assert isinstance(kept, ec.EllipticCurvePrivateKey)
         return cls(kept)
