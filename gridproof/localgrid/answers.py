@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 EPERM, ENOENT, ESRCH, EIO, ENXIO, EACCES, EEXIST, ENOTDIR, EISDIR, EINVAL = 1, 2, 3, 5, 6, 13, 17, 20, 21, 22
-ENOSYS, EBADR, ENODATA, EREMOTEIO = 38, 53, 61, 121
+ENOSYS, EBADR, ENODATA, EBADFD, EREMOTEIO = 38, 53, 61, 77, 121
 
 Row = dict[str, Any]
 

@@ -30,9 +30,10 @@ from gridproof.localgrid.usage import HELP_OPTIONS, USAGES, argument_missing, he
 from gridproof.localgrid.verbs_access import ACCESS_VERBS
 from gridproof.localgrid.verbs_files import FILE_VERBS
 from gridproof.localgrid.verbs_info import INFO_VERBS, ping
-from gridproof.localgrid.verbs_jobs import JOB_VERBS, submit_text
+from gridproof.localgrid.verbs_jobs import JOB_VERBS
 from gridproof.localgrid.verbs_lookup import LOOKUP_VERBS
 from gridproof.localgrid.verbs_sites import SITE_VERBS
+from gridproof.localgrid.verbs_submit import submit_text
 from gridproof.localgrid.verbs_users import USER_VERBS
 
 PATH = "/websocket/json"

@@ -132,11 +132,13 @@ class Core:
         self.queue.heartbeat(job.id, time.time())
         return True
 
-    def resubmit(self, job_id: int) -> None:
-        """A final job back to WAITING. Raises IllegalTransition."""
-        if self.queue.resubmit(job_id, time.time()).status == INSERTING:
+    def resubmit(self, job_id: int) -> str:
+        """A job waits again, or is inserted again: the state it is in. Raises IllegalTransition."""
+        status = self.queue.resubmit(job_id, time.time()).status
+        if status == INSERTING:
             self._optimise(job_id)
         self.changed()
+        return status
 
     def tick(self) -> None:
         """Once in a while: what time alone brings about."""

@@ -74,18 +74,18 @@ def read_requirements(jdl: Jdl) -> Requirements:
         ces=frozenset(name.upper() for negated, name in ces if not negated),
         no_ces=frozenset(name.upper() for negated, name in ces if negated),
         packages=frozenset(_PACKAGE.findall(text)),
-        ttl=int(ttl[1]) if ttl else int(_number(jdl, "TTL", DEFAULT_TTL)),
+        ttl=int(ttl[1]) if ttl else int(read_number(jdl, "TTL", DEFAULT_TTL)),
         cores=cores,
         disk=_megabytes(jdl.text("Workdirectorysize"), 2 * WORKDIR_PER_CORE * cores),
-        price=float(price[1]) if price else _number(jdl, "Price", 1.0),
-        priority=int(_number(jdl, "Priority", 0)),
+        price=float(price[1]) if price else read_number(jdl, "Price", 1.0),
+        priority=int(read_number(jdl, "Priority", 0)),
         max_waiting=_seconds(jdl.text("MaxWaitingTime")),
     )
 
 
 def cpu_cores(jdl: Jdl) -> int:
     """How many cores a job wants: 1 to 100."""
-    cores = int(_number(jdl, "CPUCores", 1))
+    cores = int(read_number(jdl, "CPUCores", 1))
     return cores if 0 < cores <= 100 else 1
 
 
@@ -94,7 +94,8 @@ def close_to(ses: Sequence[str]) -> str:
     return " || ".join(f'member(other.CloseSE,"{se}")' for se in ses)
 
 
-def _number(jdl: Jdl, key: str, default: float) -> float:
+def read_number(jdl: Jdl, key: str, default: float) -> float:
+    """The number that a JDL gives; ``default`` without one, or when it cannot be read."""
     try:
         return jdl.number(key, default)
     except JdlError:

@@ -85,10 +85,9 @@ class TaskQueue:
     # What happens
 
     def submit(self, jdl: Jdl, owner: str, now: float, host: str = "localhost") -> Job:
-        """Insert a validated JDL; the job is INSERTING until :meth:`optimise`. Raises JdlError."""
-        complete = _complete(jdl, owner)
-        parse(render(complete))  # what a restart will have to read
-        job = self._insert(complete, owner, 0, now)
+        """Insert a complete JDL; the job is INSERTING until :meth:`optimise`. Raises JdlError."""
+        parse(render(jdl))  # what a restart will have to read
+        job = self._insert(jdl, owner, 0, now)
         self.trace(job.id, now, "trace", f"Job inserted by {host}, request came from {host}")
         self.trace(job.id, now, "state", "Job state transition to INSERTING")
         return job
@@ -196,7 +195,9 @@ class TaskQueue:
         """
         job = self._jobs[job_id]
         if self.is_master(job_id) and job.status not in state.ERRORS:
-            raise IllegalTransition(f"masterjob is not in an error state itself: {job_id} / {job.status}")
+            raise IllegalTransition(
+                f"masterjob is not in an error state itself, will not split it again: {job_id} / {job.status}"
+            )
         anew = replace(job, tries=0, not_before=0.0)
         if job.status in (state.ERROR_I, state.ERROR_SPLT, state.INSERTING):
             return self._again(anew, now, state.INSERTING)
@@ -293,23 +294,3 @@ class TaskQueue:
         if not state.may_follow(old, new):
             raise IllegalTransition(f"job {job_id} cannot go from {old} to {new}")
         return old
-
-
-def _complete(jdl: Jdl, owner: str) -> Jdl:
-    complete = Jdl({"User": owner})
-    complete.update(jdl)
-    complete["User"] = owner
-    for key, value in _defaults().items():
-        complete.setdefault(key, value)
-    return complete
-
-
-def _defaults() -> dict[str, str | int | float | tuple[str, ...]]:
-    return {
-        "TTL": 21_600,
-        "Price": 1.0,
-        "MemorySize": "8GB",
-        "JDLVariables": ("CPUCores",),
-        "CPUCores": "1",
-        "Type": "Job",
-    }

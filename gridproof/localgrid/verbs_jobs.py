@@ -2,29 +2,25 @@
 
 from __future__ import annotations
 
-import posixpath
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
-from gridproof.alien.jdl import Jdl, parse, validate
-from gridproof.errors import JdlError
-from gridproof.localgrid import jdlsyntax
 from gridproof.localgrid import jobstates as state
 from gridproof.localgrid.answers import (
+    EBADFD,
     EINVAL,
     ENODATA,
+    EPERM,
     EREMOTEIO,
     ESRCH,
     Answer,
     CommandFailed,
     Row,
     read_options,
-    text,
 )
 from gridproof.localgrid.caller import Caller, Verb
 from gridproof.localgrid.core import Core
 from gridproof.localgrid.jobs import Job
-from gridproof.localgrid.splitting import input_lfn
 from gridproof.localgrid.taskqueue import IllegalTransition
 
 _FILTERS = {
@@ -135,62 +131,74 @@ def _show(core: Core, what: str, ids: str) -> Answer:
 
 def kill(core: Core, caller: Caller, arguments: Sequence[str]) -> Answer:
     """Kill jobs, masters with their subjobs."""
-    _need(arguments, "kill", "<jobId> [<jobId>[,<jobId>]]")
     rows = []
     for number in _all_numbers(arguments):
         job = core.queue.get(number)
         if job is None:
             continue
-        if job.owner != caller.user:
-            message, status = f"You are not allowed to kill {number}", "not_allowed"
-        elif job.final:
-            message, status = f"Job {number} is in {job.status} already", "failed_to_kill"
-        else:
+        if _may_modify(caller, job):
             core.kill(number)
-            message, status = f"Job {number} was killed", "killed"
+            message, status = f"Killed: {number}", "killed"
+        else:
+            message, status = f"You are not allowed to kill {number}", "not_allowed"
         rows.append({"jobid": str(number), "message": message, "status": status})
     return Answer(rows)
 
 
 def resubmit(core: Core, caller: Caller, arguments: Sequence[str]) -> Answer:
-    """Run final jobs anew."""
-    _need(arguments, "resubmit", "<jobid1> <jobid2>....")
-    messages = []
+    """Run jobs anew; what fails for one of them leaves the others be."""
+    messages, answer = [], Answer()
     for number in _all_numbers(arguments):
         job = core.queue.get(number)
         if job is None:
-            raise CommandFailed(EREMOTEIO, f"Problem with the resubmit request of job ID {number}")
-        if job.owner != caller.user:
-            raise CommandFailed(1, f"Job {number} belongs to {job.owner}")
-        try:
-            core.resubmit(number)
-        except IllegalTransition as error:
-            raise CommandFailed(EREMOTEIO, f"Problem with the resubmit request of job ID {number}") from error
-        messages.append(f"Resubmit: back to WAITING: {number}")
-    return text("\n".join(messages))
+            answer.fail(EREMOTEIO, f"Problem with the resubmit request of job ID {number}")
+        elif not _may_modify(caller, job):
+            answer.fail(EPERM, f"Resubmit: not authorized for : {number}")
+        else:
+            try:
+                messages.append(f"Resubmit: back to {core.resubmit(number)}: {number}")
+            except IllegalTransition as error:
+                answer.fail(EBADFD, f"Resubmit: {error}")
+    if messages:
+        answer.rows.append({"message": "\n".join(messages)})
+    return answer
+
+
+def _may_modify(caller: Caller, job: Job) -> bool:
+    return caller.user == job.owner or caller.account.has_role(job.owner) or caller.account.is_admin
 
 
 def masterjob(core: Core, caller: Caller, arguments: Sequence[str]) -> Answer:  # noqa: ARG001
-    """The states of a master's subjobs, in words."""
+    """The states of masters' subjobs, in words."""
     options = read_options(arguments, valued=("status", "id", "site"), words=("printid", "printsite"))
-    _need(options.rest, "masterjob", "<jobIDs> [-options]")
     lines, subjobs, unknown = [], [], ""
-    for number in _all_numbers(options.rest):
+    masters = _all_numbers(options.rest)
+    for number in masters:
         job = core.queue.get(number)
         if job is None:
             unknown += f"Could not load the details of {number}\n"
             continue
         lines.append(f"Job {number} is in status: {job.status}")
         subjobs += core.queue.subjobs(number)
-    if "status" in options.values:
-        wanted = _states(options.values["status"])
-        subjobs = [job for job in subjobs if job.status in wanted]
-    if "site" in options.values:
-        subjobs = [job for job in subjobs if options.values["site"].casefold() in job.ce.casefold()]
+    subjobs = _chosen(subjobs, options.values)
     if subjobs:
+        of = f" in {len(masters)} masterjobs" if len(masters) > 1 else ""
         lines += ["Subjobs aggregated by state:", *_aggregated(subjobs, options.flags), ""]
-        lines.append(f"In total, there are {len(subjobs)} subjobs")
+        lines.append(f"In total, there are {len(subjobs)} subjobs{of}")
     return Answer([{"message": "\n".join(lines)}] if lines else [], 0, unknown)
+
+
+def _chosen(jobs: Iterable[Job], values: Mapping[str, str]) -> list[Job]:
+    """The jobs with one of the states, of the ids and at one of the sites that the options name."""
+    states, ids = _states(values.get("status", "")), _numbers(values.get("id", ""))
+    sites = [site.casefold() for site in values.get("site", "").split(",") if site]
+    return [
+        job
+        for job in jobs
+        if ("status" not in values or job.status in states)
+        and ("id" not in values or job.id in ids)
+        and (not sites or any(site in job.ce.casefold() for site in sites))
+    ]
 
 
 def _aggregated(subjobs: Iterable[Job], flags: frozenset[str]) -> list[str]:
@@ -205,56 +213,6 @@ def _aggregated(subjobs: Iterable[Job], flags: frozenset[str]) -> list[str]:
     return lines
 
 
-def submit_text(core: Core, caller: Caller, content: str, arguments: Sequence[str], lfn: str = "") -> Answer:
-    """Submit the text of a JDL; ``lfn`` is where it came from, if from the catalogue."""
-    said = f"Submitting {lfn}" if lfn else "Submitting the content that you passed to the command"
-    rows: list[Row] = [{"message": said}]
-    try:
-        jdl = _read(content, arguments)
-    except JdlError as error:
-        raise CommandFailed(EINVAL, f"Passing arguments to your job failed:\n  {error}", rows) from error
-    try:
-        _resolve(core, caller, jdl, lfn)
-        validate(jdl)
-        _check(core, jdl)
-        job = core.submit(jdl, caller.user)
-    except JdlError as error:
-        raise CommandFailed(EREMOTEIO, f"Task queue rejected your job due to:\n  {error}", rows) from error
-    return Answer([{"message": f"{said}\nYour new job ID is {job.id}", "jobId": str(job.id)}])
-
-
-def _read(content: str, arguments: Sequence[str]) -> Jdl:
-    needed = [int(number) for number in re.findall(r"\$(\d+)", content)]
-    for number in needed:
-        if number > len(arguments):
-            raise JdlError(f"The JDL indicates argument ${number} but you haven't provided it")
-    jdlsyntax.check(content)
-    return parse(content, arguments)
-
-
-def _resolve(core: Core, caller: Caller, jdl: Jdl, lfn: str) -> None:
-    """Make the Executable an absolute LFN."""
-    executable = jdl.text("Executable").strip()
-    if not executable:
-        return
-    places = ["/bin", "/local/bin", f"{caller.home}bin", *([posixpath.dirname(lfn)] if lfn else [])]
-    candidates = [posixpath.join(place, executable) for place in places]
-    for candidate in [executable] if executable.startswith("/") else candidates:
-        entry = core.catalogue.get(candidate)
-        if entry and not entry.is_dir:
-            jdl["Executable"] = candidate
-            if lfn:
-                jdl["JDLPath"] = lfn
-            return
-    raise JdlError(f"The Executable name you indicated ({executable}) cannot be located in any standard PATH")
-
-
-def _check(core: Core, jdl: Jdl) -> None:
-    for entry in jdl.strings("InputFile"):
-        if core.catalogue.get(input_lfn(entry)) is None:
-            raise JdlError(f"The InputFile {input_lfn(entry)} is not in the catalogue")
-
-
 def register_output(core: Core, caller: Caller, arguments: Sequence[str]) -> Answer:  # noqa: ARG001
     """Enter in the catalogue what a failed job has saved."""
     for argument in arguments:
@@ -264,7 +222,7 @@ def register_output(core: Core, caller: Caller, arguments: Sequence[str]) -> Ans
     job = core.queue.get(number)
     if job is None:
         raise CommandFailed(ESRCH, f"Job ID {number} was not found in the task queue")
-    if core.queue.subjobs(number):
+    if core.queue.is_master(number):
         raise CommandFailed(
             EINVAL, f"Job ID {number} is a masterjob, you can only register the output of a failed (sub)job"
         )
@@ -279,13 +237,6 @@ def register_output(core: Core, caller: Caller, arguments: Sequence[str]) -> Ans
 
 def _all_numbers(arguments: Sequence[str]) -> list[int]:
     return list(dict.fromkeys(n for argument in arguments for n in _numbers(argument)))
-
-
-def _need(arguments: Sequence[str], name: str, usage: str) -> None:
-    if not arguments:
-        raise CommandFailed(
-            EINVAL, "Command requires an argument", [{"message": f"\nusage: {name}   {usage}"}]
-        )
 
 
 JOB_VERBS: dict[str, Verb] = {

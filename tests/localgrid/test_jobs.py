@@ -102,11 +102,10 @@ def test_packages_are_set_up_for_a_payload(raw, script, tmp_path):
     assert "gridproof" not in found
 
 
-def test_a_package_that_is_not_there_is_an_input_error(raw, script, until):
-    job = raw.submit(f'Executable = "{script("true")}"; Packages = {{"VO_LOCAL@ROOT::v5-34"}};')
-    until(lambda: "Error setting the environment for VO_LOCAL@ROOT::v5-34" in raw.trace(job))
-    assert "ERROR_IB" in raw.trace(job)
-    raw.rows("kill", job)
+def test_a_package_that_is_not_there_is_refused_at_submission(raw, script):
+    answer = raw.ask("submit", f'Executable = "{script("true")}"; Packages = {{"VO_LOCAL@ROOT::v5-34"}};')
+    assert answer["metadata"]["exitcode"] == "121"
+    assert "Package not defined: VO_LOCAL@ROOT::v5-34" in answer["metadata"]["error"]
 
 
 @pytest.mark.parametrize(

@@ -78,12 +78,6 @@ def test_a_job_walks_the_states_of_jalien_and_its_trace_tells() -> None:
     ]
 
 
-def test_a_submitted_jdl_is_completed() -> None:
-    queue = TaskQueue()
-    complete = queue.jdl(submitted(queue, 'User = "somebody";').id)
-    assert (complete["User"], complete["TTL"], complete["CPUCores"]) == ("gridproof", 21600, "1")
-
-
 @pytest.mark.parametrize(
     "text", ['TTL = "soon";', 'Priority = "high";', 'MaxWaitingTime = "a day";', 'CPUCores = "-1";']
 )
