@@ -35,6 +35,7 @@ from gridproof.localgrid.verbs_lookup import LOOKUP_VERBS
 from gridproof.localgrid.verbs_sites import SITE_VERBS
 from gridproof.localgrid.verbs_submit import submit_text
 from gridproof.localgrid.verbs_users import USER_VERBS
+from gridproof.localgrid.verbs_xml import to_xml
 
 PATH = "/websocket/json"
 MESSAGE_LIMIT = 130 * 1024
@@ -197,6 +198,7 @@ class CentralService:
             "submit": self._submit,
             "ping": ping,
             "time": self._time,
+            "toXml": functools.partial(to_xml, self._core),
         }
 
     async def _commandlist(self, caller: Caller, arguments: Sequence[str]) -> Answer:  # noqa: ARG002

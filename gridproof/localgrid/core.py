@@ -20,7 +20,7 @@ from pathlib import Path
 from gridproof.alien.jdl import Jdl
 from gridproof.errors import JdlError
 from gridproof.localgrid import kept
-from gridproof.localgrid.catalogue import Booking, Catalogue, Entry
+from gridproof.localgrid.catalogue import EISDIR, Booking, Catalogue, CatalogueError, Entry
 from gridproof.localgrid.certificates import Authority
 from gridproof.localgrid.inputs import find_inputs, names_inputs
 from gridproof.localgrid.jobs import Job
@@ -259,14 +259,18 @@ class Core:
 
     def store_file(self, lfn: str, content: bytes, user: str) -> None:
         """Make a file of the catalogue, in place of an older one. Raises CatalogueError, OSError."""
-        if self.catalogue.get(lfn):
-            self.catalogue.remove(lfn, user)
-        self.catalogue.check_new(lfn, user)
+        old = self.catalogue.get(lfn)
+        if old and old.is_dir:
+            raise CatalogueError(EISDIR, lfn)
         now_ms, guid, md5 = int(time.time() * 1000), str(uuid.uuid1()), hashlib.md5(content).hexdigest()  # noqa: S324
-        for se in self.live_first(list(self.storage))[:COPIES]:
+        ses = self.live_first(list(self.storage))[:COPIES]
+        bookings = [Booking(f"{guid} {se}", lfn, guid, se, user) for se in ses]
+        self.catalogue.book(bookings, now_ms)
+        for se in ses:
             self.storage[se].store(guid, content)
-            booking = Booking(f"{guid} {se}", lfn, guid, se, user)
-            self.catalogue.book([booking], now_ms)
+        if old:
+            self.catalogue.remove(lfn, user)
+        for booking in bookings:
             self.catalogue.commit(booking, size=len(content), md5=md5, perm="755", now_ms=now_ms)
 
     def clear_up(self) -> None:

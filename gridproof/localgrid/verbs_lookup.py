@@ -1,4 +1,4 @@
-"""Commands that look files up: their GUIDs, the space they take, their replicas, lists of them as XML."""
+"""Commands that look files up: their GUIDs, the space they take, their replicas."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from gridproof.localgrid import xmlcollection
 from gridproof.localgrid.answers import (
     EINVAL,
     EISDIR,
@@ -19,13 +18,12 @@ from gridproof.localgrid.answers import (
     human_size,
     read_options,
     short_number,
-    text,
 )
 from gridproof.localgrid.caller import Caller, Verb, missing
 from gridproof.localgrid.catalogue import Entry, is_guid
 from gridproof.localgrid.core import Core
 from gridproof.localgrid.sites import find_se
-from gridproof.localgrid.verbs_files import existing, now_ms
+from gridproof.localgrid.verbs_files import existing
 
 
 def lfn2guid(core: Core, caller: Caller, arguments: Sequence[str]) -> Answer:
@@ -170,34 +168,9 @@ def _checked(core: Core, entry: Entry, shown: set[str]) -> list[Row]:
     return rows
 
 
-def to_xml(core: Core, caller: Caller, arguments: Sequence[str]) -> Answer:
-    """An XML collection of files; with ``-x`` it becomes a file of the catalogue."""
-    options = read_options(arguments, valued=("x", "l"))
-    answer = Answer()
-    entries = []
-    for name in options.rest:
-        if entry := core.catalogue.get(caller.path(name)):
-            entries.append(entry)
-    if not options.rest:
-        raise CommandFailed(ENODATA, "Empty content")
-    if len(entries) < len(options.rest) and "i" not in options.flags:
-        found = f"Only {len(entries)} out of {len(options.rest)} files could be resolved"
-        raise CommandFailed(ENOENT, found)
-    if not entries:
-        raise CommandFailed(ENODATA, "Empty collection")
-    target = options.values.get("x", "")
-    name = caller.path(target) if target else ""
-    content = xmlcollection.render(entries, name, " ".join(arguments), caller.user, now_ms())
-    if not target:
-        return text(content)
-    core.store_file(name, content.encode(), caller.user)
-    return answer
-
-
 LOOKUP_VERBS: dict[str, Verb] = {
     "lfn2guid": lfn2guid,
     "guid2lfn": guid2lfn,
     "du": du,
     "xrdstat": xrdstat,
-    "toXml": to_xml,
 }
