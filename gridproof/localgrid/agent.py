@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import platform
 import shutil
+import time
 
+from gridproof.errors import JdlError
 from gridproof.localgrid import jobstates as state
 from gridproof.localgrid.answers import human_size
 from gridproof.localgrid.core import VERSION, Core
+from gridproof.localgrid.datalist import data_list, list_name
+from gridproof.localgrid.inputs import find_inputs
 from gridproof.localgrid.jobs import Job
 from gridproof.localgrid.monitor import RESOURCE_FIELDS, Allowance, Machine, Monitor, Usage
 from gridproof.localgrid.packages import PackageMissing
@@ -143,15 +148,22 @@ class _JobRun:
         self._tell(f'The following OS has been detected: "{_system_name()}"')
 
     async def _bring_inputs(self) -> None:
+        core, jdl = self._core, self._jdl
         try:
-            sources = self._sandbox.sources(self._core)
+            data = await find_inputs(jdl, self._job.owner, core.catalogue, core.read)
+            sources = self._sandbox.sources(core, data)
             for source in sources:
                 size = human_size(source.size)
                 self._tell(f"Getting InputFile: {source.lfn} to {source.target} ({size})")
                 source.target.parent.mkdir(exist_ok=True)
             await fetch(sources, self._sandbox.path / ".incoming", self._before)
-        except CopyFailed as failure:
+        except (JdlError, CopyFailed) as failure:
             raise _Failed(state.ERROR_IB, f"ERROR: {failure}") from failure
+        if name := list_name(jdl):
+            local = {source.lfn: source.target for source in sources}
+            files = [entry for file in data if (entry := core.catalogue.get(file.lfn))]
+            text = data_list(jdl, files, local, str(os.getpid()), int(time.time() * 1000))
+            (self._sandbox.path / name).write_text(text)
 
     async def _start(self, *command: str) -> Payload:
         interval = self._core.limits.check_interval

@@ -28,12 +28,15 @@ async def find_inputs(
 
     Raises JdlError for what is not in the catalogue, on no storage element, or is no collection.
     """
-    entries = dict.fromkeys(jdl.strings("InputData"))
+    entries: dict[str, str] = {}
+    for entry in jdl.strings("InputData"):
+        entries.setdefault(input_lfn(entry), entry)
     for collection in jdl.strings("InputDataCollection"):
         _, comma, options = collection.partition(",")
         lfns = await _collected(input_lfn(collection), owner, catalogue, read)
-        entries |= dict.fromkeys(f"LF:{lfn}{comma}{options}" for lfn in lfns)
-    return await asyncio.to_thread(lambda: [_located(entry, catalogue) for entry in entries])
+        for lfn in lfns:
+            entries.setdefault(lfn, f"LF:{lfn}{comma}{options}")
+    return await asyncio.to_thread(lambda: [_located(entry, catalogue) for entry in entries.values()])
 
 
 async def _collected(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import posixpath
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from gridproof.localgrid.catalogue import READ
 from gridproof.localgrid.certificates import job_subject, write_private
 from gridproof.localgrid.core import Core, utc_now
 from gridproof.localgrid.jobs import Job
-from gridproof.localgrid.splitting import input_lfn
+from gridproof.localgrid.splitting import Located, input_lfn
 from gridproof.localgrid.transfer import CopyFailed, Source
 
 _TRACE_BYTES = 1 << 16
@@ -85,11 +86,14 @@ class Sandbox:
             **packages.environment(self.jdl.strings("Packages"), core.root / "packages"),
         }
 
-    def sources(self, core: Core) -> list[Source]:
-        """What is to be downloaded; a name that is there already goes to ``1/NAME``. Raises CopyFailed."""
+    def sources(self, core: Core, data: Sequence[Located]) -> list[Source]:
+        """What is to be downloaded, of the input ``data`` what may be. Raises CopyFailed.
+
+        A second file of one name becomes ``1/NAME``.
+        """
         wanted = [self.jdl.text("Executable"), self.jdl.text("ValidationCommand")]
         wanted += [input_lfn(e) for e in self.jdl.strings("InputFile")]
-        wanted += [input_lfn(e) for e in self.jdl.strings("InputData") if "nodownload" not in e.split(",")]
+        wanted += [file.lfn for file in data if "nodownload" not in file.entry.split(",")]
         targets: dict[Path, Source] = {}
         for lfn in filter(None, dict.fromkeys(wanted)):
             target, number = self.path / posixpath.basename(lfn), 0

@@ -5,14 +5,24 @@ from __future__ import annotations
 import html
 import posixpath
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from gridproof.localgrid.answers import java_date
 from gridproof.localgrid.catalogue import Entry, entry_number
 
 
-def render(entries: Sequence[Entry], name: str, command: str, creator: str, now_ms: int) -> str:
-    """The collection of these files; without a ``name`` it has the one that JAliEn gives to those."""
+def render(
+    entries: Sequence[Entry],
+    name: str,
+    command: str,
+    creator: str,
+    now_ms: int,
+    urls: Mapping[str, str] | None = None,
+) -> str:
+    """The collection of these files; without a ``name`` it has the one that JAliEn gives to those.
+
+    ``urls``: where files are read from, by LFN; the others are read from the Grid.
+    """
     lines = [
         '<?xml version="1.0"?>',
         "<alien>",
@@ -21,7 +31,7 @@ def render(entries: Sequence[Entry], name: str, command: str, creator: str, now_
     for number, entry in enumerate(entries, 1):
         lines += [
             f'    <event name="{number}">',
-            f"      <file {_attributes(_file(entry))} />",
+            f"      <file {_attributes(attributes(entry, urls or {}))} />",
             "    </event>",
         ]
     info = {
@@ -33,7 +43,8 @@ def render(entries: Sequence[Entry], name: str, command: str, creator: str, now_
     return "\n".join([*lines, f"    <info {_attributes(info)} />", "  </collection>", "</alien>"])
 
 
-def _file(entry: Entry) -> dict[str, str]:
+def attributes(entry: Entry, urls: Mapping[str, str]) -> dict[str, str]:
+    """What a collection says about a file."""
     return {
         "name": posixpath.basename(entry.lfn),
         "aclId": "",
@@ -52,7 +63,7 @@ def _file(entry: Entry) -> dict[str, str]:
         "perm": entry.perm,
         "replicated": "0",
         "size": str(entry.size),
-        "turl": f"alien://{entry.path}",
+        "turl": urls.get(entry.lfn, f"alien://{entry.path}"),
         "type": entry.type,
     }
 
