@@ -255,16 +255,6 @@ class Catalogue:
             rows = [(b.ticket, b.lfn, b.guid, b.se, b.user, now_ms) for b in bookings]
             connection.executemany("INSERT INTO bookings VALUES (?, ?, ?, ?, ?, ?)", rows)
 
-    def expire_bookings(self, before_ms: int) -> None:
-        """Forget what was booked before; what may have been written for it becomes :meth:`orphans`."""
-        with self._database.change() as connection:
-            connection.execute(
-                "INSERT OR IGNORE INTO orphans SELECT se, guid FROM bookings b WHERE at < ?"
-                " AND NOT EXISTS (SELECT 1 FROM replicas r WHERE r.guid = b.guid AND r.se = b.se)",
-                (before_ms,),
-            )
-            connection.execute("DELETE FROM bookings WHERE at < ?", (before_ms,))
-
     def booking(self, ticket: str) -> Booking | None:
         """What a ticket was given for."""
         rows = self._database.rows(

@@ -230,12 +230,6 @@ class Core:
         urls = tuple(self.storage[se].signed_url(guid, "read") for se in ses)
         return Source(entry.lfn, urls, entry.size, entry.md5, target, member)
 
-    def tidy(self) -> None:
-        """Once in a while, in a thread: give up what was booked and not written, and :meth:`sweep`."""
-        with contextlib.suppress(sqlite3.Error):  # a full disk: the next time
-            self.catalogue.expire_bookings(int((time.time() - self.limits.booking) * 1000))
-        self.sweep()
-
     def sweep(self) -> None:
         """Delete from the storage elements what belongs to no file. For a thread: it may be much."""
         gone = []
@@ -266,16 +260,18 @@ class Core:
         ses = self.live_first(list(self.storage))[:COPIES]
         bookings = [Booking(f"{guid} {se}", lfn, guid, se, user) for se in ses]
         self.catalogue.book(bookings, now_ms)
-        for se in ses:
-            self.storage[se].store(guid, content)
-        if old:
-            self.catalogue.remove(lfn, user)
         for booking in bookings:
-            self.catalogue.commit(booking, size=len(content), md5=md5, perm="755", now_ms=now_ms)
+            self.storage[booking.se].store(guid, content)
+        with self.catalogue.change():
+            if old:
+                self.catalogue.remove(lfn, user)
+            for booking in bookings:
+                self.catalogue.commit(booking, size=len(content), md5=md5, perm="755", now_ms=now_ms)
 
     def clear_up(self) -> None:
         """Forget bookings that nobody came back for, and :meth:`sweep`. For a thread."""
-        kept.expire(self.catalogue, int(time.time() * 1000))
+        with contextlib.suppress(sqlite3.Error):  # a full disk: the next time
+            kept.expire(self.catalogue, int(time.time() * 1000))
         self.sweep()
 
     def live_first(self, ses: Sequence[str]) -> list[str]:

@@ -18,7 +18,6 @@ class Limits:
     kill_grace: float = 3.0  # between SIGTERM and SIGKILL
     zombie_after: float = 3600.0  # without a report of its agent a job is a ZOMBIE
     expired_after: float = 3600.0  # a ZOMBIE that stays one
-    booking: float = 86_400.0  # a replica that is not committed after this is deleted
     retries: int = 10  # of a job that failed before its payload ran
     retry_delay: float = 1.0  # before each of them
     subjobs: int = 10_000  # of one master

@@ -245,10 +245,11 @@ class Saver:
         if not register:
             kept.keep(catalogue, self._job.id, bookings, size, md5, members)
             return
-        for booking in bookings:
-            catalogue.commit(booking, size=size, md5=md5, perm="644", now_ms=now)
-        if members and (archive := catalogue.get(bookings[0].lfn)):
-            catalogue.enter_members(archive, members, user, now)
+        with catalogue.change():
+            for booking in bookings:
+                catalogue.commit(booking, size=size, md5=md5, perm="644", now_ms=now)
+            if members and (archive := catalogue.get(bookings[0].lfn)):
+                catalogue.enter_members(archive, members, user, now)
 
 
 def read_storage_specs(specs: Sequence[str], default: int) -> tuple[int, tuple[str, ...]]:

@@ -261,10 +261,9 @@ class Grid:
 
     async def _tick(self, core: Core) -> None:
         while True:
-            await asyncio.to_thread(core.tidy)
+            await asyncio.to_thread(core.clear_up)
             await asyncio.sleep(HEARTBEAT)
             core.tick()
-            await asyncio.to_thread(core.clear_up)
 
     async def stop(self) -> None:
         """End everything that was started and, when temporary, remove the root."""

@@ -103,9 +103,7 @@ class Story:
 
     def _write(self, se: str, guid: str, content: bytes) -> None:
         disk = next(disk for disk in self._grid.disks.values() if disk.name.casefold() == se.casefold())
-        path = disk.file(guid)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(content)
+        disk.store(guid, content)
 
     def _archive(self) -> None:
         path = self._grid.core.root / "zip"

@@ -40,6 +40,10 @@ class Disk:
     def envelope(self, guid: str, right: str) -> str:
         return f"{right}-{guid}-{secrets.token_hex(8)}"
 
+    def store(self, guid: str, content: bytes) -> None:
+        self.file(guid).parent.mkdir(parents=True, exist_ok=True)
+        self.file(guid).write_bytes(content)
+
     def files(self) -> set[str]:
         """The GUIDs that lie here."""
         return {path.name for path in self.data.rglob("*") if path.is_file()}
@@ -95,7 +99,7 @@ class Offline:
             await asyncio.sleep(0)
 
         self.loop.run_until_complete(start())
-        self.core.tidy()
+        self.core.clear_up()
 
     def close(self) -> None:
         self.loop.run_until_complete(self.loop.shutdown_default_executor())

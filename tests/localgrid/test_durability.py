@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 
 from gridproof.localgrid import jobstates as state
+from gridproof.localgrid import kept as kept_outputs
 from gridproof.localgrid.jobs import Job
 from gridproof.localgrid.splitting import is_split
 from tests.localgrid.cuts import OUTPUT, SUBJOBS, read_notes
@@ -64,7 +65,7 @@ def left(root: Path) -> Left:
     found = kept(grid)
     grid.recover()
     started = kept(grid)
-    grid.catalogue.expire_bookings(1 << 60)
+    kept_outputs.expire(grid.catalogue, 1 << 60)
     grid.core.sweep()
     swept = kept(grid)
     grid.close()
