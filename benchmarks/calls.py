@@ -19,6 +19,7 @@ from gridproof.alien import Alien
 from gridproof.dataset import resolve
 from gridproof.localgrid import LocalGrid
 from gridproof.localgrid.catalogue import Booking, Catalogue
+from gridproof.localgrid.users import DEFAULT_USERS, Users
 
 IN_A_DIRECTORY = 100
 TOP = "/local/data/2024/LHC24ab"
@@ -28,7 +29,7 @@ WHEREIS = 1_000  # single ones, to compare with
 
 def fill(grid: LocalGrid, files: int) -> list[str]:
     """Enter so many files, each at two of the storage elements; their LFNs."""
-    catalogue = Catalogue(grid.root / "private" / "catalogue.db")
+    catalogue = Catalogue(grid.root / "private" / "catalogue.db", Users(DEFAULT_USERS))
     now, lfns = int(time.time() * 1000), []
     for number in range(files):
         run, place = divmod(number, IN_A_DIRECTORY)

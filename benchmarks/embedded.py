@@ -21,6 +21,7 @@ import psutil
 from gridproof.localgrid import LocalGrid
 from gridproof.localgrid.access import GridAccess
 from gridproof.localgrid.catalogue import Booking, Catalogue
+from gridproof.localgrid.users import DEFAULT_USERS, Users
 
 TOP, EXECUTABLE = "/local/data", "/local/job.sh"
 IN_A_DIRECTORY = 100
@@ -63,7 +64,7 @@ class Loaded:
         self.waits: dict[str, list[float]] = {}
 
     def _fill(self) -> None:
-        catalogue = Catalogue(self._grid.root / "private" / "catalogue.db")
+        catalogue = Catalogue(self._grid.root / "private" / "catalogue.db", Users(DEFAULT_USERS))
         now, se = int(time.time() * 1000), self._grid.se_names[0]
         lfns = [f"{TOP}/{n // IN_A_DIRECTORY:06}/{n:08}/AO2D.root" for n in range(self.files)]
         with catalogue.change():

@@ -7,7 +7,7 @@ import posixpath
 import re
 import uuid
 import zlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,9 +15,8 @@ from sqlite3 import Connection
 from typing import NamedTuple
 
 from gridproof.localgrid.database import Database
-
-READ, WRITE = 4, 2
-ADMIN = "admin"
+from gridproof.localgrid.permissions import OPEN_TO_ALL, PASS, READ, WRITE, allowed, owned_by, refused
+from gridproof.localgrid.users import ADMIN, User, Users
 
 
 class Entry(NamedTuple):
@@ -45,12 +44,13 @@ class Entry(NamedTuple):
         """The LFN as answers show it: directories end in a slash."""
         return self.lfn.rstrip("/") + "/" if self.is_dir else self.lfn
 
-    def allows(self, user: str, right: int) -> bool:
-        """Whether ``user`` has READ or WRITE here; a user's only group is named like the user."""
-        if user == ADMIN:
-            return True
-        digit = self.perm[0] if user == self.owner else self.perm[1] if user == self.gowner else self.perm[2]
-        return bool(int(digit) & right)
+    def allows(self, user: User, right: int) -> bool:
+        """Whether a user has all of READ, WRITE, PASS that ``right`` consists of."""
+        return allowed(user, self.owner, self.gowner, self.perm, right)
+
+    def as_seen_by(self, user: User) -> Entry:
+        """Without its MD5 where a user may not read it."""
+        return self if self.allows(user, READ) else self._replace(md5="")
 
 
 class CatalogueError(Exception):
@@ -61,17 +61,19 @@ class CatalogueError(Exception):
         self.code = code
 
 
-ENOENT, EIO, EACCES, EEXIST, ENOTDIR, EISDIR = 2, 5, 13, 17, 20, 21
+EPERM, ENOENT, EIO, EACCES, EEXIST, ENOTDIR, EISDIR = 1, 2, 5, 13, 17, 20, 21
 
 _GREGORIAN = 0x01B21DD213814000  # from 1582-10-15, where times of GUIDs begin, to the epoch, in 100 ns
 _GUID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 _COLUMNS = ", ".join(Entry._fields)
-_SCHEMA = """
+_CLOSED = f"type = 'd' AND NOT {OPEN_TO_ALL}"
+_SCHEMA = f"""
 CREATE TABLE IF NOT EXISTS lfns (
     lfn TEXT PRIMARY KEY, parent TEXT, type TEXT, owner TEXT, gowner TEXT, perm TEXT,
     size INTEGER, md5 TEXT, guid TEXT, ctime INTEGER) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS children ON lfns (parent, lfn);
 CREATE INDEX IF NOT EXISTS guids ON lfns (guid);
+CREATE INDEX IF NOT EXISTS closed ON lfns (lfn) WHERE {_CLOSED};
 CREATE TABLE IF NOT EXISTS replicas (
     guid TEXT, se TEXT, position INTEGER, PRIMARY KEY (guid, se)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS members (guid TEXT PRIMARY KEY, archive TEXT, name TEXT) WITHOUT ROWID;
@@ -125,10 +127,14 @@ def is_guid(name: str) -> bool:
 
 
 class Catalogue:
-    """All LFNs below ``/``; paths given here are absolute and normal."""
+    """All LFNs below ``/``; paths given here are absolute and normal.
 
-    def __init__(self, path: Path) -> None:
+    What is done for a user raises CatalogueError where that user may not do it (see `permissions`).
+    """
+
+    def __init__(self, path: Path, users: Users) -> None:
         self._database = Database(path, _SCHEMA)
+        self._users = users
 
     def close(self) -> None:
         """Close the file."""
@@ -145,20 +151,47 @@ class Catalogue:
         rows = self._database.rows(f"SELECT {_COLUMNS} FROM lfns WHERE lfn = ?", normal(lfn))  # noqa: S608
         return Entry(*rows[0]) if rows else None  # type: ignore[arg-type]
 
-    def by_guid(self, guid: str) -> Entry | None:
-        """The entry of the file with this GUID."""
+    def look_up(self, lfn: str, user: str, right: int = 0) -> Entry | None:
+        """As :meth:`get`, for a user: one who may pass the directories above and has ``right`` there.
+
+        Raises:
+            CatalogueError: another one.
+        """
+        path = normal(lfn)
+        lineage = _lineage(path)
+        known = ", ".join("?" * len(lineage))
+        query = f"SELECT {_COLUMNS} FROM lfns WHERE lfn IN ({known}) ORDER BY lfn"  # noqa: S608
+        entries = [Entry(*row) for row in self._database.rows(query, *lineage)]  # type: ignore[arg-type]
+        account = self._users[user]
+        for entry in entries:
+            needed = right if entry.lfn == path else PASS if entry.is_dir else 0
+            if not entry.allows(account, needed):
+                raise CatalogueError(EACCES, lfn)
+        return entries[-1] if entries and entries[-1].lfn == path else None
+
+    def by_guid(self, guid: str, user: str, right: int = 0) -> Entry | None:
+        """As :meth:`look_up`, the file with this GUID."""
         if not is_guid(guid):
             return None
-        rows = self._database.rows(f"SELECT {_COLUMNS} FROM lfns WHERE guid = ?", guid.lower())  # noqa: S608
-        return Entry(*rows[0]) if rows else None  # type: ignore[arg-type]
+        rows = self._database.rows("SELECT lfn FROM lfns WHERE guid = ?", guid.lower())
+        return self.look_up(str(rows[0][0]), user, right) if rows else None
+
+    def _existing(self, lfn: str, user: str, right: int = 0) -> Entry:
+        entry = self.look_up(lfn, user, right)
+        if entry is None:
+            raise CatalogueError(ENOENT, lfn)
+        return entry
 
     def children(self, directory: str) -> list[Entry]:
         """What lies directly in a directory, by name."""
         query = f"SELECT {_COLUMNS} FROM lfns WHERE parent = ? ORDER BY lfn"  # noqa: S608
         return [Entry(*row) for row in self._database.rows(query, normal(directory))]  # type: ignore[arg-type]
 
-    def find(self, directory: str, pattern: str, types: str = "fc") -> list[Entry]:
-        """What lies below ``directory`` with ``pattern`` in its path from there (``*``, ``%``: anything)."""
+    def find(self, directory: str, pattern: str, user: str, types: str = "fc") -> list[Entry]:
+        """What lies below ``directory`` with ``pattern`` in its path from there (``*``, ``%``: anything).
+
+        What is in directories that the user may not list and pass is left out.
+        """
         top = normal(directory)
         glob = _glob_literal(top.rstrip("/") + "/") + "*" + _glob(pattern.lstrip("*%")).rstrip("*") + "*"
         any_type = ", ".join("?" * len(types))
@@ -166,14 +199,25 @@ class Catalogue:
             f"SELECT {_COLUMNS} FROM lfns WHERE {_BETWEEN} AND lfn GLOB ?"  # noqa: S608
             f" AND type IN ({any_type}) ORDER BY lfn"
         )
-        return [Entry(*row) for row in self._database.rows(query, *_below(top), glob, *types)]  # type: ignore[arg-type]
+        rows = self._database.rows(query, *_below(top), glob, *types)
+        found = [Entry(*row) for row in rows]  # type: ignore[arg-type]
+        closed = self._closed(top, user)
+        return [e for e in found if not _lies_in(e.lfn, closed)] if closed else found
 
-    def match(self, pattern: str) -> list[Entry]:
+    def _closed(self, top: str, user: str) -> list[str]:
+        """The directories below ``top`` that a user may not list and pass; few, and quickly found."""
+        condition, values = refused(self._users[user], READ | PASS)
+        query = f"SELECT lfn FROM lfns WHERE {_CLOSED} AND {_BETWEEN} AND {condition}"  # noqa: S608
+        return [str(lfn) for (lfn,) in self._database.rows(query, *_below(top), *values)]
+
+    def match(self, pattern: str, user: str) -> list[Entry]:
         """The entries that an LFN with ``*`` or ``?`` means, names by names as a shell does."""
-        head, *rest = normal(pattern).lstrip("/").split("/")
-        found = self._named("/", head)
-        for name in rest:
-            found = [e for d in found if d.is_dir for e in self._named(d.lfn, name)]
+        account = self._users[user]
+        found = [self._existing("/", user)]
+        for name in normal(pattern).lstrip("/").split("/"):
+            right = READ | PASS if is_pattern(name) else PASS
+            open_to = [d for d in found if d.is_dir and d.allows(account, right)]
+            found = [entry for directory in open_to for entry in self._named(directory.lfn, name)]
         return found
 
     def _named(self, directory: str, name: str) -> list[Entry]:
@@ -229,18 +273,16 @@ class Catalogue:
                 raise CatalogueError(ENOTDIR, f"Not a directory: {entry.lfn}")
             if len(missing) > 1 and not parents:
                 raise CatalogueError(ENOENT, f"Could not create directory: {lfn}")
-            if missing and not entry.allows(user, WRITE):
-                raise CatalogueError(EACCES, f"Could not create directory: {lfn}")
+            self._existing(entry.lfn, user, WRITE | PASS)
             for path in reversed(missing):
                 _insert(connection, Entry(path, "d", user, user, perm, 0, "", "", now_ms))
 
     def check_new(self, lfn: str, user: str) -> None:
         """Raises CatalogueError unless ``user`` may make the file ``lfn`` and it does not exist."""
+        parent = self._nearest_dir(posixpath.dirname(normal(lfn)))
+        self._existing(parent.path, user, WRITE | PASS)
         if self.get(lfn):
             raise CatalogueError(EEXIST, f"{lfn} exists already")
-        parent = self._nearest_dir(posixpath.dirname(normal(lfn)))
-        if not parent.allows(user, WRITE):
-            raise CatalogueError(EACCES, f"You are not allowed to write to {parent.path}")
 
     def _nearest_dir(self, path: str) -> Entry:
         while (entry := self.get(path)) is None:
@@ -306,24 +348,56 @@ class Catalogue:
             connection.executemany("INSERT INTO collections VALUES (?, ?, ?)", rows)
 
     def touch(self, lfn: str, user: str, now_ms: int) -> None:
-        """Make an empty file without replicas. Raises CatalogueError."""
+        """Make an empty file without replicas; one that exists has changed now. Raises CatalogueError."""
         with self._database.change() as connection:
+            if entry := self.look_up(lfn, user):
+                self._existing(lfn, user, WRITE)
+                connection.execute("UPDATE lfns SET ctime = ? WHERE lfn = ?", (now_ms, entry.lfn))
+                return
             self.check_new(lfn, user)
             if self.get(posixpath.dirname(normal(lfn))) is None:
                 raise CatalogueError(ENOENT, f"No such directory for {lfn}")
             guid, md5 = str(uuid.uuid1()), "d41d8cd98f00b204e9800998ecf8427e"
             _insert(connection, Entry(normal(lfn), "f", user, user, "644", 0, md5, guid, now_ms))
 
-    def chmod(self, lfn: str, perm: str, user: str, now_ms: int) -> None:
-        """Only the owner may. Raises CatalogueError."""
+    def chmod(self, lfn: str, perm: str, user: str, now_ms: int, *, recursive: bool = False) -> list[str]:
+        """Change the mode of an entry and, with ``recursive``, of all below; LFNs whose owner one is not."""
+        return self._alter(lfn, {"perm": perm, "ctime": now_ms}, user, recursive)
+
+    def chown(self, lfn: str, owner: str, gowner: str, user: str, *, recursive: bool = False) -> list[str]:
+        """Change the owner and, if given, the group; as :meth:`chmod`.
+
+        One gives only to accounts and groups that one may act as.
+        """
+        account = self._users[user]
+        for role in filter(None, (owner, gowner)):
+            if role not in self._users or not account.may_become(role):
+                raise CatalogueError(EPERM, f"{user} may not give anything to {role}")
+        changed = {"owner": owner, **({"gowner": gowner} if gowner else {})}
+        return self._alter(lfn, changed, user, recursive)
+
+    def _alter(self, lfn: str, columns: Mapping[str, str | int], user: str, recursive: bool) -> list[str]:
+        account = self._users[user]
         with self._database.change() as connection:
-            entry = self._owned(lfn, user)
-            connection.execute("UPDATE lfns SET perm = ?, ctime = ? WHERE lfn = ?", (perm, now_ms, entry.lfn))
+            entry = self._existing(lfn, user)
+            if not account.may_become(entry.owner):
+                return [entry.lfn]
+            what = f"UPDATE lfns SET {', '.join(f'{column} = ?' for column in columns)}"  # noqa: S608
+            values = list(columns.values())
+            others: list[str] = []
+            if recursive and entry.is_dir:
+                mine, roles = owned_by(account)
+                below = _below(entry.lfn)
+                rest = f"SELECT lfn FROM lfns WHERE {_BETWEEN} AND NOT {mine} ORDER BY lfn"  # noqa: S608
+                others = [str(other) for (other,) in self._database.rows(rest, *below, *roles)]
+                connection.execute(f"{what} WHERE {_BETWEEN} AND {mine}", (*values, *below, *roles))
+            connection.execute(f"{what} WHERE lfn = ?", (*values, entry.lfn))
+            return others
 
     def remove(self, lfn: str, user: str, *, recursive: bool = False) -> None:
         """Forget a file or a directory, empty or ``recursive``; its replicas become :meth:`orphans`."""
         with self._database.change() as connection:
-            entry = self._owned(lfn, user)
+            entry = self._expendable(lfn, user)
             _forget(connection, "lfn = ?", entry.lfn)
             if not entry.is_dir:
                 return
@@ -344,7 +418,8 @@ class Catalogue:
     def move(self, source: str, target: str, user: str) -> None:
         """Rename a file or a directory with all in it; into a directory if ``target`` is one."""
         with self._database.change() as connection:
-            entry = self._owned(source, user)
+            entry = self._expendable(source, user)
+            self._existing(posixpath.dirname(entry.lfn), user, WRITE | PASS)
             there = self.get(target)
             new = normal(
                 posixpath.join(target, posixpath.basename(entry.lfn)) if there and there.is_dir else target
@@ -361,23 +436,25 @@ class Catalogue:
                 "UPDATE lfns SET lfn = ?, parent = ? WHERE lfn = ?", (new, posixpath.dirname(new), entry.lfn)
             )
 
-    def _owned(self, lfn: str, user: str) -> Entry:
-        entry = self.get(lfn)
-        if entry is None:
-            raise CatalogueError(ENOENT, lfn)
-        if user not in (entry.owner, ADMIN) or entry.lfn == "/":
-            raise CatalogueError(EACCES, f"{lfn} belongs to {entry.owner}")
+    def _expendable(self, lfn: str, user: str) -> Entry:
+        """The entry, if a user may write it and everything below."""
+        entry = self._existing(lfn, user, WRITE)
+        condition, values = refused(self._users[user], WRITE)
+        query = f"SELECT lfn FROM lfns WHERE {_BETWEEN} AND {condition} LIMIT 1"  # noqa: S608
+        if entry.lfn == "/" or (entry.is_dir and self._database.rows(query, *_below(entry.lfn), *values)):
+            raise CatalogueError(EACCES, lfn)
         return entry
 
-    def make_root(self, homes: Sequence[tuple[str, str]], now_ms: int) -> None:
+    def make_root(self, now_ms: int) -> None:
         """``/``, ``/local`` where everybody may write, and the home directories, where missing."""
         with self._database.change() as connection:
             _insert(connection, Entry("/", "d", ADMIN, ADMIN, "755", 0, "", "", now_ms))
         self.mkdir("/local", ADMIN, now_ms, perm="777")
-        for user, home in homes:
-            self.mkdir(posixpath.dirname(normal(home)), ADMIN, now_ms, parents=True)
+        for user in self._users:
+            home = normal(user.home)
+            self.mkdir(posixpath.dirname(home), ADMIN, now_ms, parents=True)
             with self._database.change() as connection:
-                _insert(connection, Entry(normal(home), "d", user, user, "755", 0, "", "", now_ms))
+                _insert(connection, Entry(home, "d", user.name, user.name, "755", 0, "", "", now_ms))
 
 
 def normal(lfn: str) -> str:
@@ -389,6 +466,19 @@ def _below(directory: str) -> tuple[str, str]:
     """Between these lie the LFNs below a directory."""
     first = directory.rstrip("/") + "/"
     return first, first[:-1] + "0"
+
+
+def _lineage(path: str) -> list[str]:
+    """A path and the directories above it."""
+    lineage = [path]
+    while path != "/":
+        path = posixpath.dirname(path)
+        lineage.append(path)
+    return lineage
+
+
+def _lies_in(lfn: str, directories: Iterable[str]) -> bool:
+    return any(lfn.startswith(directory + "/") for directory in directories)
 
 
 def is_pattern(lfn: str) -> bool:

@@ -20,9 +20,10 @@ from websockets.http11 import Request, Response
 
 from gridproof.localgrid.answers import EINVAL, EIO, ENOENT, EREMOTEIO, Answer, CommandFailed, Row
 from gridproof.localgrid.caller import Caller
-from gridproof.localgrid.catalogue import READ, CatalogueError
+from gridproof.localgrid.catalogue import CatalogueError
 from gridproof.localgrid.certificates import Identity, host_subject, identify, write_private
 from gridproof.localgrid.core import Core, utc_now
+from gridproof.localgrid.permissions import READ
 from gridproof.localgrid.sites import find_se
 from gridproof.localgrid.throttle import LOGIN, Throttle
 from gridproof.localgrid.transfer import CopyFailed
@@ -251,8 +252,11 @@ class CentralService:
         self, caller: Caller, path: str, complaint: str, rows: Sequence[dict[str, Any]] = ()
     ) -> bytes:
         """A small file of the catalogue, read from its storage element. Raises CommandFailed."""
-        entry = self._core.catalogue.get(caller.path(path))
-        if entry is None or entry.is_dir or not entry.allows(caller.user, READ):
+        try:
+            entry = self._core.catalogue.look_up(caller.path(path), caller.user, READ)
+        except CatalogueError:
+            entry = None
+        if entry is None or entry.is_dir:
             raise CommandFailed(EREMOTEIO, complaint + path, rows)
         try:
             return await self._core.read(entry, caller.site)

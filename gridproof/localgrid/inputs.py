@@ -9,7 +9,8 @@ from collections.abc import Awaitable, Callable, Iterable
 
 from gridproof.alien.jdl import Jdl
 from gridproof.errors import JdlError
-from gridproof.localgrid.catalogue import READ, Catalogue, Entry
+from gridproof.localgrid.catalogue import Catalogue, CatalogueError, Entry
+from gridproof.localgrid.permissions import READ
 from gridproof.localgrid.splitting import Located, input_lfn
 from gridproof.localgrid.transfer import CopyFailed
 
@@ -36,17 +37,13 @@ async def find_inputs(
         lfns = await _collected(input_lfn(collection), owner, catalogue, read)
         for lfn in lfns:
             entries.setdefault(lfn, f"LF:{lfn}{comma}{options}")
-    return await asyncio.to_thread(lambda: [_located(entry, catalogue) for entry in entries.values()])
+    return await asyncio.to_thread(lambda: [_located(entry, owner, catalogue) for entry in entries.values()])
 
 
 async def _collected(
     lfn: str, owner: str, catalogue: Catalogue, read: Callable[[Entry], Awaitable[bytes]]
 ) -> Iterable[str]:
-    collection = await asyncio.to_thread(catalogue.get, lfn)
-    if collection is None or collection.is_dir:
-        raise JdlError(f"InputDataCollection: {lfn} is not in the catalogue")
-    if not collection.allows(owner, READ):
-        raise JdlError(f"InputDataCollection: {owner} is not allowed to read {lfn}")
+    collection = await asyncio.to_thread(_readable, "InputDataCollection", lfn, owner, catalogue)
     if collection.type == "c":
         return await asyncio.to_thread(catalogue.collected, collection.guid)
     try:
@@ -63,11 +60,19 @@ def files_in_xml(text: str) -> list[str]:
     return [html.unescape(lfn) for lfn in _XML_FILE.findall(text)]
 
 
-def _located(entry: str, catalogue: Catalogue) -> Located:
-    lfn = input_lfn(entry)
-    file = catalogue.get(lfn)
+def _readable(tag: str, lfn: str, owner: str, catalogue: Catalogue) -> Entry:
+    try:
+        file = catalogue.look_up(lfn, owner, READ)
+    except CatalogueError:
+        raise JdlError(f"{tag}: {owner} is not allowed to read {lfn}") from None
     if file is None or file.is_dir:
-        raise JdlError(f"InputData: {lfn} is not in the catalogue")
+        raise JdlError(f"{tag}: {lfn} is not in the catalogue")
+    return file
+
+
+def _located(entry: str, owner: str, catalogue: Catalogue) -> Located:
+    lfn = input_lfn(entry)
+    file = _readable("InputData", lfn, owner, catalogue)
     archive = catalogue.member(file.guid)
     ses = catalogue.replicas(archive[0] if archive else file.guid)
     if not ses:

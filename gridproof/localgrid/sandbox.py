@@ -10,10 +10,11 @@ from pathlib import Path
 
 from gridproof.alien.jdl import Jdl
 from gridproof.localgrid import packages
-from gridproof.localgrid.catalogue import READ
+from gridproof.localgrid.catalogue import CatalogueError
 from gridproof.localgrid.certificates import job_subject, write_private
 from gridproof.localgrid.core import Core, utc_now
 from gridproof.localgrid.jobs import Job
+from gridproof.localgrid.permissions import READ
 from gridproof.localgrid.splitting import Located, input_lfn
 from gridproof.localgrid.transfer import CopyFailed, Source
 
@@ -104,11 +105,12 @@ class Sandbox:
         return list(targets.values())
 
     def _source(self, core: Core, lfn: str, target: Path) -> Source:
-        entry = core.catalogue.get(lfn)
+        try:
+            entry = core.catalogue.look_up(lfn, self.job.owner, READ)
+        except CatalogueError:
+            raise CopyFailed(f"{lfn}: {self.job.owner} is not allowed to read it") from None
         if entry is None or entry.is_dir:
             raise CopyFailed(f"{lfn} is not a file in the catalogue")
-        if not entry.allows(self.job.owner, READ):
-            raise CopyFailed(f"{lfn}: {self.job.owner} is not allowed to read it")
         return core.source(entry, self.job.site, target)
 
     def take_trace(self) -> str:

@@ -230,8 +230,8 @@ class Grid:
             issued = authority.issue(user_subject(user.name), utc_now(), datetime.timedelta(days=365))
             write_private(own / "usercert.pem", issued.cert)
             write_private(own / "userkey.pem", issued.key)
-        catalogue = Catalogue(private / "catalogue.db")
-        catalogue.make_root([(user.name, user.home) for user in users], int(time.time() * 1000))
+        catalogue = Catalogue(private / "catalogue.db", users)
+        catalogue.make_root(int(time.time() * 1000))
         store = JobStore(private / "jobs.db")
         storage = {se.name: se for se in self._storage}
         network, limits = self._settings.network, self._settings.limits

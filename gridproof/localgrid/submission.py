@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from gridproof.alien.jdl import Expression, Jdl, parse
 from gridproof.errors import JdlError
 from gridproof.localgrid import jdlsyntax
-from gridproof.localgrid.catalogue import Catalogue
+from gridproof.localgrid.catalogue import Catalogue, CatalogueError, Entry
+from gridproof.localgrid.permissions import READ
 from gridproof.localgrid.requirements import DEFAULT_TTL, cpu_cores, read_number, read_requirements
 from gridproof.localgrid.splitting import input_lfn
 
@@ -70,7 +71,7 @@ def complete(jdl: Jdl, by: Submitter, catalogue: Catalogue, packages: Collection
     variables = (*jdl.strings("JDLVariables"), "CPUCores")
     full["JDLVariables"] = tuple(dict.fromkeys(name for name in variables if name in full))
     _set_requirements(full)
-    _check_inputs(full, catalogue)
+    _check_inputs(full, by, catalogue)
     return _sorted(full)
 
 
@@ -83,7 +84,8 @@ def _find_executables(jdl: Jdl, by: Submitter, catalogue: Catalogue) -> None:
                 raise JdlError("The JDL has to indicate an Executable")
             continue
         candidates = [name] if name.startswith("/") else [posixpath.join(p, name) for p in places if p]
-        found = (entry for lfn in candidates if (entry := catalogue.get(lfn)) and entry.type == "f")
+        readable = (_readable(lfn, by.user, catalogue) for lfn in candidates)
+        found = (entry for entry in readable if entry and entry.type == "f")
         entry = next(found, None)
         if entry is None:
             raise JdlError(f"The {key} name you indicated ({name}) cannot be located in any standard PATH")
@@ -102,15 +104,22 @@ def _set_requirements(jdl: Jdl) -> None:
     jdl["Requirements"] = Expression(" && ".join(f"( {term} )" for term in dict.fromkeys(terms)))
 
 
-def _check_inputs(jdl: Jdl, catalogue: Catalogue) -> None:
+def _check_inputs(jdl: Jdl, by: Submitter, catalogue: Catalogue) -> None:
     for key, types in (("InputFile", "f"), ("InputData", "f"), ("InputDataCollection", "fc")):
         for given in jdl.strings(key):
             lfn = input_lfn(given)
             if types == "f" and not given.startswith("LF:"):
                 raise JdlError(f"{key} doesn't start with 'LF:' : {given}")
-            entry = catalogue.get(lfn)
+            entry = _readable(lfn, by.user, catalogue)
             if not lfn.startswith("/") or entry is None or entry.type not in types:
                 raise JdlError(f"{key} {lfn} doesn't exist in the catalogue")
+
+
+def _readable(lfn: str, user: str, catalogue: Catalogue) -> Entry | None:
+    try:
+        return catalogue.look_up(lfn, user, READ)
+    except CatalogueError:
+        raise JdlError(f"{user} is not allowed to read {lfn}") from None
 
 
 def _sorted(jdl: Jdl) -> Jdl:

@@ -8,10 +8,11 @@ import uuid
 import zipfile
 from collections.abc import Sequence
 
-from gridproof.localgrid.answers import EACCES, EBADR, EINVAL, EIO, Answer, CommandFailed, Row, read_options
+from gridproof.localgrid.answers import EBADR, EINVAL, EIO, Answer, CommandFailed, Row, read_options
 from gridproof.localgrid.caller import Caller, Verb
-from gridproof.localgrid.catalogue import READ, Booking
+from gridproof.localgrid.catalogue import Booking
 from gridproof.localgrid.core import Core
+from gridproof.localgrid.permissions import READ
 from gridproof.localgrid.saving import read_storage_specs
 from gridproof.localgrid.sites import by_distance, find_se
 from gridproof.localgrid.verbs_files import existing, now_ms, required
@@ -26,24 +27,23 @@ def access(core: Core, caller: Caller, arguments: Sequence[str]) -> Answer:
     lfn = caller.path(rest[0])
     specs = [spec for part in rest[1:] for spec in part.split(",")]
     return (
-        _access_read(core, caller, lfn, rest[0], specs)
+        _access_read(core, caller, rest[0], specs)
         if mode == "read"
         else _access_write(core, caller, lfn, specs)
     )
 
 
-def _access_read(core: Core, caller: Caller, lfn: str, given: str, specs: Sequence[str]) -> Answer:
-    entry = existing(core, lfn, given)
+def _access_read(core: Core, caller: Caller, given: str, specs: Sequence[str]) -> Answer:
+    entry = existing(core, caller, given, READ)
     if entry.is_dir:
         raise CommandFailed(21, given)
-    if not entry.allows(caller.user, READ):
-        raise CommandFailed(EACCES, f"{caller.user} is not allowed to read {given}")
+    held, _ = core.catalogue.member(entry.guid) or (entry.guid, "")
+    core.catalogue.by_guid(held, caller.user, READ)  # the envelope is for the whole archive
     replicas = core.replica_urls(entry, caller.site)
     wanted = {s.casefold() for s in specs if "::" in s and not s.startswith("!")}
     refused = {s[1:].casefold() for s in specs if s.startswith("!")}
     replicas = [r for r in replicas if r[0].name.casefold() not in refused]
     replicas.sort(key=lambda r: bool(wanted) and r[0].name.casefold() not in wanted)
-    held, _ = core.catalogue.member(entry.guid) or (entry.guid, "")
     rows = [
         _permit(
             se.name,
@@ -127,7 +127,7 @@ def commit(core: Core, caller: Caller, arguments: Sequence[str]) -> Answer:
 def grid_unzip(core: Core, caller: Caller, arguments: Sequence[str]) -> Answer:
     """The embedded Grid's own: enter the members of an archive beside it, as a job's OutputArchive does."""
     lfn = required("gridUnzip", arguments)[0]
-    entry = existing(core, caller.path(lfn), lfn)
+    entry = existing(core, caller, lfn, READ)
     stored = [core.storage[se].file(entry.guid) for se in core.catalogue.replicas(entry.guid)]
     try:
         with zipfile.ZipFile(next(path for path in stored if path.exists())) as archive:

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import fnmatch
+import functools
 import posixpath
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from gridproof.localgrid import xmlcollection
 from gridproof.localgrid.answers import (
-    EACCES,
     EINVAL,
     EIO,
     ENOENT,
-    EPERM,
     EREMOTEIO,
     Answer,
     CommandFailed,
@@ -32,6 +31,7 @@ from gridproof.localgrid.catalogue import (
     is_pattern,
 )
 from gridproof.localgrid.core import Core
+from gridproof.localgrid.permissions import PASS, READ
 from gridproof.localgrid.usage import argument_missing
 
 
@@ -47,9 +47,10 @@ def pwd(core: Core, caller: Caller, arguments: Sequence[str]) -> Answer:  # noqa
 
 def cd(core: Core, caller: Caller, arguments: Sequence[str]) -> Answer:
     """Change the current directory; home without an argument."""
-    entry = core.catalogue.get(caller.path(arguments[0] if arguments else "~"))
+    entry = core.catalogue.look_up(caller.path(arguments[0] if arguments else "~"), caller.user)
     if entry is None or not entry.is_dir:
         raise CommandFailed(2)
+    existing(core, caller, entry.lfn, PASS)
     caller.directory = entry.path
     return Answer()
 
@@ -60,11 +61,15 @@ def ls(core: Core, caller: Caller, arguments: Sequence[str]) -> Answer:
     rows: list[Row] = []
     for path in options.rest or (caller.directory,):
         lfn = caller.path(path)
-        entries = core.catalogue.match(lfn) if is_pattern(lfn) else [existing(core, lfn)]
+        entries = (
+            core.catalogue.match(lfn, caller.user) if is_pattern(lfn) else [existing(core, caller, path)]
+        )
         if not entries:
             raise missing(path)
         for entry in entries:
             inside = entry.is_dir and "d" not in options.flags
+            if inside:
+                existing(core, caller, entry.lfn, READ | PASS)
             shown = core.catalogue.children(entry.lfn) if inside else [entry]
             rows += [
                 _listed(e, options.flags)
@@ -111,11 +116,12 @@ def stat(core: Core, caller: Caller, arguments: Sequence[str]) -> Answer:
     options = read_options(arguments)
     answer = Answer()
     for path in required("stat", options.rest):
-        if entry := core.catalogue.get(caller.path(path)):
+        if entry := core.catalogue.look_up(caller.path(path), caller.user):
+            existing(core, caller, entry.lfn, 0 if entry.is_dir else READ)
             row = _stat(entry)
             if "v" in options.flags and not entry.is_dir:
                 row = _with_replicas(core, entry, row)
-        elif entry := core.catalogue.by_guid(path):
+        elif entry := core.catalogue.by_guid(path, caller.user, READ):
             own = {"guid": entry.guid, "owner": entry.owner, "gowner": entry.gowner, "perm": entry.perm}
             row = _with_replicas(core, entry, {"message": f"GUID: {path}", **own, "size": str(entry.size)})
         else:
@@ -171,25 +177,27 @@ def find(core: Core, caller: Caller, arguments: Sequence[str]) -> Answer:
     if len(options.rest) < 2:
         raise argument_missing("find")
     path, pattern = options.rest[:2]
-    top = core.catalogue.get(caller.path(path))
+    top = core.catalogue.look_up(caller.path(path), caller.user)
     if top is None or not top.is_dir:
         raise CommandFailed(20, path)
-    found = core.catalogue.find(top.lfn, pattern, "fd" if "d" in options.flags else "f")
+    existing(core, caller, top.lfn, READ | PASS)
+    found = core.catalogue.find(top.lfn, pattern, caller.user, "fd" if "d" in options.flags else "f")
     first = int(options.values.get("o", 0))
     count = int(options.values.get("l", len(found)))
     found = found[first : first + count]
     if target := options.values.get("x"):
         lfn = caller.path(target)
+        found = [entry.as_seen_by(caller.account) for entry in found]
         content = xmlcollection.render(found, lfn, f"find {' '.join(arguments)}", caller.user, now_ms())
         core.store_file(lfn, content.encode(), caller.user)
         return Answer()
-    rows = [_found(entry, options.flags) for entry in found]
+    rows = [_found(entry, options.flags, caller) for entry in found]
     if "c" in options.flags and rows:
         rows[-1]["message"] += f"\nFound {len(rows)} maching entries"
     return Answer(rows)
 
 
-def _found(entry: Entry, flags: frozenset[str]) -> Row:
+def _found(entry: Entry, flags: frozenset[str], caller: Caller) -> Row:
     row: Row = {"lfn": entry.path}
     if flags & {"w", "f"}:
         row |= {
@@ -209,7 +217,7 @@ def _found(entry: Entry, flags: frozenset[str]) -> Row:
             "entryId": str(entry_number(entry.lfn)),
             "expiretime": "",
             "guidtime": (entry.guid[14:18] + entry.guid[9:13]).upper(),
-            "md5": entry.md5,
+            "md5": entry.as_seen_by(caller.account).md5,
             "jobid": "-1",
             "replicated": "0",
             "type": entry.type,
@@ -227,7 +235,7 @@ def whereis(core: Core, caller: Caller, arguments: Sequence[str]) -> Answer:
     """The replicas of a file; with ``-r`` those of the archive that it is a member of."""
     options = read_options(arguments, words=("lfn",))
     path = required("whereis", options.rest)[0]
-    entry = existing(core, caller.path(path), path)
+    entry = existing(core, caller, path, READ)
     if entry.type != "f":
         raise CommandFailed(EINVAL, f"The path you indicated is not a file: {path}")
     member = core.catalogue.member(entry.guid)
@@ -249,13 +257,15 @@ def list_files_from_collection(core: Core, caller: Caller, arguments: Sequence[s
     """The files in a collection; with ``-z`` their sizes and MD5s, each after a blank."""
     options = read_options(arguments)
     path = required("listFilesFromCollection", options.rest)[0]
-    entry = core.catalogue.get(caller.path(path))
+    entry = core.catalogue.look_up(caller.path(path), caller.user, READ)
     if entry is None:
         raise CommandFailed(EREMOTEIO, f'No such LFN "{path}"')
     if entry.type != "c":
         raise CommandFailed(EREMOTEIO, f'This entry is not an AliEn collection: "{path}"')
     rows: list[Row] = []
-    for file in (core.catalogue.get(lfn) for lfn in core.catalogue.collected(entry.guid)):
+    for file in (
+        core.catalogue.look_up(lfn, caller.user, READ) for lfn in core.catalogue.collected(entry.guid)
+    ):
         if file is None:
             raise CommandFailed(EREMOTEIO, f"A file of {path} was removed")
         details = {"size": f" {file.size}", "md5": f" {file.md5}"} if "z" in options.flags else {}
@@ -268,7 +278,7 @@ def list_files_from_collection(core: Core, caller: Caller, arguments: Sequence[s
 def grid_collect(core: Core, caller: Caller, arguments: Sequence[str]) -> Answer:
     """The embedded Grid's own: make a collection, the first name, of the files that follow."""
     lfn, *names = arguments
-    files = [existing(core, caller.path(name), name) for name in names]
+    files = [existing(core, caller, name, READ) for name in names]
     core.catalogue.collect(caller.path(lfn), files, caller.user, now_ms())
     return Answer()
 
@@ -286,7 +296,7 @@ def rm(core: Core, caller: Caller, arguments: Sequence[str]) -> Answer:
     options = read_options(arguments)
     for path in required("rm", options.rest):
         lfn = caller.path(path)
-        paths = [e.lfn for e in core.catalogue.match(lfn)] if is_pattern(lfn) else [lfn]
+        paths = [e.lfn for e in core.catalogue.match(lfn, caller.user)] if is_pattern(lfn) else [lfn]
         for one in paths:
             entry = core.catalogue.get(one)
             if entry is None and "f" in options.flags:
@@ -327,43 +337,70 @@ def mv(core: Core, caller: Caller, arguments: Sequence[str]) -> Answer:
 def touch(core: Core, caller: Caller, arguments: Sequence[str]) -> Answer:
     """Make empty files."""
     for path in required("touch", read_options(arguments).rest):
-        if core.catalogue.get(caller.path(path)) is None:
-            core.catalogue.touch(caller.path(path), caller.user, now_ms())
+        core.catalogue.touch(caller.path(path), caller.user, now_ms())
     return Answer()
 
 
 def chmod(core: Core, caller: Caller, arguments: Sequence[str]) -> Answer:
-    """Change permissions, given in octal."""
-    mode, *paths = required("chmod", read_options(arguments).rest)
+    """Change permissions, given in octal, with ``-R`` of all that is below, too."""
+    options = read_options(arguments)
+    mode, *paths = required("chmod", options.rest)
+    if not paths:
+        raise CommandFailed(EINVAL, "No user or file entered")
     if not fnmatch.fnmatchcase(mode, "[0-7][0-7][0-7]"):
         raise CommandFailed(EINVAL, f"{mode} is no octal mode of three digits")
+    change = functools.partial(
+        core.catalogue.chmod, perm=mode, user=caller.user, now_ms=now_ms(), recursive="R" in options.flags
+    )
+    return _altered(core, caller, "chmod", paths, change)
+
+
+def chown(core: Core, caller: Caller, arguments: Sequence[str]) -> Answer:
+    """Change owner and group, with ``-R`` of all that is below, too."""
+    options = read_options(arguments)
+    roles, *paths = required("chown", options.rest)
+    owner, _, gowner = roles.partition(".")
+    if not paths or not owner:
+        raise CommandFailed(EINVAL, "No user or file entered")
+    change = functools.partial(
+        core.catalogue.chown, owner=owner, gowner=gowner, user=caller.user, recursive="R" in options.flags
+    )
+    return _altered(core, caller, "chown", paths, change)
+
+
+def _altered(
+    core: Core, caller: Caller, name: str, paths: Sequence[str], change: Callable[[str], list[str]]
+) -> Answer:
+    answer = Answer()
     for path in paths:
-        try:
-            core.catalogue.chmod(caller.path(path), mode, caller.user, now_ms())
-        except CatalogueError as error:
-            raise CommandFailed(EPERM if error.code == EACCES else error.code, str(error)) from error
-    return Answer()
+        lfn = caller.path(path)
+        lfns = [e.lfn for e in core.catalogue.match(lfn, caller.user)] if is_pattern(lfn) else [lfn]
+        if not lfns or (lfns == [lfn] and core.catalogue.get(lfn) is None):
+            raise missing(path)
+        for left in (left for one in lfns for left in change(one)):
+            answer.fail(EIO, f"{left}: unable to {name}")
+    return answer
 
 
 def md5sum(core: Core, caller: Caller, arguments: Sequence[str]) -> Answer:
     """The MD5 of files as the catalogue knows it."""
     paths = required("md5sum", read_options(arguments).rest)
-    return text("\n".join(f"{existing(core, caller.path(p), p).md5}\t{p}" for p in paths))
+    return text("\n".join(f"{existing(core, caller, p, READ).md5}\t{p}" for p in paths))
 
 
 def type_(core: Core, caller: Caller, arguments: Sequence[str]) -> Answer:
     """File or directory."""
     path = required("type", read_options(arguments).rest)[0]
-    entry = existing(core, caller.path(path), path)
+    entry = existing(core, caller, path)
     kind = "directory" if entry.is_dir else "file"
     return Answer([{"lfn": entry.path, "type": kind, "message": kind}])
 
 
-def existing(core: Core, lfn: str, given: str = "") -> Entry:
-    """The entry of an LFN; raises CommandFailed."""
-    entry = core.catalogue.get(lfn)
+def existing(core: Core, caller: Caller, path: str, right: int = 0) -> Entry:
+    """The entry of an LFN where the caller has ``right``. Raises CommandFailed, CatalogueError."""
+    entry = core.catalogue.look_up(caller.path(path), caller.user, right)
     if entry is None:
-        raise missing(given or lfn)
+        raise missing(path)
     return entry
 
 
@@ -389,6 +426,7 @@ FILE_VERBS: dict[str, Verb] = {
     "mv": mv,
     "touch": touch,
     "chmod": chmod,
+    "chown": chown,
     "md5sum": md5sum,
     "type": type_,
 }

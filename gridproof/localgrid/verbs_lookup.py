@@ -22,20 +22,21 @@ from gridproof.localgrid.answers import (
 from gridproof.localgrid.caller import Caller, Verb, missing
 from gridproof.localgrid.catalogue import Entry, is_guid
 from gridproof.localgrid.core import Core
+from gridproof.localgrid.permissions import PASS, READ
 from gridproof.localgrid.sites import find_se
 from gridproof.localgrid.verbs_files import existing
 
 
 def lfn2guid(core: Core, caller: Caller, arguments: Sequence[str]) -> Answer:
     """The GUID of a file."""
-    entry = existing(core, caller.path(arguments[0]), arguments[0])
+    entry = existing(core, caller, arguments[0])
     row: Row = {"lfn": entry.path, "type": entry.type}
     if entry.is_dir:
         raise CommandFailed(EISDIR, entry.path, [row])
     return Answer([{**row, "message": f"{entry.lfn:<80}{entry.guid}", "guid": entry.guid}])
 
 
-def guid2lfn(core: Core, caller: Caller, arguments: Sequence[str]) -> Answer:  # noqa: ARG001
+def guid2lfn(core: Core, caller: Caller, arguments: Sequence[str]) -> Answer:
     """The files of GUIDs."""
     answer = Answer()
     for argument in arguments:
@@ -43,7 +44,7 @@ def guid2lfn(core: Core, caller: Caller, arguments: Sequence[str]) -> Answer:  #
         if not guids:
             raise CommandFailed(EINVAL, f"No GUID in this string: {argument}")
         for guid in guids:
-            if entry := core.catalogue.by_guid(guid):
+            if entry := core.catalogue.by_guid(guid, caller.user):
                 line = f"{entry.guid:<40}{entry.lfn}"
                 answer.rows.append({"guid": entry.guid, "message": line, "lfn": entry.lfn})
             else:
@@ -85,12 +86,13 @@ def du(core: Core, caller: Caller, arguments: Sequence[str]) -> Answer:
     summary = f"Summary of {len(options.rest)} paths" if "s" in options.flags else ""
     usages: dict[str, _Usage] = {}
     for path in options.rest:
-        entries = core.catalogue.match(caller.path(path))
+        entries = core.catalogue.match(caller.path(path), caller.user)
         if not entries:
             raise missing(path)
         for entry in entries:
             usage = usages.setdefault(summary or entry.lfn, _Usage())
             if entry.is_dir:
+                existing(core, caller, entry.lfn, READ | PASS)
                 usage.folders += 1
                 usage.add(core.catalogue.contents(entry.lfn), collections="c" in options.flags)
             else:
@@ -137,7 +139,8 @@ def xrdstat(core: Core, caller: Caller, arguments: Sequence[str]) -> Answer:
             answer.fail(ENXIO, f"The SE you have indicated doesn't exist: {name}")
     shown = {name.casefold() for name in wanted}
     for name in options.rest:
-        entry = core.catalogue.get(caller.path(name)) or core.catalogue.by_guid(name)
+        catalogue, user = core.catalogue, caller.user
+        entry = catalogue.look_up(caller.path(name), user, READ) or catalogue.by_guid(name, user, READ)
         if entry is None:
             kind = "GUID" if is_guid(name) else "LFN"
             answer.fail(ENOENT, f"This {kind} does not exist in the catalogue: {name}")

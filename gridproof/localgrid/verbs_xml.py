@@ -17,9 +17,10 @@ from gridproof.localgrid.answers import (
     text,
 )
 from gridproof.localgrid.caller import Caller
-from gridproof.localgrid.catalogue import READ, Entry
+from gridproof.localgrid.catalogue import Entry
 from gridproof.localgrid.core import Core
 from gridproof.localgrid.inputs import files_in_xml
+from gridproof.localgrid.permissions import READ
 from gridproof.localgrid.transfer import CopyFailed
 from gridproof.localgrid.verbs_files import now_ms
 
@@ -37,7 +38,7 @@ async def to_xml(core: Core, caller: Caller, arguments: Sequence[str]) -> Answer
         names += [line.strip() for line in listed.splitlines() if line.strip()]
     if not names:
         raise CommandFailed(ENODATA, "Empty content")
-    added = await asyncio.to_thread(_entries, core, (caller.path(name) for name in names))
+    added = await asyncio.to_thread(_entries, core, caller, (caller.path(name) for name in names))
     wanted = len({caller.path(name) for name in names})
     if len(added) < wanted and "i" not in options.flags:
         raise CommandFailed(ENOENT, f"Only {len(added)} out of {wanted} files could be resolved")
@@ -46,7 +47,7 @@ async def to_xml(core: Core, caller: Caller, arguments: Sequence[str]) -> Answer
     entries = added
     if append:
         before = await _content(core, caller, target, f"Could not load the content of {target} to append to")
-        old = await asyncio.to_thread(_entries, core, files_in_xml(before))
+        old = await asyncio.to_thread(_entries, core, caller, files_in_xml(before))
         entries = list({entry.lfn: entry for entry in [*old, *added]}.values())
         if len(entries) == len(old):
             same = f"Collection was not modified, all {len(added)} entries were already included in it"
@@ -58,14 +59,14 @@ async def to_xml(core: Core, caller: Caller, arguments: Sequence[str]) -> Answer
     return Answer()
 
 
-def _entries(core: Core, lfns: Iterable[str]) -> list[Entry]:
-    found = (core.catalogue.get(lfn) for lfn in dict.fromkeys(lfns))
+def _entries(core: Core, caller: Caller, lfns: Iterable[str]) -> list[Entry]:
+    found = (core.catalogue.look_up(lfn, caller.user, READ) for lfn in dict.fromkeys(lfns))
     return [entry for entry in found if entry]
 
 
 async def _content(core: Core, caller: Caller, name: str, complaint: str) -> str:
-    entry = await asyncio.to_thread(core.catalogue.get, caller.path(name))
-    if entry is None or entry.is_dir or not entry.allows(caller.user, READ):
+    entry = await asyncio.to_thread(core.catalogue.look_up, caller.path(name), caller.user, READ)
+    if entry is None or entry.is_dir:
         raise CommandFailed(EIO, complaint)
     try:
         return (await core.read(entry, caller.site)).decode(errors="replace")

@@ -55,8 +55,8 @@ class Offline:
     def __init__(self, root: Path) -> None:
         root.mkdir(exist_ok=True)
         users = Users(DEFAULT_USERS)
-        self.catalogue, self.store = Catalogue(root / "catalogue.db"), JobStore(root / "jobs.db")
-        self.catalogue.make_root([(user.name, user.home) for user in users], 0)
+        self.catalogue, self.store = Catalogue(root / "catalogue.db", users), JobStore(root / "jobs.db")
+        self.catalogue.make_root(0)
         self.disks = {site.se: Disk(site, root / site.name) for site in make_sites(2, 1, 1)}
         self.core = Core(
             root=root,

@@ -148,7 +148,7 @@ class Replay:
     def make_catalogue(self) -> None:
         """The home directory as it was."""
         catalogue = self.core.catalogue
-        catalogue.make_root([(user.name, user.home) for user in USERS], 1795350095000)
+        catalogue.make_root(1795350095000)
         for name, ctime in DIRECTORIES.items():
             catalogue.mkdir(HOME + name, "jalien", ctime * 1000, parents=True)
         for number, file in enumerate(FILES):
@@ -209,7 +209,7 @@ def replayed(root: Path) -> Replay:
         (FIRST, SECOND),
         storage,
         Authority(root / "private", now),
-        Catalogue(root / "catalogue.db"),
+        Catalogue(root / "catalogue.db", USERS),
         store,
         TaskQueue(recorded_jobs()),
         Limits(),

@@ -10,14 +10,16 @@ import pytest
 
 from gridproof.localgrid import kept
 from gridproof.localgrid.catalogue import Booking, Catalogue, CatalogueError, normal, pfn_path
+from gridproof.localgrid.permissions import READ
+from gridproof.localgrid.users import DEFAULT_USERS, User, Users
 
 HOME = "/local/user/g/gproof"
 
 
 @pytest.fixture
 def catalogue(tmp_path: Path) -> Iterator[Catalogue]:
-    catalogue = Catalogue(tmp_path / "catalogue.db")
-    catalogue.make_root([("gridproof", HOME + "/"), ("guest", "/local/user/g/guest/")], 1_000)
+    catalogue = Catalogue(tmp_path / "catalogue.db", Users(DEFAULT_USERS))
+    catalogue.make_root(1_000)
     yield catalogue
     catalogue.close()
 
@@ -52,8 +54,8 @@ def test_a_private_file_is_for_its_owner(catalogue: Catalogue) -> None:
     add(catalogue, f"{HOME}/key", perm="600")
     entry = catalogue.get(f"{HOME}/key")
     assert entry
-    assert entry.allows("gridproof", 4)
-    assert not entry.allows("guest", 4)
+    assert entry.allows(User("gridproof"), READ)
+    assert not entry.allows(User("guest"), READ)
 
 
 def test_an_lfn_is_written_once(catalogue: Catalogue) -> None:
@@ -84,15 +86,15 @@ def test_find_looks_for_a_pattern_anywhere_in_the_path_below(
     for name in ("a.root", "a.txt", "b[1].root", "sub/a.root"):
         add(catalogue, f"/local/d/{name}")
     add(catalogue, "/local/d2/a.root")
-    found = catalogue.find("/local/d", pattern)
+    found = catalogue.find("/local/d", pattern, "gridproof")
     assert [entry.lfn.removeprefix("/local/d/") for entry in found] == names
 
 
 def test_wildcards_of_ls_stay_within_a_name(catalogue: Catalogue) -> None:
     for name in ("a1", "a2", "sub/a3"):
         add(catalogue, f"/local/d/{name}")
-    assert [entry.lfn for entry in catalogue.match("/local/d/a?")] == ["/local/d/a1", "/local/d/a2"]
-    assert [entry.lfn for entry in catalogue.match("/local/*/*/a*")] == ["/local/d/sub/a3"]
+    assert [entry.lfn for entry in catalogue.match("/local/d/a?", "guest")] == ["/local/d/a1", "/local/d/a2"]
+    assert [entry.lfn for entry in catalogue.match("/local/*/*/a?", "guest")] == ["/local/d/sub/a3"]
 
 
 def test_removing_tells_which_replicas_are_to_go(catalogue: Catalogue) -> None:

@@ -40,9 +40,9 @@ HOME = "/local/user/g/gproof/"
 def core(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Core]:
     """A Grid with a site that runs nothing."""
     root = tmp_path_factory.mktemp("core")
-    catalogue, store = Catalogue(root / "c.db"), JobStore(root / "j.db")
     users = Users(DEFAULT_USERS)
-    catalogue.make_root([(user.name, user.home) for user in users], 0)
+    catalogue, store = Catalogue(root / "c.db", users), JobStore(root / "j.db")
+    catalogue.make_root(0)
     core = Core(
         root, make_sites(1, 1, 1), {}, Authority(root, NOW), catalogue, store, TaskQueue(), Limits(), users
     )

@@ -74,7 +74,7 @@ def left(root: Path) -> Left:
 
 def kept(grid: Offline) -> Kept:
     rows, queue = grid.catalogue._database.rows, grid.core.queue
-    entries = grid.catalogue.find("/", "*", "fcd")
+    entries = grid.catalogue.find("/", "*", "admin", "fcd")
     directories = {entry.lfn for entry in entries if entry.is_dir} | {"/"}
     stray: list[Any] = [e for e in entries if posixpath.dirname(e.lfn) not in directories]
     for table in ("replicas", "members", "collections"):

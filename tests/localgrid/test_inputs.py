@@ -14,6 +14,7 @@ from gridproof.errors import JdlError
 from gridproof.localgrid.catalogue import Booking, Catalogue, Entry
 from gridproof.localgrid.inputs import files_in_xml, find_inputs
 from gridproof.localgrid.splitting import Located
+from gridproof.localgrid.users import User, Users
 
 CAPTURES = Path(__file__).parents[1] / "alien" / "captures.jsonl"
 SE = "Local::Site1::SE"
@@ -23,8 +24,8 @@ Find = Callable[[str], list[Located]]
 
 @pytest.fixture
 def catalogue(tmp_path: Path) -> Iterator[Catalogue]:
-    catalogue = Catalogue(tmp_path / "catalogue.db")
-    catalogue.make_root([("ada", "/local/user/a/ada/"), ("bob", "/local/user/b/bob/")], 0)
+    catalogue = Catalogue(tmp_path / "catalogue.db", Users([User("ada"), User("bob")]))
+    catalogue.make_root(0)
     for name in ("a", "b", "a&c", "set.xml", "plain.txt", "archive.zip"):
         booking = Booking("", f"/local/d/{name}", f"guid-{name}", SE, "ada")
         catalogue.commit(booking, size=len(name), md5="", perm="644", now_ms=0)
@@ -34,7 +35,7 @@ def catalogue(tmp_path: Path) -> Iterator[Catalogue]:
     catalogue.touch("/local/d/nowhere", "ada", 0)
     files = [entry for name in "ab" if (entry := catalogue.get(f"/local/d/{name}"))]
     catalogue.collect("/local/d/set", files, "ada", 0)
-    catalogue.chmod("/local/d/plain.txt", "600", "ada")
+    catalogue.chmod("/local/d/plain.txt", "600", "ada", 0)
     yield catalogue
     catalogue.close()
 

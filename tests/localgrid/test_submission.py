@@ -13,6 +13,7 @@ from gridproof.errors import JdlError
 from gridproof.localgrid.catalogue import Booking, Catalogue
 from gridproof.localgrid.requirements import read_requirements
 from gridproof.localgrid.submission import Submitter, complete, read_jdl
+from gridproof.localgrid.users import User, Users
 
 HOME = "/local/user/a/ada"
 ROOT = "VO_LOCAL@ROOT::v6-40-00"
@@ -21,8 +22,8 @@ Submit = Callable[..., Jdl]
 
 @pytest.fixture(scope="module")
 def submit(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Submit]:
-    catalogue = Catalogue(tmp_path_factory.mktemp("catalogue") / "catalogue.db")
-    catalogue.make_root([("ada", HOME + "/")], 0)
+    catalogue = Catalogue(tmp_path_factory.mktemp("catalogue") / "catalogue.db", Users([User("ada")]))
+    catalogue.make_root(0)
     for lfn in (f"{HOME}/bin/tool.sh", f"{HOME}/jdls/beside.sh", "/local/bin/all.sh", "/local/in.txt"):
         catalogue.commit(
             Booking("", lfn, f"guid{lfn}", "A", "ada" if HOME in lfn else "admin"),
