@@ -114,7 +114,7 @@ def parse(text: str, arguments: Sequence[str] | None = None) -> Jdl:
 
 
 def render(jdl: Jdl) -> str:
-    """Write a JDL, one key a line, so that ``parse(render(jdl)) == jdl``."""
+    """Write a JDL as JAliEn does, one key or element a line, so that ``parse(render(jdl)) == jdl``."""
     return "".join(f"{key} = {_render_value(value)};\n" for key, value in jdl.items())
 
 
@@ -143,7 +143,7 @@ def _quote(text: str) -> str:
 
 def _render_value(value: Value) -> str:
     if isinstance(value, tuple):
-        return "{" + ",".join(_quote(v) for v in value) + "}"
+        return "{\n" + ",\n".join(_quote(v) for v in value) + "\n}"
     if isinstance(value, str):
         return _quote(value)
     if isinstance(value, Expression):

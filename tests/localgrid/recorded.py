@@ -131,6 +131,7 @@ class Replay:
     now: float = 0.0
     answers: list[dict[str, Any]] = field(default_factory=list)
     ports: tuple[int, ...] = ()
+    jdl: str = ""  # of the job that was submitted by the same file as the one whose JDL was recorded
 
     async def run(self) -> None:
         """Send everything, in the recorded order."""
@@ -144,6 +145,8 @@ class Replay:
             request = json.dumps({"command": exchange["command"], "options": exchange["options"]})
             caller = self.callers["gproof" if "as" in exchange else "jalien"]
             self.answers.append(await self.service.answer(caller, request))
+        jdl = json.dumps({"command": "ps", "options": ["-jdl", "1888757085"]})
+        self.jdl = (await self.service.answer(self.callers["jalien"], jdl))["results"][0]["jdl"]
 
     def make_catalogue(self) -> None:
         """The home directory as it was."""

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from tests.localgrid.recorded import RECORDED, Replay, replayed
+from tests.localgrid.recorded import RECORDED, ROWS, Replay, replayed
 
 EXCEPTIONS = {  # which answers differ, and why they may
     99: "quotas are on their way",
@@ -92,8 +92,12 @@ def test_an_exception_is_one(replay: Replay, number: int) -> None:
     assert differences(number, replay.answers[number], replay.ports)
 
 
+def test_a_submission_makes_the_recorded_jdl(replay: Replay) -> None:
+    assert replay.jdl == next(row["jdl"] for row in ROWS if "jdl" in row)
+
+
 def spoiled(answer: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
-    """An answer with one thing wrong, in all the ways there are."""
+    """An answer with one thing wrong: of its rows the first and the last are spoiled."""
     rows = range(len(answer["results"]))
     for key in answer["metadata"]:
         other = copy.deepcopy(answer)
@@ -104,7 +108,7 @@ def spoiled(answer: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
         yield "one row less", {**answer, "results": answer["results"][:-1]}
     if len(rows) > 1:
         yield "rows in another order", {**answer, "results": answer["results"][::-1]}
-    for row in rows:
+    for row in {*rows[:1], *rows[-1:]}:
         for key in answer["results"][row]:
             other = copy.deepcopy(answer)
             del other["results"][row][key]

@@ -46,13 +46,13 @@ def test_a_jdl_is_completed_and_ordered_as_jalien_does(submit: Submit) -> None:
     made = submit('ttl = 600; Executable = "tool.sh"; jobtag = {"comment:x"}; CPUCores = "2";')
     assert render(made).splitlines() == [
         'User = "ada";',
-        'JobTag = {"comment:x"};',
+        *("JobTag = {", '"comment:x"', "};"),
         f'Executable = "{HOME}/bin/tool.sh";',
         "Requirements = ( other.TTL > 600 ) && ( other.Price <= 1 ) && ( other.LocalDiskSpace > 0 );",
         "TTL = 600;",
         "Price = 1.0;",
         'MemorySize = "16GB";',
-        'JDLVariables = {"CPUCores"};',
+        *("JDLVariables = {", '"CPUCores"', "};"),
         'CPUCores = "2";',
         'Type = "Job";',
     ]
