@@ -10,6 +10,7 @@ from gridproof.localgrid.answers import ENOENT, Answer, CommandFailed
 from gridproof.localgrid.catalogue import normal
 from gridproof.localgrid.certificates import Identity
 from gridproof.localgrid.core import Core
+from gridproof.localgrid.jobs import Job
 from gridproof.localgrid.users import User
 
 
@@ -47,3 +48,8 @@ Verb = Callable[[Core, Caller, Sequence[str]], Answer]
 def missing(lfn: str) -> CommandFailed:
     """What JAliEn says about an LFN that is not there."""
     return CommandFailed(ENOENT, lfn)
+
+
+def may_modify(caller: Caller, job: Job) -> bool:
+    """Whether the caller may kill, resubmit or otherwise touch a job."""
+    return caller.user == job.owner or caller.account.has_role(job.owner) or caller.account.is_admin

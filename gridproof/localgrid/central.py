@@ -33,6 +33,7 @@ from gridproof.localgrid.verbs_files import FILE_VERBS
 from gridproof.localgrid.verbs_info import INFO_VERBS, ping
 from gridproof.localgrid.verbs_jobs import JOB_VERBS
 from gridproof.localgrid.verbs_lookup import LOOKUP_VERBS
+from gridproof.localgrid.verbs_outputs import OUTPUT_VERBS
 from gridproof.localgrid.verbs_sites import SITE_VERBS
 from gridproof.localgrid.verbs_submit import submit_text
 from gridproof.localgrid.verbs_users import USER_VERBS
@@ -46,7 +47,7 @@ TIMES = 100  # that one command is timed
 PIECE = 500  # rows of an answer that are written at once
 TRY_AGAIN_LATER = 1013
 COMMANDS = tuple(USAGES)
-_IN_THREADS = {**FILE_VERBS, **LOOKUP_VERBS, **ACCESS_VERBS}
+_IN_THREADS = {**FILE_VERBS, **LOOKUP_VERBS, **ACCESS_VERBS, **OUTPUT_VERBS}
 _IN_LOOP = {**JOB_VERBS, **SITE_VERBS, **INFO_VERBS, **USER_VERBS}
 
 

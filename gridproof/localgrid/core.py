@@ -13,9 +13,10 @@ import tempfile
 import time
 import uuid
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from gridproof.alien.jdl import Jdl
 from gridproof.errors import JdlError
@@ -72,7 +73,7 @@ class Core:
     packages: frozenset[str] = field(default_factory=lambda: frozenset(available()))
     _idle: list[_Idle] = field(default_factory=list)
     _timer: asyncio.TimerHandle | None = None
-    _optimising: set[asyncio.Task[None]] = field(default_factory=set)
+    _tasks: set[asyncio.Task[None]] = field(default_factory=set)
 
     # Jobs
 
@@ -88,12 +89,15 @@ class Core:
     def _optimise(self, job_id: int) -> None:
         jdl = self.queue.jdl(job_id)
         if names_inputs(jdl):
-            task = asyncio.get_running_loop().create_task(self._optimise_with_inputs(job_id, jdl))
-            self._optimising.add(task)
-            task.add_done_callback(self._optimising.discard)
+            self._start(self._optimise_with_inputs(job_id, jdl))
         else:
             self.queue.optimise(job_id, (), time.time())
             self.changed()
+
+    def _start(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     async def _optimise_with_inputs(self, job_id: int, jdl: Jdl) -> None:
         try:
@@ -133,8 +137,12 @@ class Core:
         return True
 
     def resubmit(self, job_id: int) -> str:
-        """A job waits again, or is inserted again: the state it is in. Raises IllegalTransition."""
+        """A job waits again, or is inserted again: the state it is in. Raises IllegalTransition.
+
+        What its former run has kept for ``registerOutput`` goes.
+        """
         status = self.queue.resubmit(job_id, time.time()).status
+        self._start(asyncio.to_thread(kept.drop, self.catalogue, job_id))
         if status == INSERTING:
             self._optimise(job_id)
         self.changed()
@@ -280,7 +288,7 @@ class Core:
 
     def close(self) -> None:
         """Close the databases; jobs that are not optimised yet are so by the next service."""
-        for task in self._optimising:
+        for task in self._tasks:
             task.cancel()
         if self._timer:
             self._timer.cancel()

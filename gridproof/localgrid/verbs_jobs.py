@@ -8,17 +8,15 @@ from collections.abc import Iterable, Mapping, Sequence
 from gridproof.localgrid import jobstates as state
 from gridproof.localgrid.answers import (
     EBADFD,
-    EINVAL,
     ENODATA,
     EPERM,
     EREMOTEIO,
-    ESRCH,
     Answer,
     CommandFailed,
     Row,
     read_options,
 )
-from gridproof.localgrid.caller import Caller, Verb
+from gridproof.localgrid.caller import Caller, Verb, may_modify
 from gridproof.localgrid.core import Core
 from gridproof.localgrid.jobs import Job
 from gridproof.localgrid.taskqueue import IllegalTransition
@@ -136,7 +134,7 @@ def kill(core: Core, caller: Caller, arguments: Sequence[str]) -> Answer:
         job = core.queue.get(number)
         if job is None:
             continue
-        if _may_modify(caller, job):
+        if may_modify(caller, job):
             core.kill(number)
             message, status = f"Killed: {number}", "killed"
         else:
@@ -152,7 +150,7 @@ def resubmit(core: Core, caller: Caller, arguments: Sequence[str]) -> Answer:
         job = core.queue.get(number)
         if job is None:
             answer.fail(EREMOTEIO, f"Problem with the resubmit request of job ID {number}")
-        elif not _may_modify(caller, job):
+        elif not may_modify(caller, job):
             answer.fail(EPERM, f"Resubmit: not authorized for : {number}")
         else:
             try:
@@ -162,10 +160,6 @@ def resubmit(core: Core, caller: Caller, arguments: Sequence[str]) -> Answer:
     if messages:
         answer.rows.append({"message": "\n".join(messages)})
     return answer
-
-
-def _may_modify(caller: Caller, job: Job) -> bool:
-    return caller.user == job.owner or caller.account.has_role(job.owner) or caller.account.is_admin
 
 
 def masterjob(core: Core, caller: Caller, arguments: Sequence[str]) -> Answer:  # noqa: ARG001
@@ -213,28 +207,6 @@ def _aggregated(subjobs: Iterable[Job], flags: frozenset[str]) -> list[str]:
     return lines
 
 
-def register_output(core: Core, caller: Caller, arguments: Sequence[str]) -> Answer:  # noqa: ARG001
-    """Enter in the catalogue what a failed job has saved."""
-    for argument in arguments:
-        if not argument.isdigit():
-            raise CommandFailed(EINVAL, f"Invalid job ID: {argument}")
-    number = int(arguments[-1])
-    job = core.queue.get(number)
-    if job is None:
-        raise CommandFailed(ESRCH, f"Job ID {number} was not found in the task queue")
-    if core.queue.is_master(number):
-        raise CommandFailed(
-            EINVAL, f"Job ID {number} is a masterjob, you can only register the output of a failed (sub)job"
-        )
-    if job.status not in (state.ERROR_V, state.ERROR_E):
-        raise CommandFailed(
-            EINVAL,
-            f"Job ID {number} is in state {job.status}. You can only register ERROR_V jobs (or ERROR_E when"
-            " OutputErrorE exists).",
-        )
-    raise CommandFailed(ENODATA, f"No files have been commited to the catalogue for job ID {number}")
-
-
 def _all_numbers(arguments: Sequence[str]) -> list[int]:
     return list(dict.fromkeys(n for argument in arguments for n in _numbers(argument)))
 
@@ -244,5 +216,4 @@ JOB_VERBS: dict[str, Verb] = {
     "kill": kill,
     "resubmit": resubmit,
     "masterjob": masterjob,
-    "registerOutput": register_output,
 }
