@@ -22,6 +22,7 @@ from gridproof.localgrid.requirements import read_requirements
 from gridproof.localgrid.sites import JOB_TTL_LIMIT, Site, distance, find_site
 
 _UNASSIGNED = "UNASSIGNED::SITE"  # where JAliEn has the jobs that no site has
+_UNASSIGNED_TTL = 86_400  # s
 
 
 def list_ses(core: Core, caller: Caller, arguments: Sequence[str]) -> Answer:  # noqa: ARG001
@@ -96,14 +97,16 @@ def job_list_match(core: Core, caller: Caller, arguments: Sequence[str]) -> Answ
     if job is None:
         raise CommandFailed(ESRCH, f"Job ID {number} was not found in the task queue")
     needs = read_requirements(core.queue.jdl(job.id))
-    sites = [site for site in core.sites if needs.allow(core.offer(site))]
+    rows = _ce_rows([site for site in core.sites if needs.allow(core.offer(site))])
+    if needs.close_ses or needs.ces or needs.ttl > _UNASSIGNED_TTL:
+        rows.pop()
     keys = ("message", "ceName", "status", "maxRunning", "maxQueued")
-    return Answer([{key: row[key] for key in keys} for row in _headed(_ce_rows(sites), "Type\tHost")])
+    return Answer([{key: row[key] for key in keys if key in row} for row in _headed(rows, "Type\tHost")])
 
 
 def _ce_rows(sites: Sequence[Site]) -> list[Row]:
     ces = [(s.ce.upper(), s.slots, s.queued, JOB_TTL_LIMIT, s.batch, s.host) for s in sites]
-    ces.append((_UNASSIGNED, 0, 0, 86_400, "", ""))
+    ces.append((_UNASSIGNED, 0, 0, _UNASSIGNED_TTL, "", ""))
     width = max(len(name) for name, *_ in ces)
     return [
         {
@@ -124,6 +127,8 @@ def _ce_rows(sites: Sequence[Site]) -> list[Row]:
 def _headed(rows: Sequence[Row], last: str) -> list[Row]:
     width = max((len(row["ceName"]) for row in rows), default=0)
     head = f"CE Listing \n{'CE name':>{width}}\tStatus\tMax running\t Max queued\t  TTL\t    {last}"
+    if not rows:
+        return [{"message": head}]
     return [
         {**row, "message": row["message"] if n else f"{head}\n{row['message']}"} for n, row in enumerate(rows)
     ]
