@@ -67,8 +67,8 @@ class PilotJobs:
             script.write_text(start_script(self._config.python, versions, bundle))
             settings.touch(0o600)
             settings.write_text(json.dumps(dict(join)))
-            self._alien.upload(script, f"{self._directory}/pilot.sh", mode="755")
-            self._alien.upload(settings, f"{self._directory}/pilot.json", mode="600")
+            self._alien.upload(script, f"{self._directory}/pilot.sh")
+            self._alien.upload(settings, f"{self._directory}/pilot.json", private=True)
         return inputs
 
     def _submit(self, requests: Sequence[PilotRequest], *, instead: bool) -> None:

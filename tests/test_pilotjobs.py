@@ -33,7 +33,7 @@ class Queue:
         self.now = 0.0
         self.calls: list[str] = []
         self.submitted: list[Jdl] = []
-        self.files: dict[str, tuple[str, str]] = {}
+        self.files: dict[str, tuple[bool, str]] = {}
         self.states: dict[int, tuple[str, str]] = {}
         self.split = True
         self.fault: Exception | None = None
@@ -52,8 +52,8 @@ class Queue:
     def stat(self, lfn: str) -> None:
         raise CommandError("no such file", command="stat", exitcode=2)
 
-    def upload(self, source: Path, lfn: str, mode: str = "644", replicas: int = 1) -> None:
-        self.files[lfn] = (mode, source.read_bytes().decode(errors="replace"))
+    def upload(self, source: Path, lfn: str, private: bool = False, replicas: int = 1) -> None:
+        self.files[lfn] = (private, source.read_bytes().decode(errors="replace"))
 
     def rm(self, lfn: str, recursive: bool = False) -> None:
         self.note(f"rm {lfn}")
@@ -140,8 +140,8 @@ def follow(pilots: PilotJobs, queue: Queue, seconds: int, records: Sequence[Pilo
 
 def test_the_sandbox_keeps_the_secret_and_the_jdl_does_not_have_it(pilots: PilotJobs, queue: Queue) -> None:
     pilots.submit([PilotRequest(("A::B::C",), 3), PilotRequest((), 1)], {"join_key": SECRET}, VERSIONS)
-    holding = {lfn: mode for lfn, (mode, text) in queue.files.items() if SECRET in text}
-    assert holding == {f"{queue.home}.gridproof/tag/pilot.json": "600"}
+    holding = {lfn: private for lfn, (private, text) in queue.files.items() if SECRET in text}
+    assert holding == {f"{queue.home}.gridproof/tag/pilot.json": True}
     assert [jdl.text("Split") for jdl in queue.submitted] == ["production:1-3", "production:1-1"]
     for jdl in queue.submitted:
         assert SECRET not in render(jdl)

@@ -221,10 +221,13 @@ class Catalogue:
         """Leave to write a file; ``specs`` is like ``VO::SITE::SE,disk:1,!VO::OTHER::SE``."""
         return self._access("-s", str(size), "-m", md5, "write", self.absolute(lfn), specs)
 
-    def commit(self, lfn: str, access: Access, size: int, md5: str, mode: str = "644") -> None:
-        """Register a replica that was written; if the answer gets lost, the catalogue tells whether it is."""
+    def commit(self, lfn: str, access: Access, size: int, md5: str) -> None:
+        """Register a replica that was written; if the answer gets lost, the catalogue tells whether it is.
+
+        A new file has mode 755 then, whatever is asked for.
+        """
         path = self.absolute(lfn)
-        options = (access.envelope, str(size), path, mode, "0", access.url, access.se, access.guid, md5)
+        options = (access.envelope, str(size), path, "755", "0", access.url, access.se, access.guid, md5)
         self._located.pop(path, None)
         try:
             self._wire.command("commit", *options)
@@ -236,6 +239,10 @@ class Catalogue:
     def mkdir(self, lfn: str, parents: bool = True) -> None:
         """Make a directory; one that is there already is fine."""
         self._wire.command("mkdir", *(["-p"] if parents else []), self.absolute(lfn))
+
+    def chmod(self, lfn: str, mode: str) -> None:
+        """Change permissions, given in octal. Raises CommandError."""
+        self._wire.command("chmod", mode, self.absolute(lfn))
 
     def rmdir(self, lfn: str) -> None:
         """Remove an empty directory. Raises CommandError."""

@@ -70,13 +70,14 @@ class Transfers(Catalogue):
             return local.read_bytes()
 
     def upload(
-        self, local: Path, lfn: str, ses: Sequence[str] = (), replicas: int = 1, mode: str = "644"
+        self, local: Path, lfn: str, ses: Sequence[str] = (), replicas: int = 1, private: bool = False
     ) -> None:
         """Copy a local file to the Grid and register it, its directory made where missing.
 
         ``ses`` must all get a replica; the service chooses SEs for what ``replicas`` asks beyond, and others
-        when one of its choice is dead. On failure nothing stays behind. Raises CommandError (not allowed,
-        the name is taken) and TransferError.
+        when one of its choice is dead. On failure nothing stays behind. With ``private`` nobody else may read
+        it; for the moment between two commands others may, because every new file is everybody's. Raises
+        CommandError (not allowed, the name is taken) and TransferError.
         """
         if not local.is_file():
             raise TransferError(f"{local} is no file that could be uploaded to {lfn}")
@@ -91,7 +92,7 @@ class Transfers(Catalogue):
                 accesses = self.access_write(path, ",".join(wanted), size, md5)
                 failed = self._store_all(local, accesses)
                 if not failed:
-                    self._commit_all(path, accesses, size, md5, mode)
+                    self._commit_all(path, accesses, size, md5, private)
                     return
                 dead += failed
                 problems += [f"{se}: {reason}" for se, reason in failed.items()]
@@ -129,10 +130,12 @@ class Transfers(Catalogue):
                 failed[access.se] = str(error)
         return failed
 
-    def _commit_all(self, path: str, accesses: Sequence[Access], size: int, md5: str, mode: str) -> None:
+    def _commit_all(self, path: str, accesses: Sequence[Access], size: int, md5: str, private: bool) -> None:
         try:
-            for access in accesses:
-                self.commit(path, access, size, md5, mode)
+            for number, access in enumerate(accesses):
+                self.commit(path, access, size, md5)
+                if private and number == 0:
+                    self.chmod(path, "600")
         except BaseException:
             with contextlib.suppress(AlienError):
                 if self.stat(path).guid.lower() == accesses[0].guid.lower():  # else somebody else was faster

@@ -3,98 +3,167 @@
 from __future__ import annotations
 
 import hashlib
+import posixpath
 import secrets
 import uuid
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 
-from gridproof.localgrid.answers import EBADR, EINVAL, EIO, Answer, CommandFailed, Row, read_options
-from gridproof.localgrid.caller import Caller, Verb
-from gridproof.localgrid.catalogue import Booking
+from gridproof.localgrid.answers import (
+    EBADFD,
+    EBADR,
+    EINVAL,
+    EIO,
+    ENOENT,
+    Answer,
+    CommandFailed,
+    Row,
+    read_options,
+)
+from gridproof.localgrid.caller import Caller, Verb, missing
+from gridproof.localgrid.catalogue import Booking, CatalogueError
 from gridproof.localgrid.core import Core
-from gridproof.localgrid.permissions import READ
-from gridproof.localgrid.saving import read_storage_specs
-from gridproof.localgrid.sites import by_distance, find_se
+from gridproof.localgrid.permissions import READ, WRITE
+from gridproof.localgrid.sites import by_distance
+from gridproof.localgrid.storage import StorageElement
 from gridproof.localgrid.verbs_files import existing, now_ms, required
+
+DEFAULT_REPLICAS = 2
+
+
+@dataclass(frozen=True)
+class Specs:
+    """Where a file is to be read or written: SEs by name, those not wanted, and how many more of QoS disk.
+
+    Names are in upper case.
+    """
+
+    ses: tuple[str, ...] = ()
+    refused: frozenset[str] = frozenset()
+    more: int = 0
+
+    @classmethod
+    def read(cls, text: str) -> Specs:
+        """From ``VO::SITE::SE,!VO::OTHER::SE,disk:2``; raises CommandFailed."""
+        ses, refused, counts = [], set(), {}
+        for spec in filter(str.strip, text.split(",")):
+            if spec.startswith("!"):
+                refused.add(spec[1:].upper())
+            elif "::" in spec:
+                ses.append(spec.upper())
+            else:
+                quality, _, number = spec.replace("=", ":", 1).partition(":")
+                counts[quality.strip()] = _count(spec, number.strip())
+        wanted = tuple(se for se in ses if se not in refused)
+        return cls(wanted, frozenset(refused), counts.get("disk", 0) if ses or counts else DEFAULT_REPLICAS)
+
+
+def _count(spec: str, number: str) -> int:
+    if not number:
+        raise CommandFailed(EINVAL, f"Don't know what to do with `{spec}`")
+    try:
+        count = int(number)
+    except ValueError:
+        raise CommandFailed(EINVAL, f"Invalid format of the QoS string `{spec}`") from None
+    if count < 1:
+        raise CommandFailed(EINVAL, f"The number replicas has to be stricly positive in `{spec}`")
+    return count
 
 
 def access(core: Core, caller: Caller, arguments: Sequence[str]) -> Answer:
     """Leave to read or write: URLs with envelopes, nearest storage first."""
-    options = read_options(arguments, valued=("s", "m", "j", "u", "g"))
-    mode, *rest = required("access", options.rest)
-    if mode not in ("read", "write") or not rest:
-        raise CommandFailed(EINVAL, f"access {mode}: expected read or write and an LFN")
-    lfn = caller.path(rest[0])
-    specs = [spec for part in rest[1:] for spec in part.split(",")]
-    return (
-        _access_read(core, caller, rest[0], specs)
-        if mode == "read"
-        else _access_write(core, caller, lfn, specs)
-    )
+    options = read_options(arguments, valued=("s", "m", "j"))
+    kind, name, specs = (*required("access", options.rest), "", "")[:3]
+    if kind == "read":
+        return _access_read(core, caller, name, Specs.read(specs), strictly="f" in options.flags)
+    if kind.startswith("write"):
+        size = options.values.get("s", "")
+        if size and not size.isdigit():
+            raise CommandFailed(EINVAL, f"Cannot parse argument '{size}' of option s")
+        return _access_write(core, caller, name, Specs.read(specs), size, options.values.get("m", ""))
+    raise CommandFailed(EINVAL, f"Invalid access type requested: {kind}")
 
 
-def _access_read(core: Core, caller: Caller, given: str, specs: Sequence[str]) -> Answer:
-    entry = existing(core, caller, given, READ)
-    if entry.is_dir:
-        raise CommandFailed(21, given)
-    held, _ = core.catalogue.member(entry.guid) or (entry.guid, "")
-    core.catalogue.by_guid(held, caller.user, READ)  # the envelope is for the whole archive
-    replicas = core.replica_urls(entry, caller.site)
-    wanted = {s.casefold() for s in specs if "::" in s and not s.startswith("!")}
-    refused = {s[1:].casefold() for s in specs if s.startswith("!")}
-    replicas = [r for r in replicas if r[0].name.casefold() not in refused]
-    replicas.sort(key=lambda r: bool(wanted) and r[0].name.casefold() not in wanted)
-    rows = [
-        _permit(
-            se.name,
-            url,
-            entry.guid,
-            len(replicas),
-            se.envelope(held, "read"),
-            md5=entry.md5,
-            size=entry.size,
-        )
-        for se, url in replicas
-    ]
-    if not rows:
-        raise CommandFailed(EIO, f"{given} has no replica that could be read")
-    return Answer(rows)
-
-
-def _access_write(core: Core, caller: Caller, lfn: str, specs: Sequence[str]) -> Answer:
-    core.catalogue.check_new(lfn, caller.user)
-    refused = {s[1:].casefold() for s in specs if s.startswith("!")}
-    copies, names = read_storage_specs([s for s in specs if not s.startswith("!")], 1)
-    unknown = [name for name in names if find_se(core.sites, name) is None]
-    if unknown:
-        raise CommandFailed(
-            EINVAL, f"There is no SE {', '.join(unknown)}; there are {', '.join(core.storage)}"
-        )
-    named = [site.se for name in names if (site := find_se(core.sites, name))]
-    others = [se for se in core.storage if se not in named and se.casefold() not in refused]
-    if not caller.site:  # no site is nearer: spread what comes without a wish
-        secrets.SystemRandom().shuffle(others)
-    ses = [*named, *core.live_first(by_distance(caller.site, others))][:copies]
-    if not ses:
-        raise CommandFailed(EIO, "No storage element is left to write to")
-    guid = str(uuid.uuid1())
-    booked = [Booking(core.storage[se].envelope(guid, "write"), lfn, guid, se, caller.user) for se in ses]
-    core.catalogue.book(booked, now_ms())
+def _access_read(core: Core, caller: Caller, name: str, specs: Specs, *, strictly: bool) -> Answer:
+    lfn = caller.path(name) if name else ""
+    with _no_pfns("read"):
+        entry = core.catalogue.look_up(lfn, caller.user, READ) if name else None
+        entry = entry or core.catalogue.by_guid(name, caller.user, READ)
+        if entry is None:
+            raise missing(name)
+        held, _ = core.catalogue.member(entry.guid) or (entry.guid, "")
+        core.catalogue.by_guid(held, caller.user, READ)  # the envelope is for the whole archive
+    replicas = [r for r in core.replica_urls(entry, caller.site) if r[0].name.upper() not in specs.refused]
+    if specs.ses:
+        replicas.sort(key=lambda replica: replica[0].name.upper() not in specs.ses)
+    if specs.ses and strictly:
+        replicas = [r for r in replicas if r[0].name.upper() in specs.ses]
+    if not replicas:
+        raise CommandFailed(EBADFD, f"No read PFNs: {name} has no replica that could be read")
     return Answer(
         [
-            _permit(b.se, core.storage[b.se].url(guid), guid, len(ses), b.ticket, md5=None, size=0)
-            for b in booked
+            _permit(se, url, se.envelope(held, "read"), entry.guid, len(replicas), entry.size, entry.md5)
+            for se, url in replicas
         ]
     )
 
 
-def _permit(se: str, url: str, guid: str, count: int, envelope: str, *, md5: str | None, size: int) -> Row:
+def _access_write(core: Core, caller: Caller, name: str, specs: Specs, size: str, md5: str) -> Answer:
+    """A new file, or more replicas of one that is there already."""
+    if not name:
+        raise missing(name)
+    lfn = caller.path(name)
+    with _no_pfns("write"):
+        entry = core.catalogue.look_up(lfn, caller.user, WRITE)
+        if entry is None:
+            if core.catalogue.get(posixpath.dirname(lfn)) is None:
+                raise CatalogueError(ENOENT, f"there is no directory {posixpath.dirname(lfn)}")
+            core.catalogue.check_new(lfn, caller.user)
+    if entry is None:
+        guid, bytes_, has = str(uuid.uuid1()), int(size or 0), frozenset[str]()
+    elif entry.is_dir:
+        raise CommandFailed(EBADFD, f"No write PFNs: {name} is a directory")
+    elif (int(size or entry.size), md5 or entry.md5) != (entry.size, entry.md5):
+        text = "You seem to want to write a different file from the existing one in the catalogue"
+        raise CommandFailed(EINVAL, text)
+    else:
+        guid, bytes_, has = entry.guid, entry.size, frozenset(core.catalogue.replicas(entry.guid))
+    free = [se for se in core.storage.values() if se.name.upper() not in specs.refused and se.name not in has]
+    named = [se for name in specs.ses for se in free if se.name.upper() == name]
+    others = [se.name for se in free if se not in named]
+    if not caller.site:  # no site is nearer: spread what comes without a wish
+        secrets.SystemRandom().shuffle(others)
+    nearest = core.live_first(by_distance(caller.site, others))[: specs.more]
+    permits = [(se, se.envelope(guid, "write")) for se in (*named, *(core.storage[name] for name in nearest))]
+    if not permits:
+        raise CommandFailed(EBADFD, "No write PFNs: no such storage element is left")
+    core.catalogue.book([Booking(leave, lfn, guid, se.name, caller.user) for se, leave in permits], now_ms())
+    return Answer(
+        [_permit(se, se.url(guid), leave, guid, len(permits), bytes_, md5 or None) for se, leave in permits]
+    )
+
+
+@contextmanager
+def _no_pfns(kind: str) -> Iterator[None]:
+    """What JAliEn says of any file that one may not read or write; we add the reason."""
+    try:
+        yield
+    except CatalogueError as error:
+        raise CommandFailed(EBADFD, f"No {kind} PFNs: {error}") from error
+
+
+def _permit(
+    se: StorageElement, url: str, envelope: str, guid: str, count: int, size: int, md5: str | None
+) -> Row:
+    pfn, name = url.partition("#")[0], se.name.upper()
     return {
-        "message": f"{url}\nSE: {se.upper()} (needs encrypted envelopes)\nEncrypted envelope:\n{envelope}",
+        "message": f"{pfn}\nSE: {name} (needs encrypted envelopes)\nEncrypted envelope:\n{envelope}",
         "envelope": envelope,
         "url": url,
         "guid": guid,
-        "se": se.upper(),
+        "se": name,
         "tags": "[disk]",
         "nSEs": str(count),
         "md5": md5,
@@ -103,8 +172,8 @@ def _permit(se: str, url: str, guid: str, count: int, envelope: str, *, md5: str
 
 
 def commit(core: Core, caller: Caller, arguments: Sequence[str]) -> Answer:
-    """Register what was written: envelope size lfn perm expire pfn se guid md5."""
-    envelope, size_text, lfn, perm, _, pfn, _, _, md5 = (*arguments, *[""] * 9)[:9]
+    """Register what was written: envelope size lfn perm expire pfn se guid md5 (perm counts for nothing)."""
+    envelope, size_text, lfn, _, _, pfn, _, _, md5 = (*arguments, *[""] * 9)[:9]
     if not envelope:
         raise CommandFailed(EINVAL, "Command requires an argument")
     if not size_text.isdigit():
@@ -119,8 +188,7 @@ def commit(core: Core, caller: Caller, arguments: Sequence[str]) -> Answer:
     if stored != size:
         found = f"{stored} bytes" if stored >= 0 else "nothing"
         raise CommandFailed(EIO, f"{se.name} has {found} for {booking.lfn}, not {size} bytes", [row])
-    mode = perm if len(perm) == 3 and all(c in "01234567" for c in perm) else "755"
-    core.catalogue.commit(booking, size=size, md5=md5, perm=mode, now_ms=now_ms())
+    core.catalogue.commit(booking, size=size, md5=md5, perm="755", now_ms=now_ms())
     return Answer([{"path": lfn, "lfn": "1", "pfn": se.url(booking.guid), "message": f"{lfn} 1"}])
 
 

@@ -54,7 +54,7 @@ def test_a_file_goes_out_to_named_storage_elements_and_comes_back(
     lfn = "/local/there/and/back.root"
     alien.upload(content, lfn, ses=grid.se_names[:2])
     assert {replica.se for replica in alien.whereis(lfn)} == {se.upper() for se in grid.se_names[:2]}
-    assert (alien.stat(lfn).size, alien.stat(lfn).perm) == (100_000, "644")
+    assert (alien.stat(lfn).size, alien.stat(lfn).perm) == (100_000, "755")
     alien.download(lfn, tmp_path / "back.root")
     assert (tmp_path / "back.root").read_bytes() == content.read_bytes() == alien.cat(lfn)
     assert [entry.lfn for entry in alien.ls("/local/there/and")] == [lfn]
@@ -141,14 +141,14 @@ def script(alien: Alien, tmp_path: Path) -> str:
     """The LFN of a script that sleeps."""
     path = tmp_path / "sleep.sh"
     path.write_text("#!/bin/sh\nexec sleep 600\n")
-    alien.upload(path, f"bin/{tmp_path.name}.sh", mode="755")
+    alien.upload(path, f"bin/{tmp_path.name}.sh")
     return f"{alien.home}bin/{tmp_path.name}.sh"
 
 
 def test_a_split_job_is_submitted_followed_and_killed(grid: LocalGrid, alien: Alien, tmp_path: Path) -> None:
     script = tmp_path / "job.sh"
     script.write_text("#!/bin/sh\necho started at $ALIEN_SITE\nexec sleep 600\n")
-    alien.upload(script, "bin/job.sh", mode="755")
+    alien.upload(script, "bin/job.sh")
     request = PilotRequest((grid.se_names[1],), 2)
     master = alien.submit(pilot_jdl(request, executable=f"{alien.home}bin/job.sh", tag="t"), "t")
     assert eventually(lambda: [job.status for job in alien.subjobs([master])] == ["RUNNING"] * 2)

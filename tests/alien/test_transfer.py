@@ -170,9 +170,9 @@ def test_where_to_write_and_the_envelope_come_to_the_writer_on_its_input_only(
 
 def test_an_upload_is_copied_then_committed_at_each_se(storage: Any, writer: Path, content: Path) -> None:
     service, alien = storage(["A::A::A", "B::B::B", "C::C::C"])
-    alien.upload(content, "x/f", ses=["C::C::C"], replicas=2, mode="600")
+    alien.upload(content, "x/f", ses=["C::C::C"], replicas=2)
     assert service.committed == [
-        ["E", "4000", "/h/x/f", "600", "0", f"root://{se}//1", se, "G", file_md5(content)]
+        ["E", "4000", "/h/x/f", "755", "0", f"root://{se}//1", se, "G", file_md5(content)]
         for se in ("C::C::C", "A::A::A")
     ]
 

@@ -135,10 +135,10 @@ def test_another_user_may_look_but_not_touch(grid, raw, dial, tree, script, tmp_
     job = raw.submit(f'Executable = "{HOME}t1/spin.sh"; Requirements = other.CE == "A::B::C";')
     with dial(grid.environment_of("guest")) as guest:
         assert guest.rows("ls", HOME)
-        assert guest.ask("access", "read", lfn)["metadata"]["exitcode"] == "13"
+        assert guest.ask("access", "read", lfn)["metadata"]["exitcode"] == "77"
         assert guest.ask("cat", lfn)["metadata"]["exitcode"] == "121"
         assert guest.ask("rm", f"{HOME}t1/blob")["metadata"]["exitcode"] == "5"
-        assert guest.ask("access", "write", f"{HOME}new")["metadata"]["exitcode"] == "13"
+        assert guest.ask("access", "write", f"{HOME}new")["metadata"]["exitcode"] == "77"
         assert guest.rows("kill", job)[0]["status"] == "not_allowed"
     assert raw.rows("kill", job)[0]["status"] == "killed"
 
