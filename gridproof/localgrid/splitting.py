@@ -128,15 +128,16 @@ def _of_chunk(jdl: Jdl, counter: int, chunk: Sequence[Located]) -> Jdl:
 
 
 def _subjob(jdl: Jdl, counter: int, files: Sequence[Located]) -> Jdl:
-    sub, lfns = jdl.copy(), [file.lfn for file in files]
+    lfns, values = [file.lfn for file in files], dict(jdl)
     if extra := " ".join(jdl.strings("SplitArguments")):
-        sub["Arguments"] = f"{jdl.text('Arguments')} {extra}".strip()
-    for key in list(sub):
-        if key.lower().startswith(("split", "email")):
-            del sub[key]
-        elif key.lower() != "inputdata":
-            sub[key] = _filled(sub[key], counter, lfns)
-    return sub
+        values["Arguments"] = f"{jdl.text('Arguments')} {extra}".strip()
+    return Jdl(
+        {
+            key: value if key.lower() == "inputdata" else _filled(value, counter, lfns)
+            for key, value in values.items()
+            if not key.lower().startswith(("split", "email"))
+        }
+    )
 
 
 def _filled(value: Value, counter: int, lfns: Sequence[str]) -> Value:

@@ -324,6 +324,23 @@ class QueueMachine(RuleBasedStateMachine):
         how = f'Split = "production:1-{count}";' if split else ""
         submitted(self.queue, f"{how} Priority = {priority};", self.now)
 
+    @rule(split=st.booleans())
+    def insert(self, split: bool) -> None:
+        how = 'Split = "production:1-2";' if split else ""
+        self.queue.submit(jdl(how), "gridproof", self.now)
+
+    @precondition(lambda self: self.queue.jobs())
+    @rule(number=st.integers(0, 1000), good=st.booleans())
+    def optimise(self, number: int, good: bool) -> None:
+        job = self.pick(number)
+        if good:
+            self.queue.optimise(job.id, (), self.now)
+        else:
+            self.queue.reject(job.id, "no", self.now)
+        after = self.queue.get(job.id)
+        assert after
+        assert (after == job) == (job.status != state.INSERTING)
+
     @rule(site=st.sampled_from(SITES))
     def assign(self, site: Site) -> None:
         job = self.queue.match(Slot(site), self.now)
@@ -357,11 +374,16 @@ class QueueMachine(RuleBasedStateMachine):
     @rule(number=st.integers(0, 1000))
     def resubmit(self, number: int) -> None:
         job = self.pick(number)
-        if self.queue.is_master(job.id):
+        if self.queue.is_master(job.id) and job.status != state.ERROR_SPLT:
             with pytest.raises(IllegalTransition):
                 self.queue.resubmit(job.id, self.now)
             return
-        assert self.queue.resubmit(job.id, self.now).status == state.WAITING
+        anew = (
+            state.INSERTING
+            if job.status in (state.INSERTING, state.ERROR_I, state.ERROR_SPLT)
+            else state.WAITING
+        )
+        assert self.queue.resubmit(job.id, self.now).status == anew
         master = self.queue.get(job.master)
         assert master is None or master.status == state.SPLIT
 
