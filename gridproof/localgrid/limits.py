@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Limits:
-    """Times are in seconds. Tests scale them; one value is not JAliEn's: there agents report every 600 s."""
+    """Times are in seconds. Tests scale them; one is not JAliEn's, whose agents report every 600 s."""
 
     check_interval: float = 5.0  # between two looks of an agent at its payload
     idle_share: float = 0.1  # CPU-s per second and core: a payload that uses less is idle (0.5 per check)

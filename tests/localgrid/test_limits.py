@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
 
 import pytest
 
@@ -80,3 +83,9 @@ def test_a_payload_that_fills_its_directory_is_killed(raw, script):
     body = f"mkdir deep; head -c 3000000 /dev/urandom >deep/file; {SPIN}"
     job = raw.submit(f'Executable = "{script(body)}"; Workdirectorysize = {{"2MB"}};')
     assert "Killing the job (using more than 2MB of diskspace" in killed_in_error_e(raw, job)
+
+
+def test_the_documentation_names_every_limit_and_its_default():
+    page = (Path(__file__).parents[2] / "docs" / "embedded-grid.md").read_text()
+    told = re.findall(r"^\| `(\w+)` \| ([\d.]+)", page, re.MULTILINE)
+    assert [(name, float(value)) for name, value in told] == list(asdict(Limits()).items())
