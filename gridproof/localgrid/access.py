@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import posixpath
 import ssl
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -67,7 +66,6 @@ class GridAccess:
             md5, size = md5_of(file), str(file.stat().st_size)
         except OSError as error:
             raise LocalGridError(f"{file} cannot be put on the Grid: {error.strerror}") from error
-        self.command("mkdir", "-p", posixpath.dirname(lfn) or ".")
         for permit in self.command("access", "write", lfn, ",".join(ses) or "disk:1"):
             try:
                 xrdclient.upload(file, f"{permit['url']}?authz={permit['envelope']}")

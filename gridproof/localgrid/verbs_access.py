@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import posixpath
 import secrets
 import uuid
 import zipfile
@@ -16,7 +15,6 @@ from gridproof.localgrid.answers import (
     EBADR,
     EINVAL,
     EIO,
-    ENOENT,
     Answer,
     CommandFailed,
     Row,
@@ -118,8 +116,6 @@ def _access_write(core: Core, caller: Caller, name: str, specs: Specs, size: str
     with _no_pfns("write"):
         entry = core.catalogue.look_up(lfn, caller.user, WRITE)
         if entry is None:
-            if core.catalogue.get(posixpath.dirname(lfn)) is None:
-                raise CatalogueError(ENOENT, f"there is no directory {posixpath.dirname(lfn)}")
             core.catalogue.check_new(lfn, caller.user)
     if entry is None:
         guid, bytes_, has = str(uuid.uuid1()), int(size or 0), frozenset[str]()

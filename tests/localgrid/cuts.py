@@ -16,7 +16,7 @@ import sys
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 from gridproof.localgrid import jobstates as state
@@ -94,7 +94,6 @@ class Story:
     def _put(self, lfn: str, content: bytes) -> None:
         with self._noted("put", lfn, content.decode(errors="replace")):
             md5 = hashlib.md5(content, usedforsecurity=False).hexdigest()
-            self._grid.rows("mkdir", "-p", str(PurePosixPath(lfn).parent))
             for permit in self._grid.rows("access", "write", lfn, "disk:2"):
                 self._write(permit["se"], permit["guid"], content)
                 self._grid.rows(
