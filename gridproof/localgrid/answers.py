@@ -1,15 +1,15 @@
-"""Answers in the shape of JAliEn's, and the options of its commands."""
+"""Answers in the shape of JAliEn's."""
 
 from __future__ import annotations
 
 import os
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 EPERM, ENOENT, ESRCH, EIO, ENXIO, EACCES, EEXIST, ENOTDIR, EISDIR, EINVAL = 1, 2, 3, 5, 6, 13, 17, 20, 21, 22
-ENOSYS, EBADR, ENODATA, EBADFD, EREMOTEIO = 38, 53, 61, 77, 121
+ENOSYS, EBADR, ENODATA, ENOLINK, EBADFD, EREMOTEIO = 38, 53, 61, 67, 77, 121
 
 Row = dict[str, Any]
 
@@ -59,42 +59,6 @@ def _worded(code: int, text: str) -> str:
 def text(message: str) -> Answer:
     """An answer for people only."""
     return Answer([{"message": message}])
-
-
-@dataclass(frozen=True)
-class Options:
-    """A command's options: single letters and words in ``flags``, those with a value in ``values``."""
-
-    flags: frozenset[str]
-    values: dict[str, str]
-    rest: tuple[str, ...]
-
-
-def read_options(
-    arguments: Sequence[str], *, valued: Collection[str] = (), words: Collection[str] = ()
-) -> Options:
-    """Sort arguments: ``-la`` is two flags unless it is one of ``words``; ``valued`` take the next argument.
-
-    Raises CommandFailed when a value is missing.
-    """
-    flags: set[str] = set()
-    values: dict[str, str] = {}
-    rest: list[str] = []
-    left = list(arguments)
-    while left:
-        argument = left.pop(0)
-        name = argument.lstrip("-")
-        if not argument.startswith("-") or not name:
-            rest.append(argument)
-        elif name in valued:
-            if not left:
-                raise CommandFailed(EINVAL, f"Option {argument} requires an argument")
-            values[name] = left.pop(0)
-        elif name in words or argument.startswith("--"):
-            flags.add(name)
-        else:
-            flags.update(name)
-    return Options(frozenset(flags), values, tuple(rest))
 
 
 def human_size(size: int) -> str:

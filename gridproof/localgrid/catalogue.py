@@ -348,7 +348,7 @@ class Catalogue:
             connection.executemany("INSERT INTO collections VALUES (?, ?, ?)", rows)
 
     def touch(self, lfn: str, user: str, now_ms: int) -> None:
-        """Make an empty file without replicas; one that exists has changed now. Raises CatalogueError."""
+        """Make an empty file without a GUID; one that exists has changed now. Raises CatalogueError."""
         with self._database.change() as connection:
             if entry := self.look_up(lfn, user):
                 self._existing(lfn, user, WRITE)
@@ -357,8 +357,8 @@ class Catalogue:
             self.check_new(lfn, user)
             if self.get(posixpath.dirname(normal(lfn))) is None:
                 raise CatalogueError(ENOENT, f"No such directory for {lfn}")
-            guid, md5 = str(uuid.uuid1()), "d41d8cd98f00b204e9800998ecf8427e"
-            _insert(connection, Entry(normal(lfn), "f", user, user, "644", 0, md5, guid, now_ms))
+            md5 = "d41d8cd98f00b204e9800998ecf8427e"
+            _insert(connection, Entry(normal(lfn), "f", user, user, "755", 0, md5, "", now_ms))
 
     def chmod(self, lfn: str, perm: str, user: str, now_ms: int, *, recursive: bool = False) -> list[str]:
         """Change the mode of an entry and, with ``recursive``, of all below; LFNs whose owner one is not."""

@@ -29,6 +29,7 @@ from gridproof.localgrid.throttle import LOGIN, Throttle
 from gridproof.localgrid.transfer import CopyFailed
 from gridproof.localgrid.usage import HELP_OPTIONS, USAGES, argument_missing, help_of
 from gridproof.localgrid.verbs_access import ACCESS_VERBS
+from gridproof.localgrid.verbs_changes import CHANGE_VERBS
 from gridproof.localgrid.verbs_files import FILE_VERBS
 from gridproof.localgrid.verbs_info import INFO_VERBS, ping
 from gridproof.localgrid.verbs_jobs import JOB_VERBS
@@ -47,7 +48,7 @@ TIMES = 100  # that one command is timed
 PIECE = 500  # rows of an answer that are written at once
 TRY_AGAIN_LATER = 1013
 COMMANDS = tuple(USAGES)
-_IN_THREADS = {**FILE_VERBS, **LOOKUP_VERBS, **ACCESS_VERBS, **OUTPUT_VERBS}
+_IN_THREADS = {**FILE_VERBS, **CHANGE_VERBS, **LOOKUP_VERBS, **ACCESS_VERBS, **OUTPUT_VERBS}
 _IN_LOOP = {**JOB_VERBS, **SITE_VERBS, **INFO_VERBS, **USER_VERBS}
 
 

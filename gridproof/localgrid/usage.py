@@ -59,8 +59,10 @@ USAGES: dict[str, Usage] = {
     # the catalogue
     "cd": Usage("[dir]", alone=True),
     "pwd": Usage(alone=True),
-    "mkdir": Usage("[-options] <directory> [<directory>[,<directory>]]", {"-p": "make parents, too"}),
-    "rmdir": Usage("<directory> [<directory>[,<directory>]]"),
+    "mkdir": Usage(
+        "[-options] <directory> [<directory>[,<directory>]]", {"-p": "make parents, too"}, hidden=("-s",)
+    ),
+    "rmdir": Usage("<directory> [<directory>[,<directory>]]", hidden=("-p", "-v", "-s")),
     "ls": Usage(
         "[-options] [<directory>]",
         {
@@ -71,7 +73,7 @@ USAGES: dict[str, Usage] = {
             "-c": "absolute names",
             "-H": "sizes in KB, MB, GB",
         },
-        hidden=("-n",),
+        hidden=("-bulk",),
         alone=True,
     ),
     "find": Usage(
@@ -89,9 +91,10 @@ USAGES: dict[str, Usage] = {
             "-o <offset>": "leave out the first",
             "-r": "the pattern is a regular expression",
             "-f": "all that is known, as keys",
+            "-S <site>": "what is near this site first",
             "-y": "the newest version of each calibration object",
         },
-        hidden=("-z", "-q <query>"),
+        hidden=("-z",),
     ),
     "toXml": Usage(
         "[-i] [-x xml_file_name] [-a] [-l list_from] [lfns]",
@@ -105,22 +108,35 @@ USAGES: dict[str, Usage] = {
     "cat": Usage("<LFN>"),
     "whereis": Usage(
         "[-options] [<filename>]",
-        {"-r": "of a member of an archive: the archive's replicas", "-l": "the argument is an LFN"},
-        hidden=("-g",),
+        {
+            "-g": "the argument is a GUID",
+            "-r": "of a member of an archive: the archive's replicas",
+            "-l": "with -r: the archive's LFN, too",
+        },
     ),
     "rm": Usage(
         "<LFN> [<LFN>[,<LFN>]]",
-        {"-f": "no error for what does not exist", "-r": "directories with all in them", "-v": "say more"},
-        hidden=("-R", "-i"),
+        {"-r": "directories with all in them", "-R": "as -r"},
+        hidden=("-f", "-i", "-v"),
     ),
     "mv": Usage("<LFN> <newLFN>"),
     "touch": Usage("<LFN> [<LFN>[,<LFN>]]"),
-    "type": Usage("<lfn>"),
+    "type": Usage("<lfn>", hidden=("-z", "-s")),
     "lfn2guid": Usage("<filename>"),
     "guid2lfn": Usage("<GUID>"),
-    "access": Usage("<operation type> <lfn> [-u] [SE[,!SE[,qos:count]]]"),
+    "access": Usage(
+        "[options] <read|write> <lfn> [<specs>]",
+        {
+            "-s <size>": "of the file that is written",
+            "-m <md5>": "of the file that is written",
+            "-j <id>": "the job that writes",
+            "-f": "read: only from the SEs named",
+            "-u": "read: http URLs where there are any",
+        },
+    ),
     "commit": Usage("<envelope> <size> <lfn> <perm> <expire> <pfn> <se> <guid> <md5>"),
     "chmod": Usage("-R <octal mode> <lfn> [<lfn>...]", {"-R": "all below directories, too"}),
+    "chown": Usage("-R <user>[.<group>] <lfn> [<lfn>...]", {"-R": "all below directories, too"}),
     "md5sum": Usage("<filename1> [or guid]"),
     "du": Usage(
         "[-ncs] <path>",
@@ -131,7 +147,9 @@ USAGES: dict[str, Usage] = {
         "[-d [-i]] [-v] [-p PID,PID,...] [-s SE1,SE2,...] [-c] <filename1> [<or UUID>] ...",
         {"-s <SEs>": "only these SEs"},
     ),
-    "listFilesFromCollection": Usage("[-options] collection", {"-z": "sizes and MD5s, too"}, hidden=("-v",)),
+    "listFilesFromCollection": Usage(
+        "[-options] collection", {"-z": "sizes and MD5s, too"}, hidden=("-s", "-v")
+    ),
     # jobs
     "submit": Usage("<URL>"),
     "ps": Usage(
@@ -153,8 +171,8 @@ USAGES: dict[str, Usage] = {
             "-W": "those that wait",
             "-E": "those that failed",
             "-a": "of all users",
-            "-jdl <id>": "a job's JDL",
-            "-trace <id>": "a job's trace",
+            "-jdl [id]": "a job's JDL",
+            "-trace [id]": "a job's trace",
             "-id": "ids only",
         },
         hidden=("-F <l>", "-b", "-q <query>"),

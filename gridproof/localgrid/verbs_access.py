@@ -18,11 +18,11 @@ from gridproof.localgrid.answers import (
     Answer,
     CommandFailed,
     Row,
-    read_options,
 )
 from gridproof.localgrid.caller import Caller, Verb, missing
 from gridproof.localgrid.catalogue import Booking, CatalogueError
 from gridproof.localgrid.core import Core
+from gridproof.localgrid.options import read_options
 from gridproof.localgrid.permissions import READ, WRITE
 from gridproof.localgrid.sites import by_distance
 from gridproof.localgrid.storage import StorageElement
@@ -72,7 +72,7 @@ def _count(spec: str, number: str) -> int:
 
 def access(core: Core, caller: Caller, arguments: Sequence[str]) -> Answer:
     """Leave to read or write: URLs with envelopes, nearest storage first."""
-    options = read_options(arguments, valued=("s", "m", "j"))
+    options = read_options("access", arguments)
     kind, name, specs = (*required("access", options.rest), "", "")[:3]
     if kind == "read":
         return _access_read(core, caller, name, Specs.read(specs), strictly="f" in options.flags)

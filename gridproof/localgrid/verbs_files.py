@@ -2,35 +2,32 @@
 
 from __future__ import annotations
 
-import fnmatch
-import functools
 import posixpath
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
-from gridproof.localgrid import xmlcollection
 from gridproof.localgrid.answers import (
     EINVAL,
-    EIO,
+    ENODATA,
     ENOENT,
+    ENOLINK,
+    ENOTDIR,
     EREMOTEIO,
     Answer,
     CommandFailed,
     Row,
     human_size,
     java_date,
-    read_options,
-    text,
 )
 from gridproof.localgrid.caller import Caller, Verb, missing
 from gridproof.localgrid.catalogue import (
-    CatalogueError,
     Entry,
-    entry_number,
     guid_origin,
+    is_guid,
     is_pattern,
 )
 from gridproof.localgrid.core import Core
+from gridproof.localgrid.options import read_options
 from gridproof.localgrid.permissions import PASS, READ
 from gridproof.localgrid.usage import argument_missing
 
@@ -48,8 +45,10 @@ def pwd(core: Core, caller: Caller, arguments: Sequence[str]) -> Answer:  # noqa
 def cd(core: Core, caller: Caller, arguments: Sequence[str]) -> Answer:
     """Change the current directory; home without an argument."""
     entry = core.catalogue.look_up(caller.path(arguments[0] if arguments else "~"), caller.user)
-    if entry is None or not entry.is_dir:
-        raise CommandFailed(2)
+    if entry is None:
+        raise CommandFailed(ENOENT)
+    if not entry.is_dir:
+        raise CommandFailed(ENOTDIR, arguments[0])
     existing(core, caller, entry.lfn, PASS)
     caller.directory = entry.path
     return Answer()
@@ -57,65 +56,74 @@ def cd(core: Core, caller: Caller, arguments: Sequence[str]) -> Answer:
 
 def ls(core: Core, caller: Caller, arguments: Sequence[str]) -> Answer:
     """List directories and files."""
-    options = read_options(arguments)
-    rows: list[Row] = []
+    options = read_options("ls", arguments)
+    answer, missing = Answer(), []
     for path in options.rest or (caller.directory,):
-        lfn = caller.path(path)
-        entries = (
-            core.catalogue.match(lfn, caller.user) if is_pattern(lfn) else [existing(core, caller, path)]
-        )
-        if not entries:
-            raise missing(path)
-        for entry in entries:
-            inside = entry.is_dir and "d" not in options.flags
-            if inside:
-                existing(core, caller, entry.lfn, READ | PASS)
-            shown = core.catalogue.children(entry.lfn) if inside else [entry]
-            rows += [
-                _listed(e, options.flags)
-                for e in shown
-                if "a" in options.flags or e is entry or not posixpath.basename(e.lfn).startswith(".")
-            ]
-    return Answer(rows)
+        lfns = expanded(core, caller, path)
+        if not lfns:
+            answer.fail(ENOENT, path)
+        for lfn in lfns:
+            entry = core.catalogue.look_up(lfn, caller.user)
+            if entry is None:
+                missing.append(lfn)
+                continue
+            if entry.is_dir:
+                existing(core, caller, lfn, READ | PASS)
+            for shown in core.catalogue.children(lfn) if entry.is_dir else [entry]:
+                hidden = posixpath.basename(shown.lfn).startswith(".") and "a" not in options.flags
+                if not hidden and not (shown.is_dir and "b" in options.flags):
+                    answer.rows.append(_listed(shown, options.flags))
+    if missing:
+        answer.fail(ENOENT, ", ".join(missing))
+    return answer
 
 
 def _listed(entry: Entry, flags: frozenset[str]) -> Row:
     slash = "/" if "F" in flags and entry.is_dir else ""
     name = posixpath.basename(entry.lfn) + slash
     names = {"name": name, "path": entry.path + slash}
-    if "l" not in flags:
+    if "b" in flags:
+        guid = entry.guid.upper()
+        return {"guid": guid, "message": f"{guid}   {entry.path}"}
+    if "c" in flags:
+        return {"message": entry.path}
+    if not flags & {"l", "H"}:
         return {**names, "message": name}
     columns = {
-        "permissions": _letters(entry),
+        "permissions": letters(entry),
         "user": entry.owner,
         "group": entry.gowner,
         "size": str(entry.size),
-        "ctime": _whole_seconds(entry),
+        "ctime": whole_seconds(entry),
     }
-    return {**columns, **names, "message": _long_line(entry) + f"    {name}"}
+    return {**columns, **names, "message": long_line(entry, human="H" in flags) + f"    {name}"}
 
 
-def _letters(entry: Entry) -> str:
+def letters(entry: Entry) -> str:
+    """Type and permissions as ``drwxr-xr-x``."""
     bits = "".join(
         "".join(c if int(d) & b else "-" for c, b in zip("rwx", (4, 2, 1), strict=True)) for d in entry.perm
     )
-    return ("d" if entry.is_dir else "-") + bits
+    return ("-" if entry.type == "f" else entry.type) + bits
 
 
-def _long_line(entry: Entry) -> str:
+def long_line(entry: Entry, *, human: bool) -> str:
+    """A line of ``ls -l`` without the name; ``human``: sizes in KB, MB, GB."""
     when = time.strftime("%b %d %H:%M", time.gmtime(entry.ctime / 1000))
-    return f"{_letters(entry)} {entry.owner:>10} {entry.gowner:>8} {entry.size:>12} {when}"
+    size = human_size(entry.size) if human else str(entry.size)
+    return f"{letters(entry)} {entry.owner:>10} {entry.gowner:>8} {size:>12} {when}"
 
 
-def _whole_seconds(entry: Entry) -> str:
+def whole_seconds(entry: Entry) -> str:
+    """The time of an entry in ms, as JAliEn's database keeps it."""
     return str(entry.ctime // 1000 * 1000)
 
 
 def stat(core: Core, caller: Caller, arguments: Sequence[str]) -> Answer:
     """All about files and directories, by LFN or GUID; with ``-v`` where replicas are."""
-    options = read_options(arguments)
+    options = read_options("stat", arguments)
     answer = Answer()
-    for path in required("stat", options.rest):
+    for path in options.rest:
         if entry := core.catalogue.look_up(caller.path(path), caller.user):
             existing(core, caller, entry.lfn, 0 if entry.is_dir else READ)
             row = _stat(entry)
@@ -138,7 +146,7 @@ def _stat(entry: Entry) -> Row:
         f"Type: {entry.type}",
         f"Owner: {entry.owner}:{entry.gowner}",
         f"Permissions: {entry.perm}",
-        f"Last change: {changed}.0 ({_whole_seconds(entry)})",
+        f"Last change: {changed}.0 ({whole_seconds(entry)})",
     ]
     row: Row = {
         "lfn": entry.path,
@@ -146,17 +154,16 @@ def _stat(entry: Entry) -> Row:
         "owner": entry.owner,
         "gowner": entry.gowner,
         "perm": entry.perm,
-        "ctime": _whole_seconds(entry),
+        "ctime": whole_seconds(entry),
     }
     if not entry.is_dir:
+        lines += [f"Size: {entry.size} ({human_size(entry.size)})", f"MD5: {entry.md5}"]
+        row |= {"size": str(entry.size), "md5": entry.md5}
+    if entry.guid:
         made, host = guid_origin(entry.guid)
-        lines += [
-            f"Size: {entry.size} ({human_size(entry.size)})",
-            f"MD5: {entry.md5}",
-            f"GUID: {entry.guid}",
-            f"\tGUID created on {java_date(made / 1000)} ({made}) by {host}",
-        ]
-        row |= {"size": str(entry.size), "md5": entry.md5, "guid": entry.guid, "mtime": str(made)}
+        created = f"\tGUID created on {java_date(made / 1000)} ({made}) by {host}"
+        lines += [f"GUID: {entry.guid}", created]
+        row |= {"guid": entry.guid, "mtime": str(made)}
     return {"message": "\n".join(lines), **row}
 
 
@@ -171,91 +178,59 @@ def _with_replicas(core: Core, entry: Entry, row: Row) -> Row:
     return row | ({"replicas": replicas} if replicas else {})
 
 
-def find(core: Core, caller: Caller, arguments: Sequence[str]) -> Answer:
-    """Files below a directory whose path contains a pattern."""
-    options = read_options(arguments, valued=("o", "l", "x", "j", "q"))
-    if len(options.rest) < 2:
-        raise argument_missing("find")
-    path, pattern = options.rest[:2]
-    top = core.catalogue.look_up(caller.path(path), caller.user)
-    if top is None or not top.is_dir:
-        raise CommandFailed(20, path)
-    existing(core, caller, top.lfn, READ | PASS)
-    found = core.catalogue.find(top.lfn, pattern, caller.user, "fd" if "d" in options.flags else "f")
-    first = int(options.values.get("o", 0))
-    count = int(options.values.get("l", len(found)))
-    found = found[first : first + count]
-    if target := options.values.get("x"):
-        lfn = caller.path(target)
-        found = [entry.as_seen_by(caller.account) for entry in found]
-        content = xmlcollection.render(found, lfn, f"find {' '.join(arguments)}", caller.user, now_ms())
-        core.store_file(lfn, content.encode(), caller.user)
-        return Answer()
-    rows = [_found(entry, options.flags, caller) for entry in found]
-    if "c" in options.flags and rows:
-        rows[-1]["message"] += f"\nFound {len(rows)} maching entries"
-    return Answer(rows)
-
-
-def _found(entry: Entry, flags: frozenset[str], caller: Caller) -> Row:
-    row: Row = {"lfn": entry.path}
-    if flags & {"w", "f"}:
-        row |= {
-            "perm": entry.perm,
-            "owner": entry.owner,
-            "gowner": entry.gowner,
-            "size": str(entry.size),
-            "ctime": _whole_seconds(entry),
-            "guid": entry.guid,
-        }
-    if "f" in flags:
-        row |= {
-            "name": posixpath.basename(entry.lfn),
-            "aclId": "",
-            "broken": "0",
-            "dir": str(entry_number(posixpath.dirname(entry.lfn))),
-            "entryId": str(entry_number(entry.lfn)),
-            "expiretime": "",
-            "guidtime": (entry.guid[14:18] + entry.guid[9:13]).upper(),
-            "md5": entry.as_seen_by(caller.account).md5,
-            "jobid": "-1",
-            "replicated": "0",
-            "type": entry.type,
-        }
-    row["message"] = f"{_long_line(entry)}     {entry.path}" if "w" in flags else entry.path
-    return row
-
-
 def _zip_pfn(archive: str, name: str) -> str:
     """The physical name of a member of an archive."""
     return f"guid:///{archive}?ZIP={name}"
 
 
 def whereis(core: Core, caller: Caller, arguments: Sequence[str]) -> Answer:
-    """The replicas of a file; with ``-r`` those of the archive that it is a member of."""
-    options = read_options(arguments, words=("lfn",))
-    path = required("whereis", options.rest)[0]
-    entry = existing(core, caller, path, READ)
+    """The replicas of a file, by LFN or GUID; with ``-r`` those of the archive that it is a member of."""
+    options = read_options("whereis", arguments)
+    given = required("whereis", options.rest)[0]
+    entry = None if "g" in options.flags else core.catalogue.look_up(caller.path(given), caller.user, READ)
+    what = f"the file {posixpath.basename(given)}"
+    if entry is None or not entry.guid:
+        if not is_guid(given):
+            if "g" in options.flags:
+                raise CommandFailed(EINVAL, f"This is not a valid GUID: {given}")
+            raise _no_file(entry, given)
+        what, entry = f"the GUID {given}", core.catalogue.by_guid(given, caller.user, READ)
+    if entry is None:
+        raise CommandFailed(ENOENT, f"GUID {given} does not exist in the catalogue")
     if entry.type != "f":
-        raise CommandFailed(EINVAL, f"The path you indicated is not a file: {path}")
+        raise _no_file(entry, given)
     member = core.catalogue.member(entry.guid)
     if member and "r" not in options.flags:
-        return Answer([{"seName": "ArchiveMember", "pfn": _zip_pfn(*member), "message": _zip_pfn(*member)}])
-    inside, zip_name = ("side a ZIP archive", f"?ZIP={member[1]}") if member else ("", "")
+        pfn = _zip_pfn(*member)
+        message = f"{what} is in\n\n\t {'ZIP archive member':<30} pfn => {pfn}"
+        return Answer([{"message": message, "seName": "ArchiveMember", "pfn": pfn}])
+    head, zip_name = f"{what} is in", ""
+    if member:
+        archive = core.catalogue.by_guid(member[0], caller.user)
+        hint = "pass `-l` to whereis to see the archive's LFN"
+        shown = f"archive LFN: {archive.lfn if archive else '?'}" if "l" in options.flags else hint
+        head, zip_name = f"{head}side a ZIP archive\n    {shown}", f"?ZIP={member[1]}"
     rows: list[Row] = []
-    for number, (se, url) in enumerate(core.replica_urls(entry, "")):
-        head = f"the file {posixpath.basename(entry.lfn)} is in{inside}\n\n" if number == 0 else ""
-        arrow = "  pfn" if number == 0 else "pfn"
+    for se, url in core.replica_urls(entry, ""):
         name, pfn = se.name.upper(), url.partition("#")[0] + zip_name
-        message = {"message": f"{head}\t SE => {name} {arrow} => {pfn}"}
+        line = {"message": f"\t {f'SE => {name}':<30} pfn => {pfn}"}
         names = {"seNumber": str(se.site.number), "seName": name}
-        rows.append({**message, **names, "pfn": pfn} if head else {**names, **message, "pfn": pfn})
+        rows.append({**names, **line, "pfn": pfn})
+    if not rows:
+        raise CommandFailed(ENOLINK, f"GUID {entry.guid} has no replicas, this is a lost file")
+    rows[0] = {"message": f"{head}\n\n{rows[0].pop('message')}", **rows[0]}
     return Answer(rows)
+
+
+def _no_file(entry: Entry | None, given: str) -> CommandFailed:
+    if entry is None or entry.type == "f":
+        return missing(given)
+    return CommandFailed(EINVAL, f"The path you indicated is not a file: {given}")
 
 
 def list_files_from_collection(core: Core, caller: Caller, arguments: Sequence[str]) -> Answer:
     """The files in a collection; with ``-z`` their sizes and MD5s, each after a blank."""
-    options = read_options(arguments)
+    options = read_options("listFilesFromCollection", arguments)
     path = required("listFilesFromCollection", options.rest)[0]
     entry = core.catalogue.look_up(caller.path(path), caller.user, READ)
     if entry is None:
@@ -283,117 +258,39 @@ def grid_collect(core: Core, caller: Caller, arguments: Sequence[str]) -> Answer
     return Answer()
 
 
-def mkdir(core: Core, caller: Caller, arguments: Sequence[str]) -> Answer:
-    """Make directories."""
-    options = read_options(arguments)
-    for path in required("mkdir", options.rest):
-        core.catalogue.mkdir(caller.path(path), caller.user, now_ms(), parents="p" in options.flags)
-    return Answer()
-
-
-def rm(core: Core, caller: Caller, arguments: Sequence[str]) -> Answer:
-    """Remove files, with ``-r`` directories."""
-    options = read_options(arguments)
-    for path in required("rm", options.rest):
-        lfn = caller.path(path)
-        paths = [e.lfn for e in core.catalogue.match(lfn, caller.user)] if is_pattern(lfn) else [lfn]
-        for one in paths:
-            entry = core.catalogue.get(one)
-            if entry is None and "f" in options.flags:
-                continue
-            recursive = bool(options.flags & {"r", "R"})
-            if entry is None or (entry.is_dir and not recursive):
-                raise CommandFailed(EIO, f"Failed to remove [{one}]")
-            try:
-                core.catalogue.remove(one, caller.user, recursive=recursive)
-            except CatalogueError as error:
-                raise CommandFailed(EIO, f"Failed to remove [{one}]") from error
-    core.sweep()
-    return Answer()
-
-
-def rmdir(core: Core, caller: Caller, arguments: Sequence[str]) -> Answer:
-    """Remove empty directories."""
-    for path in required("rmdir", read_options(arguments).rest):
-        entry = core.catalogue.get(caller.path(path))
-        try:
-            if entry is None or not entry.is_dir:
-                raise missing(path)
-            core.catalogue.remove(entry.lfn, caller.user)
-        except CatalogueError as error:
-            raise CommandFailed(EIO, f"Could not remove directory: {path}") from error
-    return Answer()
-
-
-def mv(core: Core, caller: Caller, arguments: Sequence[str]) -> Answer:
-    """Rename."""
-    source, target = (*required("mv", read_options(arguments).rest), "")[:2]
-    if not target:
-        raise argument_missing("mv")
-    core.catalogue.move(caller.path(source), caller.path(target), caller.user)
-    return Answer()
-
-
-def touch(core: Core, caller: Caller, arguments: Sequence[str]) -> Answer:
-    """Make empty files."""
-    for path in required("touch", read_options(arguments).rest):
-        core.catalogue.touch(caller.path(path), caller.user, now_ms())
-    return Answer()
-
-
-def chmod(core: Core, caller: Caller, arguments: Sequence[str]) -> Answer:
-    """Change permissions, given in octal, with ``-R`` of all that is below, too."""
-    options = read_options(arguments)
-    mode, *paths = required("chmod", options.rest)
-    if not paths:
-        raise CommandFailed(EINVAL, "No user or file entered")
-    if not fnmatch.fnmatchcase(mode, "[0-7][0-7][0-7]"):
-        raise CommandFailed(EINVAL, f"{mode} is no octal mode of three digits")
-    change = functools.partial(
-        core.catalogue.chmod, perm=mode, user=caller.user, now_ms=now_ms(), recursive="R" in options.flags
-    )
-    return _altered(core, caller, "chmod", paths, change)
-
-
-def chown(core: Core, caller: Caller, arguments: Sequence[str]) -> Answer:
-    """Change owner and group, with ``-R`` of all that is below, too."""
-    options = read_options(arguments)
-    roles, *paths = required("chown", options.rest)
-    owner, _, gowner = roles.partition(".")
-    if not paths or not owner:
-        raise CommandFailed(EINVAL, "No user or file entered")
-    change = functools.partial(
-        core.catalogue.chown, owner=owner, gowner=gowner, user=caller.user, recursive="R" in options.flags
-    )
-    return _altered(core, caller, "chown", paths, change)
-
-
-def _altered(
-    core: Core, caller: Caller, name: str, paths: Sequence[str], change: Callable[[str], list[str]]
-) -> Answer:
-    answer = Answer()
-    for path in paths:
-        lfn = caller.path(path)
-        lfns = [e.lfn for e in core.catalogue.match(lfn, caller.user)] if is_pattern(lfn) else [lfn]
-        if not lfns or (lfns == [lfn] and core.catalogue.get(lfn) is None):
-            raise missing(path)
-        for left in (left for one in lfns for left in change(one)):
-            answer.fail(EIO, f"{left}: unable to {name}")
+def md5sum(core: Core, caller: Caller, arguments: Sequence[str]) -> Answer:
+    """The MD5 of files, by LFN or GUID, as the catalogue knows it."""
+    answer, lines = Answer(), []
+    for path in read_options("md5sum", arguments).rest:
+        entry = core.catalogue.look_up(caller.path(path), caller.user, READ)
+        entry = entry or core.catalogue.by_guid(path, caller.user, READ)
+        if entry is None:
+            answer.fail(ENOENT, path)
+        elif entry.is_dir:
+            answer.fail(EINVAL, f"This entry is not a file: {path}")
+        elif not entry.md5:
+            answer.fail(ENODATA, f"This file doesn't have a valid associated MD5 checksum: {path}")
+        else:
+            lines.append(f"{entry.md5}\t{path}")
+    if lines:
+        answer.rows.append({"message": "\n".join(lines)})
     return answer
 
 
-def md5sum(core: Core, caller: Caller, arguments: Sequence[str]) -> Answer:
-    """The MD5 of files as the catalogue knows it."""
-    paths = required("md5sum", read_options(arguments).rest)
-    return text("\n".join(f"{existing(core, caller, p, READ).md5}\t{p}" for p in paths))
-
-
 def type_(core: Core, caller: Caller, arguments: Sequence[str]) -> Answer:
-    """File or directory."""
-    path = required("type", read_options(arguments).rest)[0]
-    entry = existing(core, caller, path)
-    kind = "directory" if entry.is_dir else "file"
+    """File, directory or collection."""
+    names = read_options("type", arguments).rest
+    if len(names) != 1:
+        raise argument_missing("type")
+    entry = existing(core, caller, names[0])
+    kind = {"f": "file", "d": "directory", "c": "collection"}[entry.type]
     return Answer([{"lfn": entry.path, "type": kind, "message": kind}])
+
+
+def expanded(core: Core, caller: Caller, path: str) -> list[str]:
+    """The LFNs that one with ``*`` or ``?`` means; without, the one, whether it exists or not."""
+    lfn = caller.path(path)
+    return [entry.lfn for entry in core.catalogue.match(lfn, caller.user)] if is_pattern(lfn) else [lfn]
 
 
 def existing(core: Core, caller: Caller, path: str, right: int = 0) -> Entry:
@@ -416,17 +313,9 @@ FILE_VERBS: dict[str, Verb] = {
     "cd": cd,
     "ls": ls,
     "stat": stat,
-    "find": find,
     "whereis": whereis,
     "listFilesFromCollection": list_files_from_collection,
     "gridCollect": grid_collect,
-    "mkdir": mkdir,
-    "rm": rm,
-    "rmdir": rmdir,
-    "mv": mv,
-    "touch": touch,
-    "chmod": chmod,
-    "chown": chown,
     "md5sum": md5sum,
     "type": type_,
 }

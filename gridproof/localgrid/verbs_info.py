@@ -7,10 +7,11 @@ import statistics
 import time
 from collections.abc import Sequence
 
-from gridproof.localgrid.answers import ENOSYS, Answer, CommandFailed, read_options, short_number, text
+from gridproof.localgrid.answers import ENOSYS, Answer, CommandFailed, short_number, text
 from gridproof.localgrid.caller import Caller, Verb
 from gridproof.localgrid.core import VERSION, Core
 from gridproof.localgrid.jobstates import INSERTING, ON_NODE, WAITING
+from gridproof.localgrid.options import read_options
 
 
 def version(core: Core, caller: Caller, arguments: Sequence[str]) -> Answer:  # noqa: ARG001
@@ -31,7 +32,7 @@ def uptime(core: Core, caller: Caller, arguments: Sequence[str]) -> Answer:  # n
 
 def w(core: Core, caller: Caller, arguments: Sequence[str]) -> Answer:  # noqa: ARG001
     """Who has jobs that run or wait."""
-    flags = read_options(arguments).flags
+    flags = read_options("w", arguments).flags
     column = 1 if "w" in flags else 0
     rows = sorted(_activity(core).items())
     if flags & {"a", "w"}:
@@ -66,7 +67,7 @@ def top(core: Core, caller: Caller, arguments: Sequence[str]) -> Answer:  # noqa
 
 async def ping(caller: Caller, arguments: Sequence[str]) -> Answer:  # noqa: ARG001
     """How quickly the service takes up what it is asked."""
-    options = read_options(arguments, valued=("c", "s"))
+    options = read_options("ping", arguments)
     count, pause = _bounded(options.values.get("c"), 100, 3), _bounded(options.values.get("s"), 60_000, 1_000)
     lines = [f"Sending {count} messages" + (f" with a pause of {pause} ms between them" if pause else "")]
     began, taken = time.perf_counter(), []

@@ -16,15 +16,16 @@ from gridproof.localgrid.answers import (
     CommandFailed,
     Row,
     human_size,
-    read_options,
     short_number,
 )
 from gridproof.localgrid.caller import Caller, Verb, missing
 from gridproof.localgrid.catalogue import Entry, is_guid
 from gridproof.localgrid.core import Core
+from gridproof.localgrid.options import read_options
 from gridproof.localgrid.permissions import PASS, READ
 from gridproof.localgrid.sites import find_se
 from gridproof.localgrid.verbs_files import existing
+from gridproof.localgrid.verbs_find import find
 
 
 def lfn2guid(core: Core, caller: Caller, arguments: Sequence[str]) -> Answer:
@@ -82,7 +83,7 @@ class _Usage:
 
 def du(core: Core, caller: Caller, arguments: Sequence[str]) -> Answer:
     """The space that directories take."""
-    options = read_options(arguments)
+    options = read_options("du", arguments)
     summary = f"Summary of {len(options.rest)} paths" if "s" in options.flags else ""
     usages: dict[str, _Usage] = {}
     for path in options.rest:
@@ -131,7 +132,7 @@ def _usage_rows(name: str, usage: _Usage, flags: frozenset[str]) -> list[Row]:
 
 def xrdstat(core: Core, caller: Caller, arguments: Sequence[str]) -> Answer:
     """Whether storage elements have the replicas that the catalogue tells of."""
-    options = read_options(arguments, valued=("s", "p"))
+    options = read_options("xrdstat", arguments)
     answer = Answer()
     wanted = [name for name in re.split("[,;]", options.values.get("s", "")) if name]
     for name in wanted:
@@ -172,6 +173,7 @@ def _checked(core: Core, entry: Entry, shown: set[str]) -> list[Row]:
 
 
 LOOKUP_VERBS: dict[str, Verb] = {
+    "find": find,
     "lfn2guid": lfn2guid,
     "guid2lfn": guid2lfn,
     "du": du,

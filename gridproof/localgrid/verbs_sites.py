@@ -12,12 +12,12 @@ from gridproof.localgrid.answers import (
     CommandFailed,
     Row,
     human_size,
-    read_options,
     text,
 )
 from gridproof.localgrid.caller import Caller, Verb
 from gridproof.localgrid.core import Core
 from gridproof.localgrid.jobstates import ON_NODE
+from gridproof.localgrid.options import read_options
 from gridproof.localgrid.requirements import read_requirements
 from gridproof.localgrid.sites import JOB_TTL_LIMIT, Site, distance, find_site
 
@@ -27,47 +27,52 @@ _UNASSIGNED_TTL = 86_400  # s
 
 def list_ses(core: Core, caller: Caller, arguments: Sequence[str]) -> Answer:  # noqa: ARG001
     """Storage elements, in their original case."""
-    options = read_options(arguments, valued=("qos",), words=("verbose",))
+    options = read_options("listSEs", arguments)
     usage = core.catalogue.usage()
-    rows: list[Row] = []
     wanted = {name.casefold() for part in options.rest for name in part.split(",")}
     shown = [s for s in core.storage.values() if not wanted or s.name.casefold() in wanted]
+    if options.values.get("qos", QOS) != QOS:
+        shown = []
     width = max((len(se.name) for se in shown), default=0)
+    head = f"{'':{width}}\t\t{_SE_HEAD_1}\n{'SE name':>{width}}\t{_SE_HEAD_2}"
+    rows: list[Row] = []
     for se in shown:
         files, used = usage.get(se.name, (0, 0))
-        number = se.site.number
-        line = (
-            f"{se.name:>{width}}\t{number:>3}\t{human_size(0):>8}\t{human_size(used):>8}\t{human_size(0):>8}"
-            f"    {files:>12}\t 0.0000  0.0000\tdisk\t  {se.endpoint}"
-        )
+        line = f"{se.name:>{width}}\t{se.site.number:>3}\t{_space(used, files)}"
+        line += f"\t 0.0000  0.0000\t{QOS}\t  {se.endpoint}"
         rows.append(
             {
-                "message": line if rows else f"{_SE_HEAD}\n{line}",
+                "message": line if rows else f"{head}\n{line}",
                 "seName": se.name,
-                "seNumber": str(number),
+                "seNumber": str(se.site.number),
                 "totalSpace": "0",
                 "usedSpace": str(used),
                 "freeSpace": "0",
                 "fileCount": str(files),
                 "demoteRead": "0.0",
                 "demoteWrite": "0.0",
-                "qos": "disk",
+                "qos": QOS,
                 "endpointUrl": se.endpoint,
             }
         )
-    return Answer(rows)
+    if "s" in options.flags and len(shown) > 1:
+        files, used = (sum(usage.get(se.name, (0, 0))[what] for se in shown) for what in (0, 1))
+        rows.append({"message": f"\n{f'TOTAL: {len(shown)} SEs':>{width}}\t \t{_space(used, files)} files"})
+    return Answer(rows or [{"message": head}])
 
 
-_SE_HEAD = (
-    "                         \t\t                Capacity\t  \t\t\t\t\tDemote\n"
-    "                  SE name\t ID\t   Total  \t    Used  \t    Free      File count"
-    "\t   Read   Write\tQoS \t  Endpoint URL"
-)
+def _space(used: int, files: int) -> str:
+    return f"{human_size(0):>8}\t{human_size(used):>8}\t{human_size(0):>8}{files:>16}"
+
+
+QOS = "disk"
+_SE_HEAD_1 = "                Capacity\t  \t\t\t\t\tDemote"
+_SE_HEAD_2 = " ID\t   Total  \t    Used  \t    Free      File count\t   Read   Write\tQoS \t  Endpoint URL"
 
 
 def list_se_distance(core: Core, caller: Caller, arguments: Sequence[str]) -> Answer:
     """How far SEs are from a site, in words."""
-    options = read_options(arguments, valued=("site", "qos"), words=("read", "write"))
+    options = read_options("listSEDistance", arguments)
     site = options.values.get("site") or caller.site or core.sites[0].name
     found = find_site(core.sites, site)
     if found is None:
@@ -85,7 +90,7 @@ def list_se_distance(core: Core, caller: Caller, arguments: Sequence[str]) -> An
 
 def list_ces(core: Core, caller: Caller, arguments: Sequence[str]) -> Answer:  # noqa: ARG001
     """Computing elements with what they can hold."""
-    wanted = {name.upper() for name in read_options(arguments, valued=("p",)).rest}
+    wanted = {name.upper() for name in read_options("listCEs", arguments).rest}
     rows = [row for row in _ce_rows(core.sites) if not wanted or row["ceName"] in wanted]
     return Answer(_headed(rows, "Type\t\tHost"))
 

@@ -15,7 +15,6 @@ from gridproof.localgrid.answers import (
     CommandFailed,
     Row,
     java_date,
-    read_options,
     text,
 )
 from gridproof.localgrid.caller import Caller, Verb
@@ -30,8 +29,8 @@ from gridproof.localgrid.certificates import (
 )
 from gridproof.localgrid.core import Core, utc_now
 from gridproof.localgrid.jobstates import ON_NODE
+from gridproof.localgrid.options import read_options
 from gridproof.localgrid.users import User
-from gridproof.localgrid.verbs_files import required
 
 _TOKEN_DAYS = {"user": 31, "job": 2, "host": 400}
 _ADMIN_DAYS = 400
@@ -42,7 +41,7 @@ def whoami(core: Core, caller: Caller, arguments: Sequence[str]) -> Answer:  # n
     names = re.split(r"/(?=(?:C|O|OU|CN)=)", caller.identity.subject)[1:]
     others = ", ".join(caller.account.roles[1:])
     dn = ", ".join(reversed(names))
-    if "v" in read_options(arguments).flags:
+    if "v" in read_options("whoami", arguments).flags:
         role = f"Role: {caller.user}" + (f" (other roles: {others})" if others else "")
         lines = [f"Username: {caller.user}", role, f"Certificate DN: {dn}", f"Home directory: {caller.home}"]
     else:
@@ -94,9 +93,9 @@ def group_members(core: Core, caller: Caller, arguments: Sequence[str]) -> Answe
 
 def whois(core: Core, caller: Caller, arguments: Sequence[str]) -> Answer:  # noqa: ARG001
     """Accounts by name; with ``-s`` by a part of it, with ``-d`` of the certificate's subject, too."""
-    options = read_options(arguments)
+    options = read_options("whois", arguments)
     found: set[str] = set()
-    for name in required("whois", options.rest):
+    for name in options.rest:
         if not options.flags & set("sfeda"):
             found.add(name)
             continue
@@ -134,9 +133,7 @@ def token(core: Core, caller: Caller, arguments: Sequence[str]) -> Answer:
 
     It ends with the caller's own certificate at the latest. A job cannot get a user token.
     """
-    options = read_options(
-        arguments, valued=("u", "v", "t", "jobid", "hostname"), words=("jobid", "hostname")
-    )
+    options = read_options("token", arguments)
     kind = "host" if "hostname" in options.values else "job" if "jobid" in options.values else "user"
     kind = options.values.get("t", kind)
     if kind not in _TOKEN_DAYS:

@@ -13,13 +13,13 @@ from gridproof.localgrid.answers import (
     ENOENT,
     Answer,
     CommandFailed,
-    read_options,
     text,
 )
 from gridproof.localgrid.caller import Caller
 from gridproof.localgrid.catalogue import Entry
 from gridproof.localgrid.core import Core
 from gridproof.localgrid.inputs import files_in_xml
+from gridproof.localgrid.options import read_options
 from gridproof.localgrid.permissions import READ
 from gridproof.localgrid.transfer import CopyFailed
 from gridproof.localgrid.verbs_files import now_ms
@@ -27,7 +27,7 @@ from gridproof.localgrid.verbs_files import now_ms
 
 async def to_xml(core: Core, caller: Caller, arguments: Sequence[str]) -> Answer:
     """A collection of files in XML; with ``-x`` it becomes a file, to which ``-a`` adds."""
-    options = read_options(arguments, valued=("x", "l"))
+    options = read_options("toXml", arguments)
     target = caller.path(options.values["x"]) if "x" in options.values else ""
     append = "a" in options.flags
     if append and not target:

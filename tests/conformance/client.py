@@ -36,7 +36,6 @@ class Returned:
 
 def environment(grid: Mapping[str, str], directory: Path) -> dict[str, str]:
     """What alienpy needs, with everything that it writes below ``directory``."""
-    directory.mkdir(parents=True, exist_ok=True)
     kept = {name: os.environ[name] for name in ("PATH", "LANG") if name in os.environ}
     own = {"HOME": str(directory), "TMPDIR": str(directory), "PYTHONUNBUFFERED": "1"}
     return {**kept, **grid, **own}
@@ -118,8 +117,7 @@ class CommandLine:
             check=False,
         )
         *texts, rest = done.stdout.split(f"{MARK}\n")
-        assert len(texts) == len(lines), done.stdout
-        assert not rest, rest
+        assert len(texts) == len(lines), f"alien.py ended in {lines[len(texts)]!r}: {rest[-2000:]}"
         return [_with_code(text) for text in texts]
 
 

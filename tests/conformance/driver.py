@@ -18,7 +18,8 @@ def main() -> None:
     session = alien.AliEn()
     for request in sys.stdin:
         words = json.loads(request)
-        with contextlib.redirect_stdout(io.StringIO()) as printed:
+        printed = io.StringIO()
+        with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(printed):
             try:
                 if words[0] == "send":  # AliEn.run's way: what is typed goes to the central service as it is
                     answer = SendMsg(session.wb(), words[1], words[2:])

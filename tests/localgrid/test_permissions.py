@@ -145,7 +145,7 @@ def test_modes_and_owners_change_for_what_one_owns_only(catalogue):
     catalogue.touch(f"{HOME}/group/bobs", "bob", 0)
     assert catalogue.chmod(f"{HOME}/group", "750", "ada", 0, recursive=True) == [f"{HOME}/group/bobs"]
     assert catalogue.get(f"{HOME}/group/file").perm == "750"
-    assert catalogue.get(f"{HOME}/group/bobs").perm == "644"
+    assert catalogue.get(f"{HOME}/group/bobs").perm == "755"
     assert catalogue.chmod(f"{HOME}/group/bobs", "600", "ada", 0) == [f"{HOME}/group/bobs"]
     assert catalogue.chown(f"{HOME}/group", "guest", "", "admin", recursive=True) == []
     assert catalogue.get(f"{HOME}/group/bobs").owner == "guest"
