@@ -9,22 +9,21 @@ from pathlib import Path
 
 from gridproof.alien.jdl import Jdl
 from gridproof.localgrid.limits import Limits
+from gridproof.localgrid.requirements import (
+    DEFAULT_TTL,
+    WORKDIR_PER_CORE,
+    cpu_cores,
+    megabytes,
+    read_number,
+    work_directory_size,
+)
 
-DEFAULT_TTL = 21_600.0  # s
 RESOURCE_FIELDS = (
     "FRUNTIME | RUNTIME | CPUUSAGE | MEMUSAGE | CPUTIME | RMEM | VMEM | NOCPUS | CPUFAMILY | CPUMHZ"
     " | RESOURCEUSAGE | RMEMMAX | VMEMMAX"
 )
-_MEMORY_PER_CORE, _DISK_PER_CORE = 8 * 1024, 10 * 1024  # MB, where a JDL says nothing
-_SIZE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([KMGT]?)i?B?\s*", re.IGNORECASE)
-_UNITS = {"K": 1 / 1024, "M": 1.0, "": 1.0, "G": 1024.0, "T": 1024.0**2}  # in MB
+_MEMORY_PER_CORE = 8 * 1024  # MB, where a JDL says nothing
 _MB = 1 << 20
-
-
-def megabytes(text: str, default: int) -> int:
-    """A size in a JDL: ``8GB``, ``500MB``, or a number of MB."""
-    found = _SIZE.fullmatch(text)
-    return int(float(found[1]) * _UNITS[found[2].upper()]) if found else default
 
 
 @dataclass(frozen=True)
@@ -39,12 +38,12 @@ class Allowance:
     @classmethod
     def of(cls, jdl: Jdl) -> Allowance:
         """As JAliEn reads it."""
-        cores = int(jdl.number("CPUCores", 1))
+        cores = cpu_cores(jdl)
         return cls(
             cores=cores,
-            memory=megabytes(jdl.text("MemorySize"), cores * _MEMORY_PER_CORE),
-            disk=megabytes("".join(jdl.strings("Workdirectorysize")[:1]), cores * _DISK_PER_CORE),
-            ttl=jdl.number("TTL", DEFAULT_TTL),
+            memory=megabytes(jdl.text("MemorySize")) or cores * _MEMORY_PER_CORE,
+            disk=work_directory_size(jdl) or cores * WORKDIR_PER_CORE,
+            ttl=read_number(jdl, "TTL", DEFAULT_TTL),
         )
 
 

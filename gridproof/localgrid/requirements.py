@@ -76,7 +76,7 @@ def read_requirements(jdl: Jdl) -> Requirements:
         packages=frozenset(_PACKAGE.findall(text)),
         ttl=int(ttl[1]) if ttl else int(read_number(jdl, "TTL", DEFAULT_TTL)),
         cores=cores,
-        disk=_megabytes(jdl.text("Workdirectorysize"), 2 * WORKDIR_PER_CORE * cores),
+        disk=work_directory_size(jdl),
         price=float(price[1]) if price else read_number(jdl, "Price", 1.0),
         priority=int(read_number(jdl, "Priority", 0)),
         max_waiting=_seconds(jdl.text("MaxWaitingTime")),
@@ -102,13 +102,19 @@ def read_number(jdl: Jdl, key: str, default: float) -> float:
         return default
 
 
-def _megabytes(text: str, limit: int) -> int:
+def work_directory_size(jdl: Jdl) -> int:
+    """MB that a job asks for; 0 when it does not, or for more than twice what it may have."""
+    size = megabytes(jdl.text("Workdirectorysize"))
+    return size if size <= 2 * WORKDIR_PER_CORE * cpu_cores(jdl) else 0
+
+
+def megabytes(text: str) -> int:
+    """A size in a JDL: ``8GB``, ``500MB``, or a number of MB; 0 for what cannot be read."""
     found = _SIZE.fullmatch(text.strip())
     if not found:
         return 0
     size = int(found[1])
-    size = {"K": size // 1024, "G": size * 1024}.get(found[2].upper(), size)
-    return size if size <= limit else 0
+    return {"K": size // 1024, "G": size * 1024}.get(found[2].upper(), size)
 
 
 def _seconds(text: str) -> int:
