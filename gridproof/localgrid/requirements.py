@@ -18,6 +18,7 @@ from gridproof.localgrid.sites import Slot
 
 DEFAULT_TTL = 21_600
 WORKDIR_PER_CORE = 10_240  # MB that a job may fill; it may ask for twice as much
+PRIORITIES = 1_000_000  # the highest, and with a minus the lowest
 MAX_WAITING = 14 * 86_400  # s; who wants to wait longer waits for ever
 
 _CLOSE_SE = re.compile(r'(!?)member\(other\.CloseSE,"(\w+::[\w-]+::[\w+-]+)"\)')
@@ -78,7 +79,7 @@ def read_requirements(jdl: Jdl) -> Requirements:
         cores=cores,
         disk=work_directory_size(jdl),
         price=float(price[1]) if price else read_number(jdl, "Price", 1.0),
-        priority=int(read_number(jdl, "Priority", 0)),
+        priority=int(max(-PRIORITIES, min(PRIORITIES, read_number(jdl, "Priority", 0)))),
         max_waiting=_seconds(jdl.text("MaxWaitingTime")),
     )
 

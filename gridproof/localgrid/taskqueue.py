@@ -86,7 +86,7 @@ class TaskQueue:
 
     def submit(self, jdl: Jdl, owner: str, now: float, host: str = "localhost") -> Job:
         """Insert a complete JDL; the job is INSERTING until :meth:`optimise`. Raises JdlError."""
-        parse(render(jdl))  # what a restart will have to read
+        _check_storable(render(jdl))
         job = self._insert(jdl, owner, 0, now)
         self.trace(job.id, now, "trace", f"Job inserted by {host}, request came from {host}")
         self.trace(job.id, now, "state", "Job state transition to INSERTING")
@@ -294,3 +294,12 @@ class TaskQueue:
         if not state.may_follow(old, new):
             raise IllegalTransition(f"job {job_id} cannot go from {old} to {new}")
         return old
+
+
+def _check_storable(text: str) -> None:
+    """Raises JdlError for what a restart could not read again."""
+    parse(text)
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise JdlError(f"The JDL has a character that is none: {error.object[error.start]!r}") from error

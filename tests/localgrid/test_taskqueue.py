@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from gridproof.alien.jdl import Jdl, parse
+from gridproof.errors import JdlError
 from gridproof.localgrid import jobstates as state
 from gridproof.localgrid.jobs import Job
 from gridproof.localgrid.jobstore import JobStore
@@ -83,6 +84,13 @@ def test_a_job_walks_the_states_of_jalien_and_its_trace_tells() -> None:
 )
 def test_a_number_that_cannot_be_read_is_as_good_as_none(text: str) -> None:
     assert read_requirements(jdl(text)) == Requirements()
+
+
+def test_a_jdl_that_could_not_be_read_again_is_refused_at_submission() -> None:
+    queue = TaskQueue()
+    with pytest.raises(JdlError, match="a character that is none"):
+        queue.submit(jdl('Arguments = "\ud800";'), "gridproof", 0.0)
+    assert queue.jobs() == []
 
 
 def test_production_makes_subjobs_with_counters_and_their_master_is_done_when_all_are_final() -> None:
