@@ -39,7 +39,8 @@ from gridproof.localgrid.throttle import Throttle
 from gridproof.localgrid.users import DEFAULT_USERS, User, Users
 from gridproof.localgrid.vobox import VoBox
 
-HEARTBEAT = 60.0
+TICK = 1.0  # s between two looks at what time alone brings about
+CLEAR_UP_TICKS = 60
 Announce = Callable[[dict[str, Any]], None]
 
 
@@ -262,8 +263,9 @@ class Grid:
     async def _tick(self, core: Core) -> None:
         while True:
             await asyncio.to_thread(core.clear_up)
-            await asyncio.sleep(HEARTBEAT)
-            core.tick()
+            for _ in range(CLEAR_UP_TICKS):
+                await asyncio.sleep(TICK)
+                core.tick()
 
     async def stop(self) -> None:
         """End everything that was started and, when temporary, remove the root."""

@@ -6,6 +6,7 @@ has changed is handed to whoever stores it by :meth:`TaskQueue.take_changes`.
 
 from __future__ import annotations
 
+import heapq
 import posixpath
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
@@ -37,6 +38,7 @@ class TaskQueue:
         self._unfinished: dict[int, set[int]] = {}  # subjobs, by master
         self._active: dict[int, None] = {}
         self._waiting = Waiting()
+        self._deadlines: list[tuple[float, int]] = []  # a heap, of jobs that waited or still do
         self._needs: dict[int, Requirements] = {}  # of jobs that are not final
         self._changed: dict[int, Job] = {}
         self._trace: list[TraceLine] = []
@@ -176,9 +178,9 @@ class TaskQueue:
             limit = self._limits.expired_after if zombie else self._limits.zombie_after
             if now - job.heartbeat > limit:
                 self.move(job.id, state.EXPIRED if zombie else state.ZOMBIE, now)
-        for job_id, needs in sorted(self._waiting, key=lambda waiting: waiting[0]):
-            limit = needs.max_waiting
-            if limit and now - self._jobs[job_id].submitted > limit:
+        while self._deadlines and self._deadlines[0][0] < now:
+            _, job_id = heapq.heappop(self._deadlines)
+            if self._jobs[job_id].status == state.WAITING:
                 self.move(job_id, state.ERROR_EW, now, "stayed in the queue longer than MaxWaitingTime")
 
     def kill(self, job_id: int, now: float) -> None:
@@ -270,7 +272,10 @@ class TaskQueue:
 
     def _index(self, job: Job) -> None:
         if job.status == state.WAITING:
-            self._waiting.add(job.id, self._needs_of(job), job.not_before)
+            needs = self._needs_of(job)
+            self._waiting.add(job.id, needs, job.not_before)
+            if needs.max_waiting:
+                heapq.heappush(self._deadlines, (job.submitted + needs.max_waiting, job.id))
         else:
             self._waiting.discard(job.id)
         if job.status in state.ON_NODE:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterator
 
 from gridproof.localgrid.requirements import Requirements
 from gridproof.localgrid.sites import Slot
@@ -18,11 +17,6 @@ class Waiting:
         # Heaps: what is no longer true leaves them when it comes to the top.
         self._groups: dict[Requirements, list[int]] = {}
         self._dues: list[tuple[float, int]] = []
-
-    def __iter__(self) -> Iterator[tuple[int, Requirements]]:
-        """All of them, in no order, with what they ask for."""
-        yield from self._ready.items()
-        yield from ((job_id, needs) for job_id, (_, needs) in self._resting.items())
 
     def add(self, job_id: int, needs: Requirements, not_before: float = 0.0) -> None:
         """A job waits, from ``not_before`` on."""

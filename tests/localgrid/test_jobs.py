@@ -208,6 +208,13 @@ def test_a_job_is_split_over_a_collection_written_as_xml(grid, raw, script, tmp_
     assert "InputDataCollection" not in jdl
 
 
+def test_a_job_that_nobody_takes_in_time_ends_by_itself(raw, script):
+    nowhere = 'Requirements = other.CE == "A::B::C"; MaxWaitingTime = 1;'
+    job = raw.submit(f'Executable = "{script("true")}"; {nowhere}')
+    assert raw.wait(job, "ERROR_EW", timeout=15) == "ERROR_EW"
+    assert "from WAITING to ERROR_EW, stayed in the queue longer than MaxWaitingTime" in raw.trace(job)
+
+
 def test_ps_filters(raw, script):
     lfn = script("true")
     done = raw.submit(f'Executable = "{lfn}"; JobTag = {{"comment:once"}};')
