@@ -159,7 +159,8 @@ class CentralService:
             return {"metadata": {"exitcode": "-1", "error": "Incoming JSON not ok"}, "results": []}
         try:
             name, options = request["command"], [str(option) for option in request.get("options", [])]
-            keys, messages = "-nokeys" not in options, "-nomsg" not in options
+            keys = "-nokeys" not in options
+            messages = "-nomsg" not in options or bool(HELP_OPTIONS & set(options))
             self._core.served[caller.identity.subject, str(name)] += 1
             answer = await self._run(
                 caller, str(name), [o for o in options if o not in ("-nokeys", "-nomsg")]
@@ -178,11 +179,13 @@ class CentralService:
     async def _run(self, caller: Caller, name: str, arguments: Sequence[str]) -> Answer:
         if not self._still_runs(caller.identity):
             raise CommandFailed(EREMOTEIO, "This job is not supposed to still be running")
-        if name in USAGES:
+        if usage := USAGES.get(name):
             if HELP_OPTIONS & set(arguments):
                 return help_of(name)
-            if not arguments and not USAGES[name].alone:
+            if not arguments and not usage.alone:
                 raise argument_missing(name)
+        elif not name.startswith("grid"):  # the embedded Grid's own, which nobody is told of
+            raise CommandFailed(ENOENT, f"Command [{name}] not found!")
         if verb := _IN_THREADS.get(name):
             return await asyncio.to_thread(verb, self._core, caller, arguments)
         if verb := _IN_LOOP.get(name):

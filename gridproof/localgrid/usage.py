@@ -144,8 +144,9 @@ USAGES: dict[str, Usage] = {
     ),
     "stat": Usage("[-v] <filename1> [<or uuid>] ...", {"-v": "replicas, too"}),
     "xrdstat": Usage(
-        "[-d [-i]] [-v] [-p PID,PID,...] [-s SE1,SE2,...] [-c] <filename1> [<or UUID>] ...",
-        {"-s <SEs>": "only these SEs"},
+        "[-d] [-v] [-s SE1,SE2,...] <filename1> [<or UUID>] ...",
+        {"-d": "by content, not by size", "-v": "what is wrong", "-s <SEs>": "only these SEs"},
+        hidden=("-i", "-c", "-4", "-6"),
     ),
     "listFilesFromCollection": Usage(
         "[-options] collection", {"-z": "sizes and MD5s, too"}, hidden=("-s", "-v")
@@ -216,7 +217,7 @@ USAGES: dict[str, Usage] = {
         "[-site <site name>] [-read|-write] [-qos filter,by,qos]",
         {
             "-site <site>": "seen from this site",
-            "-read": "for reading",
+            "-read [lfn]": "for reading; the SEs of this file",
             "-write": "for writing",
             "-qos <qos>": "of this kind",
         },

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from gridproof.localgrid.answers import (
     EINVAL,
+    EIO,
     EISDIR,
     ENODATA,
     ENOENT,
@@ -24,6 +25,9 @@ from gridproof.localgrid.core import Core
 from gridproof.localgrid.options import read_options
 from gridproof.localgrid.permissions import PASS, READ
 from gridproof.localgrid.sites import find_se
+from gridproof.localgrid.storage import StorageElement
+from gridproof.localgrid.transfer import md5_of
+from gridproof.localgrid.users import ADMIN
 from gridproof.localgrid.verbs_files import existing
 from gridproof.localgrid.verbs_find import find
 
@@ -148,28 +152,48 @@ def xrdstat(core: Core, caller: Caller, arguments: Sequence[str]) -> Answer:
         elif not entry.guid:
             answer.fail(ENODATA, f"Could not get the GUID of {entry.path}")
         else:
-            answer.rows += _checked(core, entry, shown)
+            _check(core, entry, shown, options.flags, answer)
     return answer
 
 
-def _checked(core: Core, entry: Entry, shown: set[str]) -> list[Row]:
-    rows: list[Row] = []
+def _check(core: Core, entry: Entry, shown: set[str], flags: frozenset[str], answer: Answer) -> None:
+    member = core.catalogue.member(entry.guid)
+    stored = (core.catalogue.by_guid(member[0], ADMIN) if member else None) or entry
+    head = f"Checking the replicas of {entry.lfn}\n"
     for se, url in core.replica_urls(entry, ""):
         if shown and se.name.casefold() not in shown:
             continue
-        file = se.file(entry.guid)
-        good = bool(se.pid) and file.exists() and file.stat().st_size == entry.size
-        head = "" if rows else f"Checking the replicas of {entry.lfn}\n"
-        rows.append(
-            {
-                "message": f"{head}\t{se.name:<20}\t{url}\t{'OK' if good else 'ERR'}",
-                "seName": se.name.upper(),
-                "seNumber": str(se.site.number),
-                "pfn": url,
-                "status": "ok" if good else "error",
-            }
-        )
-    return rows
+        problem = _problem(se, stored, download="d" in flags)
+        row: Row = {
+            "message": f"{head}\t{se.name:<20}\t{url}\t{'ERR' if problem else 'OK'}",
+            "seName": se.name.upper(),
+            "seNumber": str(se.site.number),
+            "pfn": url,
+            "status": "error" if problem else "ok",
+        }
+        if problem and "v" in flags:
+            row = row | {"message": f"{row['message']}\n{problem}", "errorMessage": problem}
+        if problem and "d" in flags:
+            answer.fail(EIO, problem)
+        answer.rows.append(row)
+        head = ""
+
+
+def _problem(se: StorageElement, stored: Entry, *, download: bool) -> str:
+    """What is wrong with a replica, by its size or, with ``download``, by its content."""
+    if not se.pid:
+        return f"{se.name} does not answer"
+    file = se.file(stored.guid)
+    try:
+        size = file.stat().st_size
+        md5 = md5_of(file) if download else stored.md5
+    except OSError as error:
+        return f"{se.name} cannot read {stored.guid}: {error.strerror}"
+    if size != stored.size:
+        return f"Its size is different from the catalogue ({size} vs {stored.size})"
+    if stored.md5 and md5 != stored.md5:
+        return f"Its MD5 is not the expected one ({md5} vs {stored.md5})"
+    return ""
 
 
 LOOKUP_VERBS: dict[str, Verb] = {

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from gridproof.localgrid.answers import (
     EINVAL,
@@ -19,7 +19,9 @@ from gridproof.localgrid.core import Core
 from gridproof.localgrid.jobstates import ON_NODE
 from gridproof.localgrid.options import read_options
 from gridproof.localgrid.requirements import read_requirements
-from gridproof.localgrid.sites import JOB_TTL_LIMIT, Site, distance, find_site
+from gridproof.localgrid.sites import JOB_TTL_LIMIT, Site, by_distance, distance, find_site
+from gridproof.localgrid.usage import argument_missing
+from gridproof.localgrid.verbs_files import existing
 
 _UNASSIGNED = "UNASSIGNED::SITE"  # where JAliEn has the jobs that no site has
 _UNASSIGNED_TTL = 86_400  # s
@@ -79,26 +81,40 @@ def list_se_distance(core: Core, caller: Caller, arguments: Sequence[str]) -> An
         raise CommandFailed(
             EINVAL, f"There is no site {site}; there are {', '.join(s.name for s in core.sites)}"
         )
-    ranked = sorted(core.storage, key=lambda se: distance(found.name, se))
+    ses: Iterable[str] = core.storage
+    if lfn := options.values.get("read"):
+        ses = [se.name for se, _ in core.replica_urls(existing(core, caller, lfn), found.name)]
+    if options.values.get("qos", QOS) != QOS:
+        ses = ()
     return text(
         "\n".join(
             f"{se.upper():>40}\t(read:  0.000,  write:  0.000,  distance:  {distance(found.name, se):.3f})"
-            for se in ranked
+            for se in by_distance(found.name, ses)
         )
     )
 
 
 def list_ces(core: Core, caller: Caller, arguments: Sequence[str]) -> Answer:  # noqa: ARG001
-    """Computing elements with what they can hold."""
-    wanted = {name.upper() for name in read_options("listCEs", arguments).rest}
-    rows = [row for row in _ce_rows(core.sites) if not wanted or row["ceName"] in wanted]
-    return Answer(_headed(rows, "Type\t\tHost"))
+    """Computing elements with what they can hold; none is in a partition."""
+    options = read_options("listCEs", arguments)
+    wanted = {name.upper() for name in options.rest}
+    ces = [] if "p" in options.values else _ce_rows(core.sites, verbose="v" in options.flags)
+    rows = [row for row in ces if not wanted or row["ceName"] in wanted]
+    shown = _headed(rows, "Type\t\t\t\t\t  Host\t\t\tPartitions" if "v" in options.flags else "Type\t\tHost")
+    if "s" in options.flags and len(rows) > 1:
+        width = max(len(row["ceName"]) for row in rows)
+        running, queued = (sum(int(row[key]) for row in rows) for key in ("maxRunning", "maxQueued"))
+        total = f"{f'TOTAL: {len(rows)} CEs':>{width}}"
+        shown.append({"message": f"\n{total}\t \t{running:>8}\t{queued:>8}"})
+    return Answer(shown)
 
 
 def job_list_match(core: Core, caller: Caller, arguments: Sequence[str]) -> Answer:  # noqa: ARG001
     """The computing elements that could run a job."""
     number = arguments[0]
-    job = core.queue.get(int(number)) if number.isdigit() else None
+    if not number.isdecimal():
+        raise argument_missing("jobListMatch")
+    job = core.queue.get(int(number))
     if job is None:
         raise CommandFailed(ESRCH, f"Job ID {number} was not found in the task queue")
     needs = read_requirements(core.queue.jdl(job.id))
@@ -109,13 +125,14 @@ def job_list_match(core: Core, caller: Caller, arguments: Sequence[str]) -> Answ
     return Answer([{key: row[key] for key in keys if key in row} for row in _headed(rows, "Type\tHost")])
 
 
-def _ce_rows(sites: Sequence[Site]) -> list[Row]:
+def _ce_rows(sites: Sequence[Site], *, verbose: bool = False) -> list[Row]:
     ces = [(s.ce.upper(), s.slots, s.queued, JOB_TTL_LIMIT, s.batch, s.host) for s in sites]
     ces.append((_UNASSIGNED, 0, 0, _UNASSIGNED_TTL, "", ""))
-    width = max(len(name) for name, *_ in ces)
+    width, tail = max(len(name) for name, *_ in ces), f"\t\t{'':8}" if verbose else ""
     return [
         {
-            "message": f"{name:>{width}}\topen\t\t{running:>3}\t\t{queued:>3}\t{ttl}\t{batch:>8}\t{host:>8}",
+            "message": f"{name:>{width}}\topen\t\t{running:>3}\t\t{queued:>3}\t{ttl}\t{batch:>8}"
+            f"\t{host:>{40 if verbose else 8}}{tail}",
             "ceName": name,
             "status": "open",
             "maxRunning": str(running),
@@ -142,7 +159,8 @@ def _headed(rows: Sequence[Row], last: str) -> list[Row]:
 def list_partitions(core: Core, caller: Caller, arguments: Sequence[str]) -> Answer:  # noqa: ARG001
     """The partitions of the Grid: there are none."""
     head = "Partition listing\n Partition name"
-    return text(f"{head}\t\t Member CEs" if "-v" in arguments else head)
+    verbose = "v" in read_options("listpartitions", arguments).flags
+    return text(f"{head}\t\t Member CEs" if verbose else head)
 
 
 def set_site(core: Core, caller: Caller, arguments: Sequence[str]) -> Answer:

@@ -100,6 +100,25 @@ def test_xrdstat_sees_a_replica_that_is_gone(grid: LocalGrid, raw: Raw) -> None:
     assert raw.ask("xrdstat", "-s", "A::B::C", f"{TOP}/a/one")["metadata"]["exitcode"] == "6"
 
 
+def test_xrdstat_compares_contents_when_asked_to_and_says_what_is_wrong(grid: LocalGrid, raw: Raw) -> None:
+    guid = stat(raw, "a/two")["guid"]
+    assert raw.rows("xrdstat", "-d", f"{TOP}/a/two")[0]["status"] == "ok"
+    replica = next(grid.root.glob(f"se/*/data/*/*/{guid}"))
+    content = replica.read_bytes()
+    replica.write_bytes(b"z" * len(content))
+    try:
+        assert raw.rows("xrdstat", f"{TOP}/a/two")[0]["status"] == "ok"
+        answer = raw.ask("xrdstat", "-d", "-v", f"{TOP}/a/two")
+    finally:
+        replica.write_bytes(content)
+    assert answer["metadata"]["exitcode"] == "5"
+    assert answer["results"][0]["errorMessage"].startswith("Its MD5 is not the expected one")
+
+
+def test_xrdstat_of_a_member_looks_at_the_archive(raw: Raw) -> None:
+    assert [row["status"] for row in raw.rows("xrdstat", f"{TOP}/member")] == ["ok"]
+
+
 def lfns(xml: str) -> list[str]:
     return re.findall(r' lfn="([^"]*)"', xml)
 
