@@ -27,7 +27,8 @@ _SHOWN = 4  # sites in a summary, job ids in a line
 _OURS = "gridproof pilot: "
 _TRACE_LINE = re.compile(r"(?:\d{8} \d\d:\d\d:\d\d )?\[(\w+) *\]: ?(.*)")
 _BOOKKEEPING = ("state", "proc", "procfmt")  # tags of what says nothing of why
-_ROUTINE = ("Cleaning up", "JobWrapper", "Going to upload", "Uploading", "Registering")
+_ROUTINE = ("Cleaning up", "JobWrapper", "Going to upload", "Uploading", "Registering", "No output given")
+_ERRORS = ("ERROR", "[FATAL]")  # what agents begin a line of their own with
 
 
 @dataclass
@@ -302,10 +303,11 @@ def last_words(trace: Sequence[str]) -> str:
     lines = [(found[1], found[2]) if (found := _TRACE_LINE.fullmatch(line)) else ("", line) for line in trace]
     told = [(tag, text) for tag, text in lines if tag not in _BOOKKEEPING and text.strip()]
     ours = [text.partition(_OURS)[2] for _, text in told if _OURS in text]
-    errors = [text for tag, text in told if tag == "error"]
+    errors = [text for tag, text in told if tag == "error" or text.startswith(_ERRORS)]
     started = [place for place, (_, text) in enumerate(told) if text.startswith("Starting execution")]
     since = told[started[-1] + 1 :] if started else told
     others = [text for _, text in since if not text.startswith(_ROUTINE)]
+    others = [text for text in others if not text.endswith(": uploaded as requested")] or others
     return " | ".join(text.strip() for text in (ours[-2:] or errors[-3:] or others[-3:]))
 
 

@@ -99,7 +99,7 @@ class _JobRun:
             self._core.trace(self._job.id, text, tag)
 
     def _end(self, status: str, why: str) -> None:
-        self._tell(why, "error")
+        self._tell(why)
         with contextlib.suppress(IllegalTransition):
             self._core.move(self._job, status)
 

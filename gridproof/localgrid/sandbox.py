@@ -98,7 +98,7 @@ class Sandbox:
         targets: dict[Path, Source] = {}
         for lfn in filter(None, dict.fromkeys(wanted)):
             target, number = self.path / posixpath.basename(lfn), 0
-            while target in targets:
+            while target in targets or target.exists():
                 number += 1
                 target = self.path / str(number) / posixpath.basename(lfn)
             targets[target] = self._source(core, lfn, target)

@@ -6,6 +6,7 @@ import asyncio
 import glob
 import os
 import posixpath
+import re
 import secrets
 import time
 import uuid
@@ -21,10 +22,11 @@ from gridproof.localgrid.catalogue import Booking, CatalogueError, normal
 from gridproof.localgrid.core import Core
 from gridproof.localgrid.jobs import Job
 from gridproof.localgrid.sites import by_distance
+from gridproof.localgrid.specs import Specs
 from gridproof.localgrid.transfer import md5_of, upload
 
-_DEFAULT_REPLICAS = 2
 _ERROR_DEFAULT = "log_archive.zip:std*@disk=1"
+_SPEC = re.compile(r"!?[^!=,]+::[^!=,]+|\w+[=:][1-9]\d*")  # anything else is ignored, as "no_archive"
 
 
 class OutputMissing(Exception):
@@ -39,29 +41,26 @@ class SavingFailed(Exception):
 class Wanted:
     """One element of ``OutputFile``, ``OutputArchive``, …; ``archive``: the name of the zip file, if one.
 
-    ``copies`` 0: the JDL does not say how many.
+    ``asked``: whether the JDL says where it shall be saved.
     """
 
     archive: str
     patterns: tuple[str, ...]
-    copies: int
-    ses: tuple[str, ...]
-    refused: tuple[str, ...]
+    specs: Specs
+    asked: bool
 
     @classmethod
     def read(cls, element: str) -> Wanted:
         """``name,pattern@disk=2`` or ``archive.zip:name,pattern@disk=2,SE1,!SE2``."""
         files, _, where = element.partition("@")
         archive, colon, members = files.partition(":")
-        specs = [s.strip() for s in where.split(",") if s.strip()]
-        copies, ses = read_storage_specs([s for s in specs if not s.startswith("!")], 0)
+        known = ",".join(spec for spec in map(str.strip, where.split(",")) if _SPEC.fullmatch(spec))
         patterns = (members if colon else files).split(",")
         return cls(
             archive=archive.strip() if colon else "",
             patterns=tuple(p.strip() for p in patterns if p.strip()),
-            copies=copies,
-            ses=ses,
-            refused=tuple(s[1:] for s in specs if s.startswith("!")),
+            specs=Specs.read(known),
+            asked=bool(known),
         )
 
 
@@ -185,12 +184,14 @@ class Saver:
 
     async def _save(self, output: Output, lfn: str, register: bool) -> bool:
         size, md5 = output.path.stat().st_size, await asyncio.to_thread(md5_of, output.path)
-        guid, wanted = str(uuid.uuid1()), output.wanted
+        guid, specs = str(uuid.uuid1()), output.wanted.specs
         if register:
             new = [lfn, *(posixpath.join(self._directory, member.name) for member in output.members)]
             await asyncio.to_thread(self._make_room, new)
-        candidates = self._candidates(wanted)
-        copies = wanted.copies or min(_DEFAULT_REPLICAS, len(candidates))
+        candidates = self._candidates(specs)
+        copies = len(specs.ses) + specs.more
+        if not output.wanted.asked:
+            copies = min(copies, len(candidates))
         uploaded: list[Booking] = []
         problems: list[str] = []
         while len(uploaded) < copies and candidates:
@@ -213,14 +214,12 @@ class Saver:
         self._tell(f"Only {len(uploaded)} out of {copies} requested replicas could be uploaded")
         return False
 
-    def _candidates(self, wanted: Wanted) -> list[str]:
+    def _candidates(self, specs: Specs) -> list[str]:
         """SEs that are named, then all others that are not refused, nearest first."""
         core = self._core
-        ses = {se.casefold(): se for se in core.storage}
-        named = [ses[name] for name in map(str.casefold, wanted.ses) if name in ses]
-        refused = {name.casefold() for name in wanted.refused}
-        others = [se for name, se in ses.items() if se not in named and name not in refused]
-        return [*named, *core.live_first(by_distance(self._job.site, others))]
+        ses = {se.upper(): se for se in core.storage if se.upper() not in specs.refused}
+        named = [ses.pop(name) for name in specs.ses if name in ses]
+        return [*named, *core.live_first(by_distance(self._job.site, ses.values()))]
 
     async def _upload(self, path: Path, booking: Booking) -> str:
         """What went wrong."""
@@ -250,18 +249,6 @@ class Saver:
                 catalogue.commit(booking, size=size, md5=md5, perm="644", now_ms=now)
             if members and (archive := catalogue.get(bookings[0].lfn)):
                 catalogue.enter_members(archive, members, user, now)
-
-
-def read_storage_specs(specs: Sequence[str], default: int) -> tuple[int, tuple[str, ...]]:
-    """``disk=2``, ``disk:2`` and SE names into a number of replicas and the SEs asked for."""
-    copies, ses = 0, []
-    for spec in (s.strip() for s in specs):
-        if "::" in spec:
-            ses.append(spec)
-            continue
-        number = spec.replace("=", ":").rpartition(":")[2]
-        copies += int(number) if number.isdigit() else bool(spec)
-    return max(copies, len(ses)) or default, tuple(ses)
 
 
 def _ticket() -> str:

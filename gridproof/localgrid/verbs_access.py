@@ -8,7 +8,6 @@ import uuid
 import zipfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 
 from gridproof.localgrid.answers import (
     EBADFD,
@@ -25,49 +24,9 @@ from gridproof.localgrid.core import Core
 from gridproof.localgrid.options import read_options
 from gridproof.localgrid.permissions import READ, WRITE
 from gridproof.localgrid.sites import by_distance
+from gridproof.localgrid.specs import Specs
 from gridproof.localgrid.storage import StorageElement
 from gridproof.localgrid.verbs_files import existing, now_ms, required
-
-DEFAULT_REPLICAS = 2
-
-
-@dataclass(frozen=True)
-class Specs:
-    """Where a file is to be read or written: SEs by name, those not wanted, and how many more of QoS disk.
-
-    Names are in upper case.
-    """
-
-    ses: tuple[str, ...] = ()
-    refused: frozenset[str] = frozenset()
-    more: int = 0
-
-    @classmethod
-    def read(cls, text: str) -> Specs:
-        """From ``VO::SITE::SE,!VO::OTHER::SE,disk:2``; raises CommandFailed."""
-        ses, refused, counts = [], set(), {}
-        for spec in filter(str.strip, text.split(",")):
-            if spec.startswith("!"):
-                refused.add(spec[1:].upper())
-            elif "::" in spec:
-                ses.append(spec.upper())
-            else:
-                quality, _, number = spec.replace("=", ":", 1).partition(":")
-                counts[quality.strip()] = _count(spec, number.strip())
-        wanted = tuple(se for se in ses if se not in refused)
-        return cls(wanted, frozenset(refused), counts.get("disk", 0) if ses or counts else DEFAULT_REPLICAS)
-
-
-def _count(spec: str, number: str) -> int:
-    if not number:
-        raise CommandFailed(EINVAL, f"Don't know what to do with `{spec}`")
-    try:
-        count = int(number)
-    except ValueError:
-        raise CommandFailed(EINVAL, f"Invalid format of the QoS string `{spec}`") from None
-    if count < 1:
-        raise CommandFailed(EINVAL, f"The number replicas has to be stricly positive in `{spec}`")
-    return count
 
 
 def access(core: Core, caller: Caller, arguments: Sequence[str]) -> Answer:

@@ -10,6 +10,7 @@ import pytest
 
 from gridproof.alien.jdl import parse
 from gridproof.localgrid.saving import OutputMissing, Wanted, prepare_outputs
+from gridproof.localgrid.specs import Specs
 
 HOME = "/local/user/g/gproof"
 
@@ -17,14 +18,17 @@ HOME = "/local/user/g/gproof"
 @pytest.mark.parametrize(
     ("element", "wanted"),
     [
-        ("out.txt", Wanted("", ("out.txt",), 0, (), ())),
-        ("out.txt@disk=3", Wanted("", ("out.txt",), 3, (), ())),
-        ("a.txt, b.*@disk:1", Wanted("", ("a.txt", "b.*"), 1, (), ())),
+        ("out.txt", Wanted("", ("out.txt",), Specs(more=2), asked=False)),
+        ("out.txt@no_archive", Wanted("", ("out.txt",), Specs(more=2), asked=False)),
+        ("out.txt@disk=3", Wanted("", ("out.txt",), Specs(more=3), asked=True)),
+        ("a.txt, b.*@disk:1", Wanted("", ("a.txt", "b.*"), Specs(more=1), asked=True)),
         (
-            "all.zip:*.root,stdout@disk=2,A::B::C,!D::E::F",
-            Wanted("all.zip", ("*.root", "stdout"), 2, ("A::B::C",), ("D::E::F",)),
+            "all.zip:*.root,stdout@disk=2,A::B::C,!D::E::F,disk=x",
+            Wanted(
+                "all.zip", ("*.root", "stdout"), Specs(("A::B::C",), frozenset({"D::E::F"}), 2), asked=True
+            ),
         ),
-        ("x@A::B::C,D::E::F", Wanted("", ("x",), 2, ("A::B::C", "D::E::F"), ())),
+        ("x@A::B::C,D::E::F", Wanted("", ("x",), Specs(("A::B::C", "D::E::F")), asked=True)),
     ],
 )
 def test_elements_of_outputs_are_read(element, wanted):
