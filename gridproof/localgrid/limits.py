@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from gridproof.errors import LocalGridError
+
 
 @dataclass(frozen=True)
 class Limits:
@@ -21,3 +23,8 @@ class Limits:
     retries: int = 10  # of a job that failed before its payload ran
     retry_delay: float = 1.0  # before each of them
     subjobs: int = 10_000  # of one master
+
+    def __post_init__(self) -> None:
+        for name in ("check_interval", "report_interval"):
+            if getattr(self, name) <= 0:
+                raise LocalGridError(f"The limit {name} must be more than 0 s, not {getattr(self, name)}")
