@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
 import subprocess
 import time
 from collections.abc import Callable
@@ -154,6 +155,41 @@ def test_paths_that_lead_out_of_the_storage_are_refused(replica: Replica, issue:
         "/../xrootd.cfg",
     ):
         assert say("xrdcp", "--silent", f"root://{replica.server}/{path}{leave}", "-")
+
+
+@pytest.fixture
+def arguments(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A file with everything that `setpriv` and `xrdcp` are called with."""
+    log, programs = tmp_path / "arguments", tmp_path / "bin"
+    programs.mkdir()
+    for name in ("setpriv", "xrdcp"):
+        script = programs / name
+        script.write_text(f'#!/bin/sh\necho "$0 $*" >>{log}\nexec {shutil.which(name)} "$@"\n')
+        script.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{programs}:{os.environ['PATH']}")
+    return log
+
+
+def test_no_envelope_stands_in_an_argument_list_a_trace_or_a_log(
+    arguments: Path, dial: Callable[..., Any], tmp_path: Path
+) -> None:
+    job, got = tmp_path / "job.sh", tmp_path / "got"
+    job.write_text("#!/bin/sh\ncat hits >out\n")
+    (tmp_path / "hits").write_text(CONTENT)
+    jdl = 'Executable = "/local/job.sh"; InputFile = {"LF:/local/hits"}; OutputFile = {"out@disk=2"};'
+    with LocalGrid(sites=2, slots=1) as grid, dial(grid.environment) as raw:
+        grid.put(job, "/local/job.sh")
+        grid.put(tmp_path / "hits", "/local/hits", ses=grid.se_names)
+        id = raw.submit(jdl + 'OutputDir = "/local/done";')
+        raw.wait(id, "DONE", "ERROR_IB", "ERROR_E", "ERROR_SV")
+        grid.get("/local/done/out", got)
+        assert got.read_text() == CONTENT
+        assert raw.rows("cat", "/local/hits")[0]["message"] + "\n" == CONTENT
+        said = [raw.trace(id), arguments.read_text(), *(p.read_text() for p in grid.root.rglob("*.log"))]
+    assert [name in said[1] for name in (".meta4", "xrdput.py", "xrootd.cfg")] == [True, True, True]
+    for text in said:
+        assert "eyJ" not in text  # with which a SciToken begins
+        assert "authz" not in text
 
 
 def test_a_grid_that_starts_again_knows_its_envelopes(roots: Path, tmp_path: Path) -> None:
