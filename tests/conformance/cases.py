@@ -268,8 +268,8 @@ FILES = {
         Case("cp", 22, local=True),
     ],
     "cat": [
-        Case("cat t1/job.sh"),
-        Case("cat /nowhere", 1),
+        Case("cat t1/job.sh", local=True),
+        Case("cat /nowhere", 1, local=True),
         Case("exec t1/job.sh", says=""),
     ],
     "md5sum": [

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shlex
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -66,18 +65,11 @@ class Library:
         assert self._process.stdout
         self._process.stdout.close()
 
-    def run(self, line: str) -> Returned:
-        """What the prompt would do with this line."""
-        return self._ask(shlex.split(line))
-
-    def send(self, command: str, *options: str) -> Returned:
-        """What ``SendMsg`` answers, which passes options on as they are."""
-        return self._ask(["send", command, *options])
-
-    def _ask(self, words: Sequence[str]) -> Returned:
+    def run(self, line: str, way: str = "prompt") -> Returned:
+        """What ``ProcessInput`` does with a line as the prompt does, or ``AliEn.run``, or ``SendMsg``."""
         assert self._process.stdin
         assert self._process.stdout
-        self._process.stdin.write(json.dumps(words) + "\n")
+        self._process.stdin.write(json.dumps([way, line]) + "\n")
         self._process.stdin.flush()
         got = json.loads(self._process.stdout.readline())
         if "exception" in got:

@@ -1,4 +1,4 @@
-"""A process in which alienpy lives: cases come as JSON lines on standard input, answers leave as such.
+"""A process in which alienpy lives: requests come as JSON lines on standard input, answers leave as such.
 
 alienpy's XRootD and ROOT's never share a process, and alienpy reads its environment when it is imported: so
 this is started with an environment of its own and imports nothing of gridproof.
@@ -7,6 +7,7 @@ this is started with an environment of its own and imports nothing of gridproof.
 import contextlib
 import io
 import json
+import shlex
 import sys
 
 
@@ -16,15 +17,22 @@ def main() -> None:
     from alienpy.wb_api import SendMsg
 
     session = alien.AliEn()
+
+    def prompt(line):
+        command, *arguments = shlex.split(line)
+        return alien.ProcessInput(session.wb(), command, arguments)
+
+    def send(line):
+        command, *arguments = shlex.split(line)
+        return SendMsg(session.wb(), command, arguments)
+
+    ways = {"prompt": prompt, "run": session.run, "send": send}
     for request in sys.stdin:
-        words = json.loads(request)
+        way, line = json.loads(request)
         printed = io.StringIO()
         with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(printed):
             try:
-                if words[0] == "send":  # AliEn.run's way: what is typed goes to the central service as it is
-                    answer = SendMsg(session.wb(), words[1], words[2:])
-                else:
-                    answer = alien.ProcessInput(session.wb(), words[0], words[1:])
+                answer = ways[way](line)
                 result = {**answer._asdict(), "exitcode": int(answer.exitcode)}
             except Exception as error:  # alienpy's own mistakes are findings, too
                 result = {"exception": f"{type(error).__name__}: {error}"}

@@ -11,7 +11,8 @@ import re
 import tempfile
 import time
 import zipfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,10 +25,26 @@ from tests.conformance.client import CommandLine, Library, Returned
 
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "embedded-grid-commands.md"
-RECORDED_HOME = "/alice/cern.ch/user/j/jalien/"
 HOME = "/local/user/g/gproof/"
 LOCAL = b"a file on this machine\n"
 LOCAL_MD5 = hashlib.md5(LOCAL).hexdigest()
+
+
+Recorded = tuple[int, str, frozenset[str]]  # exit code, error, keys
+Asked = dict[tuple[str, str], Returned]
+NAMES = (
+    ("/alice/cern.ch/user/j/jalien/", "{here}"),
+    ("/alice/cern.ch/user/j", "/local/user/g"),
+    ("1888757082", "{done}"),
+    ("ALICE::JTESTSITE::FIRSTSE", "Local::Site1::SE"),
+    ("JTestSite", "Site1"),
+    ("jalien", "gridproof"),
+)
+NOTHING_RAN = {"ps -f r", "ps -f RUNNING"}
+READING = re.compile(
+    "(access read|du|find|groups|lfn2guid|list[CS]Es|listpartitions|listSEDistance|ls|masterjob|md5sum|pwd|ps"
+    "|stat|type|uptime|version|w|whereis|whoami)( (?!-x).*|$)"
+)
 
 
 @dataclass(frozen=True)
@@ -110,25 +127,44 @@ def _prepare_jobs(access: GridAccess, here: str) -> dict[str, str]:
     return ids
 
 
-def run(scratch: Path) -> list[Outcome]:
+@dataclass(frozen=True)
+class Run:
+    """What came of all cases, and of recorded lines that change nothing by ``AliEn.run`` and ``SendMsg``."""
+
+    outcomes: list[Outcome]
+    asked: Asked
+    names: Mapping[str, str]
+    scratch: Path
+
+
+def run(scratch: Path) -> Run:
     """All cases in both of alienpy's forms, each with a Grid of its own."""
     cases = [(command, case) for command, cases in SECTIONS.items() for case in cases]
     with ThreadPoolExecutor() as both:
         library, typed = (both.submit(run, cases, scratch / run.__name__) for run in (_library, _typed))
-    returned, names = library.result()
+    returned, asked, names = library.result()
     printed, _ = typed.result()
-    return [
+    outcomes = [
         Outcome(command, case, one, other, names)
         for (command, case), one, other in zip(cases, returned, printed, strict=True)
     ]
+    return Run(outcomes, asked, names, scratch)
 
 
-def _library(cases: Sequence[tuple[str, Case]], scratch: Path) -> tuple[list[Returned], dict[str, str]]:
+def _library(
+    cases: Sequence[tuple[str, Case]], scratch: Path
+) -> tuple[list[Returned], Asked, dict[str, str]]:
     with LocalGrid() as grid:
         names = prepare(grid, scratch)
         with Library(grid.environment, scratch) as library:
             library.run(f"cd {names['here']}")
-            return [library.run(filled(case.line, names)) for _, case in cases], names
+            asked = {
+                (way, line): library.run(filled(line, names), way)
+                for line in recordings()
+                if READING.match(line)
+                for way in ("run", "send")
+            }
+            return [library.run(filled(case.line, names)) for _, case in cases], asked, names
 
 
 def _typed(cases: Sequence[tuple[str, Case]], scratch: Path) -> tuple[list[tuple[int, str]], dict[str, str]]:
@@ -139,65 +175,93 @@ def _typed(cases: Sequence[tuple[str, Case]], scratch: Path) -> tuple[list[tuple
         return [(code, masked(text, names)) for code, text in answers], names
 
 
-def recordings() -> dict[str, dict[str, Any]]:
-    """The recorded answers by the line that they answer, with ``{here}`` for the home of the recordings."""
+def recordings() -> dict[str, list[Recorded]]:
+    """What was answered to the owner of the files, by line, with our names for theirs."""
     text = (ROOT / "tests" / "alien" / "captures.jsonl").read_text()
-    exchanges = [json.loads(line) for line in text.replace(RECORDED_HOME, "{here}").splitlines()]
-    return {" ".join([e["command"], *e["options"]]): e["response"] for e in exchanges}
+    for theirs, ours in NAMES:
+        text = text.replace(theirs, ours)
+    found: dict[str, list[Recorded]] = {}
+    for exchange in map(json.loads, text.splitlines()):
+        line = " ".join([exchange["command"], *exchange["options"]])
+        if "as" not in exchange and "\n" not in line and line not in NOTHING_RAN:
+            metadata = exchange["response"]["metadata"]
+            keys = keys_of(exchange["response"]["results"])
+            found.setdefault(line, []).append((int(metadata["exitcode"]), metadata["error"].strip(), keys))
+    return found
+
+
+def summary(returned: Returned, names: Mapping[str, str]) -> Recorded:
+    """Of an answer what is compared with the recorded one."""
+    return returned.exitcode, masked(returned.err, names).strip(), keys_of(returned.rows)
+
+
+def keys_of(rows: Iterable[Mapping[str, Any]]) -> frozenset[str]:
+    """The keys of all rows but that of the text for people."""
+    return frozenset(key for row in rows for key in row) - {"message"}
 
 
 def page(outcomes: list[Outcome]) -> str:
     """The page, in Markdown."""
-    recorded = recordings()
-    return "\n".join([HEAD, *_sections(outcomes, recorded)]) + "\n"
+    recorded = recordings().keys()
+    known = Counter(agreement(outcome.case, recorded).partition(":")[0] for outcome in outcomes)
+    commands = {outcome.case.line.split()[0] for outcome in outcomes}
+    counts = ", ".join(f"{known[how]} {how}" for how in (RECORDED, SOURCE, LOCAL_ONLY, DIFFERS))
+    head = HEAD.format(lines=len(outcomes), commands=len(commands), counts=counts)
+    return "\n".join([head, *_sections(outcomes, recorded)]) + "\n"
 
 
-def _sections(outcomes: list[Outcome], recorded: Mapping[str, Any]) -> Iterator[str]:
+def _sections(outcomes: list[Outcome], recorded: Container[str]) -> Iterator[str]:
     shown = ""
     for outcome in outcomes:
         if outcome.command != shown:
             shown = outcome.command
-            yield f"\n## {shown}\n\n| typed | exit code | answer | as JAliEn? |\n| --- | --- | --- | --- |"
-        answer = masked(outcome.library.err, outcome.names).strip() or _keys(outcome.library)
-        typed = f"`{outcome.case.line}`"
-        yield (
-            "| "
-            + " | ".join(
-                _cell(text)
-                for text in (typed, str(outcome.library.exitcode), answer, agreement(outcome.case, recorded))
-            )
-            + " |"
-        )
+            yield f"\n## {shown}\n\n| typed | exit code | answer | as JAliEn |\n| --- | --- | --- | --- |"
+        code, error, keys = summary(outcome.library, outcome.names)
+        answer = error or " ".join(f"`{key}`" for key in _in_order(outcome.library, keys))
+        answer = answer or ("text" if outcome.library.out or outcome.library.printed else "nothing")
+        row = (f"`{outcome.case.line}`", str(code), answer, agreement(outcome.case, recorded))
+        yield f"| {' | '.join(cell.replace(chr(10), ' ').replace('|', chr(92) + '|') for cell in row)} |"
 
 
-def _keys(returned: Returned) -> str:
-    names = dict.fromkeys(key for row in returned.rows for key in row if key != "message")
-    return " ".join(f"`{name}`" for name in names) or ("text" if returned.out else "nothing")
+def _in_order(returned: Returned, keys: Container[str]) -> list[str]:
+    return list(dict.fromkeys(key for row in returned.rows for key in row if key in keys))
 
 
-def _cell(text: str) -> str:
-    return text.replace("\n", " ").replace("|", "\\|")
+RECORDED, SOURCE, LOCAL_ONLY, DIFFERS = "recorded", "source", "alienpy", "differs"
 
 
-def agreement(case: Case, recorded: Mapping[str, Any]) -> str:
+def agreement(case: Case, recorded: Container[str]) -> str:
     """How it is known what JAliEn answers."""
     if case.differs:
-        return f"differs: {case.differs}"
+        return f"{DIFFERS}: {case.differs}"
     if case.local:
-        return "alienpy alone"
-    return "recorded" if case.line in recorded else "by its source"
+        return LOCAL_ONLY
+    return RECORDED if case.line in recorded else SOURCE
 
 
 HEAD = """\
 # Commands of the embedded Grid, by alienpy
 
-What alienpy 1.7.0, unmodified, gets from the embedded Grid. This page is written by the conformance suite
-(`python -m tests.conformance.table`)."""
+What the genuine alienpy 1.7.0 gets from the [embedded Grid](embedded-grid.md): {commands} commands in
+{lines} lines, each typed at `alien.py` and given to the library, in this order. This page is written by the
+conformance suite, `python -m tests.conformance.table`; `tests/conformance/test_commands.py` compares it with
+what happens.
+
+How it is known what JAliEn does ({counts}):
+
+- `recorded`: exit code, error and keys are those of an exchange recorded from a real central service;
+- `source`: they are what JAliEn's source says;
+- `alienpy`: the client answers without the central service, or makes its own of what that says;
+- `differs`: and how.
+
+The answer is the error, or the keys of the rows. `{{here}}` is the current directory, `{{home}}` the home
+directory; in `t1` lie the files of the recordings, `{{guid}}` is the GUID of `t1/blob`; `{{done}}`,
+`{{failed}}`, `{{running}}`, `{{waiting}}` and `{{master}}` are jobs."""
 
 
 def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
-        PAGE.write_text(page(run(Path(scratch))))
+        PAGE.write_text(page(run(Path(scratch)).outcomes))
 
 
 if __name__ == "__main__":
