@@ -27,6 +27,7 @@ from gridproof.localgrid.transfer import CopyFailed, fetch
 
 _RESOURCES_INTERVAL = 600.0  # s between two lines of resources in a long job's trace
 _VALIDATION_LIMIT = 900.0  # s
+_FAILED_IN = {state.RUNNING: state.ERROR_E, state.SAVING: state.ERROR_SV}  # elsewhere it is tried again
 
 
 class _Failed(Exception):
@@ -78,7 +79,9 @@ class _JobRun:
         except IllegalTransition:
             pass  # killed or run anew: what this agent does is of no interest any more
         except Exception as error:  # the agent goes on with its next job
-            self._end(state.ERROR_A, f"The agent failed: {type(error).__name__}: {error}")
+            current = self._core.queue.get(self._job.id)
+            status = _FAILED_IN.get(current.status if current else "", state.ERROR_A)
+            self._end(status, f"ERROR: the agent failed: {type(error).__name__}: {error}")
         finally:
             self._taken_away.cancel()
             self._tell("Cleaning up after execution...")

@@ -143,7 +143,8 @@ def _pack(wanted: Wanted, directory: Path, files: Sequence[tuple[str, Path]]) ->
     target.unlink(missing_ok=True)
     # ROOT files are compressed already, and are read in place.
     stored = any(name.endswith(".root") for name, _ in files)
-    with zipfile.ZipFile(target, "x", zipfile.ZIP_STORED if stored else zipfile.ZIP_DEFLATED) as archive:
+    how = zipfile.ZIP_STORED if stored else zipfile.ZIP_DEFLATED
+    with zipfile.ZipFile(target, "x", how, strict_timestamps=False) as archive:
         for name, path in files:
             archive.write(path, name)
     members = tuple(Member(name, path.stat().st_size, md5_of(path)) for name, path in files)

@@ -90,6 +90,11 @@ def test_an_archive_holds_its_members_which_are_not_saved_beside_it(directory):
         assert file.infolist()[0].compress_type == zipfile.ZIP_DEFLATED
 
 
+def test_files_older_than_zip_are_packed(directory):
+    os.utime(directory / "a.txt", (0, 0))
+    assert prepared(directory, 'OutputArchive = {"x.zip:a.txt"};').files[0].members
+
+
 def test_an_archive_does_not_follow_a_link_that_the_payload_left(directory, tmp_path):
     (directory / "out.zip").symlink_to(tmp_path / "secret")
     prepared(directory, 'OutputArchive = {"out.zip:a.txt"};')
@@ -159,6 +164,12 @@ def test_storage_elements_are_chosen_and_refused(grid, raw, script, tmp_path):
 def test_a_missing_output_is_an_error_of_saving(raw, script, tmp_path):
     job, _ = saved(raw, script, tmp_path, "true", 'OutputFile = {"none.txt"};', "ERROR_S")
     assert "A required outputfile was NOT found! Aborting: File none.txt doesn't exist" in raw.trace(job)
+
+
+def test_what_cannot_be_packed_is_an_error_of_saving_and_not_tried_again(raw, script, tmp_path):
+    jdl = 'OutputArchive = {"all.zip:a.txt"};'
+    job, _ = saved(raw, script, tmp_path, "mkdir all.zip; echo x >a.txt", jdl, "ERROR_SV")
+    assert "Is a directory" in raw.trace(job)
 
 
 def test_an_output_directory_that_is_not_ours_is_an_error_of_saving(raw, script, tmp_path):
