@@ -25,7 +25,7 @@ from gridproof.localgrid.catalogue import EISDIR, Booking, Catalogue, CatalogueE
 from gridproof.localgrid.certificates import Authority
 from gridproof.localgrid.inputs import find_inputs, names_inputs
 from gridproof.localgrid.jobs import Job
-from gridproof.localgrid.jobstates import INSERTING, ON_NODE, SPLITTING
+from gridproof.localgrid.jobstates import INSERTING, ON_NODE, SPLITTING, ZOMBIE
 from gridproof.localgrid.jobstore import JobStore
 from gridproof.localgrid.limits import Limits
 from gridproof.localgrid.packages import available
@@ -35,6 +35,7 @@ from gridproof.localgrid.taskqueue import IllegalTransition, TaskQueue
 from gridproof.localgrid.transfer import CopyFailed, Source, fetch
 from gridproof.localgrid.users import Users
 
+SUSPENDED = 60.0  # s without a tick, and so without the agents of this process
 READ_LIMIT = 10 << 20  # bytes of a file that the service itself reads
 COPIES = 2  # of files that the service makes
 
@@ -73,6 +74,7 @@ class Core:
     packages: frozenset[str] = field(default_factory=lambda: frozenset(available()))
     _idle: list[_Idle] = field(default_factory=list)
     _timer: asyncio.TimerHandle | None = None
+    _ticked: float = field(default_factory=time.time)
     _tasks: set[asyncio.Task[None]] = field(default_factory=set)
 
     # Jobs
@@ -117,6 +119,7 @@ class Core:
         """One step in the life of a job that an agent was given. Raises IllegalTransition if it lost it."""
         if not self.holds(job):
             raise IllegalTransition(f"job {job.id} was taken away from its agent")
+        self.queue.heartbeat(job.id, time.time())
         self.queue.move(job.id, state, time.time())
         self.changed()
 
@@ -149,8 +152,14 @@ class Core:
         return status
 
     def tick(self) -> None:
-        """Once in a while: what time alone brings about."""
-        self.queue.tick(time.time())
+        """Each second: what time alone brings about. A machine that was suspended takes nobody for dead."""
+        now = time.time()
+        if now - self._ticked > SUSPENDED:
+            for job in self.queue.active():
+                if job.status != ZOMBIE:
+                    self.queue.heartbeat(job.id, now)
+        self._ticked = now
+        self.queue.tick(now)
         self.changed()
 
     def recover(self) -> None:

@@ -60,7 +60,7 @@ TRANSITIONS: dict[str, frozenset[str]] = {
     SAVING: _SAVED | _ANYWHERE_ON_NODE,
     SAVED: _SAVED - {SAVED},
     SAVED_WARN: frozenset({DONE_WARN, ERROR_SV}),
-    ZOMBIE: frozenset({STARTED, RUNNING, SAVING, ERROR_E, EXPIRED}),
+    ZOMBIE: frozenset({ERROR_E, EXPIRED}),
 }
 
 

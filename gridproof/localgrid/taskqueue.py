@@ -39,6 +39,7 @@ class TaskQueue:
         self._active: dict[int, None] = {}
         self._waiting = Waiting()
         self._deadlines: list[tuple[float, int]] = []  # a heap, of jobs that waited or still do
+        self._zombies: dict[int, str] = {}  # what each was before
         self._needs: dict[int, Requirements] = {}  # of jobs that are not final
         self._changed: dict[int, Job] = {}
         self._trace: list[TraceLine] = []
@@ -164,11 +165,13 @@ class TaskQueue:
         return job
 
     def heartbeat(self, job_id: int, now: float) -> None:
-        """The agent of this job is alive, and so is a ZOMBIE."""
+        """The agent of this job is alive; a ZOMBIE goes on where it was."""
         job = self._jobs[job_id]
         if job.status == state.ZOMBIE:
-            self.move(job_id, state.RUNNING, now)
-        elif job.status in state.ON_NODE:
+            was = self._zombies.pop(job_id, state.RUNNING)
+            self.trace(job_id, now, "state", f"Job state transition from ZOMBIE to {was}")
+            job = replace(job, status=was)
+        if job.status in state.ON_NODE:
             self._put(replace(job, heartbeat=now))
 
     def tick(self, now: float) -> None:
@@ -176,8 +179,13 @@ class TaskQueue:
         for job in self.active():
             zombie = job.status == state.ZOMBIE
             limit = self._limits.expired_after if zombie else self._limits.zombie_after
-            if now - job.heartbeat > limit:
-                self.move(job.id, state.EXPIRED if zombie else state.ZOMBIE, now)
+            if now - job.heartbeat <= limit:
+                continue
+            if zombie:
+                self.move(job.id, state.EXPIRED, now)
+            else:
+                self._zombies[job.id] = job.status
+                self.move(job.id, state.ZOMBIE, now)
         while self._deadlines and self._deadlines[0][0] < now:
             _, job_id = heapq.heappop(self._deadlines)
             if self._jobs[job_id].status == state.WAITING:
@@ -284,6 +292,7 @@ class TaskQueue:
             self._active.pop(job.id, None)
         if job.final:
             self._needs.pop(job.id, None)
+            self._zombies.pop(job.id, None)
         if job.master:
             self._subjobs.setdefault(job.master, {})[job.id] = None
             unfinished = self._unfinished.setdefault(job.master, set())

@@ -87,6 +87,20 @@ def test_a_running_job_is_killed_at_once_but_its_agent_hears_of_it_at_its_report
     assert not grid.core.report(held)  # the copy that is still running
 
 
+def test_a_machine_that_was_suspended_takes_no_agent_for_dead(
+    grid: Offline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job_id = submit(grid)
+    walk(grid, job_id, state.STARTED, state.RUNNING)
+    later = time.time() + 8 * 3600
+    monkeypatch.setattr(time, "time", lambda: later)
+    grid.core.tick()
+    assert status(grid, job_id) == "RUNNING"
+    monkeypatch.setattr(time, "time", lambda: later + 59)
+    grid.core.tick()
+    assert status(grid, job_id) == "RUNNING"
+
+
 def test_resubmit_takes_lists_and_the_failure_of_one_is_not_that_of_others(grid: Offline) -> None:
     one, two, foreign = submit(grid), submit(grid), others(grid)
     grid.rows("kill", str(one), str(two))
