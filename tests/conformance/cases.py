@@ -314,6 +314,24 @@ FILES = {
         Case("guid2lfn {guid}", says="{here}t1/blob"),
         Case("guid2lfn x", 22),
     ],
+    "xrdstat": [
+        Case("xrdstat t1/blob", keys="seName seNumber pfn status", says="OK$"),
+        Case("xrdstat -d {guid}", keys="seName seNumber pfn status"),
+        Case("xrdstat -s Local::None::SE t1/blob", 6),
+        Case(
+            "xrdstat /nowhere",
+            2,
+            "No such file or directory : This LFN does not exist in the catalogue: /nowhere",
+        ),
+    ],
+    "listFilesFromCollection": [
+        Case(
+            "listFilesFromCollection t1/blob",
+            121,
+            'Remote I/O error : This entry is not an AliEn collection: "t1/blob"',
+        ),
+        Case("listFilesFromCollection nothing", 121, 'Remote I/O error : No such LFN "nothing"'),
+    ],
 }
 
 JOBS = {
@@ -401,6 +419,15 @@ JOBS = {
 }
 
 GRID = {
+    "jobListMatch": [
+        Case("jobListMatch {done}", keys="ceName status maxRunning maxQueued", says="LOCAL::SITE1::CE"),
+        Case("jobListMatch {waiting}", keys=""),
+        Case("jobListMatch 1", 3, "No such process : Job ID 1 was not found in the task queue"),
+        Case("jobListMatch x", 22, NO_ARGUMENT),
+    ],
+    "registerOutput": [
+        Case("registerOutput x", 22, "Invalid argument : Invalid job ID: x"),
+    ],
     "listSEs": [
         Case(
             "listSEs",
@@ -436,6 +463,37 @@ GRID = {
         Case("cert-verify", says="successful", local=True),
         Case("token-verify", says="successful", local=True),
         Case("certkey-match", says="match", local=True),
+    ],
+    "listpartitions": [
+        Case("listpartitions", keys="", says="Partition name"),
+        Case("listpartitions -v", keys="", says="Member CEs"),
+    ],
+    "packages": [Case("packages -h", says="usage: packages")],
+    "w, uptime": [
+        Case("w -h", keys="", says="usage: w"),
+        Case("w -y", 22, UNKNOWN_Y),
+        Case("uptime", says="running jobs, .* waiting jobs, 1 active users"),
+    ],
+    "top, df": [
+        Case("top", 38, "Function not implemented : not implemented yet"),
+        Case("df", 38, "Function not implemented"),
+    ],
+    "groups, groupmembers": [
+        Case("groups", keys="", says="User: gridproof, main group: gridproof"),
+        Case("groupmembers gridproof", keys="", says="Members of gridproof: .*gridproof"),
+        Case("groupmembers nobody", 2, "No such file or directory : Group nobody does not exist"),
+    ],
+    "whois": [
+        Case("whois gridproof", keys="username roles subject", says="Username: gridproof"),
+        Case("whois -s proof", keys="username roles subject"),
+        Case("whois nobody", says="Username not found: nobody"),
+        Case("whois", 22, NO_ARGUMENT),
+    ],
+    "commandlist": [Case("commandlist", keys="commandlist", says="^cd\npwd\nmkdir\n")],
+    "setSite": [
+        Case("setSite", says="Keeping the current close site"),
+        Case("setSite Site2", says="Setting close site to Site2"),
+        Case("setSite Site1", says="Setting close site to Site1"),
     ],
     "other": [
         Case("home", says="^{home}$", local=True),

@@ -27,7 +27,7 @@ SHAPES = {
     "perm": "[0-7]{3}",
     "permissions": "[-dc]([-r][-w][-x]){3}",
     "se|seName|ceName": r"\w+(::\w+)+|ArchiveMember",
-    "status": "[A-Z_]+|open|killed|not_allowed",
+    "status": "[A-Z_]+|open|killed|not_allowed|ok",
     "type": "f|d|c|file|directory|collection|FORK|",
 }
 
