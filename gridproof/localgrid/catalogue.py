@@ -22,7 +22,7 @@ from gridproof.localgrid.users import ADMIN, User, Users
 class Entry(NamedTuple):
     """A file (``type`` f), directory (d) or collection (c); ``perm`` like "644", ``ctime`` in ms.
 
-    Directories have no ``guid``.
+    Directories and touched files have no ``guid``. ``job`` is the one that has saved it, or 0.
     """
 
     lfn: str
@@ -34,6 +34,7 @@ class Entry(NamedTuple):
     md5: str
     guid: str
     ctime: int
+    job: int = 0
 
     @property
     def is_dir(self) -> bool:
@@ -70,9 +71,10 @@ _CLOSED = f"type = 'd' AND NOT {OPEN_TO_ALL}"
 _SCHEMA = f"""
 CREATE TABLE IF NOT EXISTS lfns (
     lfn TEXT PRIMARY KEY, parent TEXT, type TEXT, owner TEXT, gowner TEXT, perm TEXT,
-    size INTEGER, md5 TEXT, guid TEXT, ctime INTEGER) WITHOUT ROWID;
+    size INTEGER, md5 TEXT, guid TEXT, ctime INTEGER, job INTEGER) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS children ON lfns (parent, lfn);
 CREATE INDEX IF NOT EXISTS guids ON lfns (guid);
+CREATE INDEX IF NOT EXISTS saved ON lfns (job) WHERE job > 0;
 CREATE INDEX IF NOT EXISTS closed ON lfns (lfn) WHERE {_CLOSED};
 CREATE TABLE IF NOT EXISTS replicas (
     guid TEXT, se TEXT, position INTEGER, PRIMARY KEY (guid, se)) WITHOUT ROWID;
@@ -81,7 +83,7 @@ CREATE TABLE IF NOT EXISTS collections (
     guid TEXT, position INTEGER, lfn TEXT, PRIMARY KEY (guid, position)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS orphans (se TEXT, guid TEXT, PRIMARY KEY (se, guid)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS bookings (
-    ticket TEXT PRIMARY KEY, lfn TEXT, guid TEXT, se TEXT, user TEXT, at INTEGER) WITHOUT ROWID;
+    ticket TEXT PRIMARY KEY, lfn TEXT, guid TEXT, se TEXT, user TEXT, job INTEGER, at INTEGER) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS kept (
     job INTEGER, ticket TEXT, size INTEGER, md5 TEXT, members TEXT, PRIMARY KEY (job, ticket)) WITHOUT ROWID;
 """
@@ -92,13 +94,14 @@ _BETWEEN = "lfn > ? AND lfn < ?"
 
 @dataclass(frozen=True)
 class Booking:
-    """Leave to write one replica of a file that is not in the catalogue yet."""
+    """Leave to write one replica of a file that is not in the catalogue yet; for a ``job``, or 0."""
 
     ticket: str
     lfn: str
     guid: str
     se: str
     user: str
+    job: int = 0
 
 
 def pfn_path(guid: str) -> str:
@@ -186,6 +189,11 @@ class Catalogue:
         """What lies directly in a directory, by name."""
         query = f"SELECT {_COLUMNS} FROM lfns WHERE parent = ? ORDER BY lfn"  # noqa: S608
         return [Entry(*row) for row in self._database.rows(query, normal(directory))]  # type: ignore[arg-type]
+
+    def saved_by(self, job: int) -> list[str]:
+        """The LFNs that a job has saved."""
+        rows = self._database.rows("SELECT lfn FROM lfns WHERE job = ? AND job > 0 ORDER BY lfn", job)
+        return [str(lfn) for (lfn,) in rows]
 
     def find(self, directory: str, pattern: str, user: str, types: str = "fc") -> list[Entry]:
         """What lies below ``directory`` with ``pattern`` in its path from there (``*``, ``%``: anything).
@@ -294,13 +302,13 @@ class Catalogue:
     def book(self, bookings: Iterable[Booking], now_ms: int) -> None:
         """Remember who may commit what."""
         with self._database.change() as connection:
-            rows = [(b.ticket, b.lfn, b.guid, b.se, b.user, now_ms) for b in bookings]
-            connection.executemany("INSERT INTO bookings VALUES (?, ?, ?, ?, ?, ?)", rows)
+            rows = [(b.ticket, b.lfn, b.guid, b.se, b.user, b.job, now_ms) for b in bookings]
+            connection.executemany("INSERT INTO bookings VALUES (?, ?, ?, ?, ?, ?, ?)", rows)
 
     def booking(self, ticket: str) -> Booking | None:
         """What a ticket was given for."""
         rows = self._database.rows(
-            "SELECT ticket, lfn, guid, se, user FROM bookings WHERE ticket = ?", ticket
+            "SELECT ticket, lfn, guid, se, user, job FROM bookings WHERE ticket = ?", ticket
         )
         return Booking(*rows[0]) if rows else None  # type: ignore[arg-type]
 
@@ -311,15 +319,19 @@ class Catalogue:
             if entry is None:
                 self.check_new(booking.lfn, booking.user)
                 self.mkdir(posixpath.dirname(booking.lfn), booking.user, now_ms, parents=True)
-            elif entry.guid != booking.guid:
+            elif entry.guid not in (booking.guid, ""):
                 raise CatalogueError(EEXIST, f"{booking.lfn} exists already")
-            elif (entry.size, entry.md5 or md5) != (size, md5 or entry.md5):
+            elif entry.guid and (entry.size, entry.md5 or md5) != (size, md5 or entry.md5):
                 raise CatalogueError(
                     EIO, f"{booking.lfn}: this replica differs from the one registered before"
                 )
+            owner, guid = booking.user, booking.guid
             if entry is None:
-                owner, guid = booking.user, booking.guid
-                _insert(connection, Entry(booking.lfn, "f", owner, owner, perm, size, md5, guid, now_ms))
+                new = Entry(booking.lfn, "f", owner, owner, perm, size, md5, guid, now_ms, booking.job)
+                _insert(connection, new)
+            elif not entry.guid:
+                filled = "UPDATE lfns SET guid = ?, size = ?, md5 = ?, ctime = ?, job = ? WHERE lfn = ?"
+                connection.execute(filled, (guid, size, md5, now_ms, booking.job, entry.lfn))
             connection.execute(
                 "INSERT OR IGNORE INTO replicas"
                 " SELECT ?, ?, coalesce(max(position), 0) + 1 FROM replicas WHERE guid = ?",
@@ -335,7 +347,8 @@ class Catalogue:
             for name, size, md5 in members:
                 lfn, guid = posixpath.join(posixpath.dirname(archive.lfn), name), str(uuid.uuid1())
                 self.check_new(lfn, user)
-                _insert(connection, Entry(lfn, "f", user, user, "644", size, md5, guid, now_ms))
+                member = Entry(lfn, "f", user, user, "644", size, md5, guid, now_ms, archive.job)
+                _insert(connection, member)
                 connection.execute("INSERT INTO members VALUES (?, ?, ?)", (guid, archive.guid, name))
 
     def collect(self, lfn: str, files: Sequence[Entry], user: str, now_ms: int) -> None:
@@ -498,8 +511,8 @@ def _insert(connection: Connection, entry: Entry) -> None:
     parent = posixpath.dirname(entry.lfn) if entry.lfn != "/" else ""
     values = (entry.lfn, parent, *entry[1:])
     connection.execute(
-        "INSERT OR IGNORE INTO lfns (lfn, parent, type, owner, gowner, perm, size, md5, guid, ctime)"
-        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        "INSERT OR IGNORE INTO lfns (lfn, parent, type, owner, gowner, perm, size, md5, guid, ctime, job)"
+        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         values,
     )
 

@@ -198,7 +198,7 @@ class Saver:
         while len(uploaded) < copies and candidates:
             missing = copies - len(uploaded)
             batch, candidates = candidates[:missing], candidates[missing:]
-            bookings = [Booking(_ticket(), lfn, guid, se, self._job.owner) for se in batch]
+            bookings = [Booking(_ticket(), lfn, guid, se, self._job.owner, self._job.id) for se in batch]
             await asyncio.to_thread(self._core.catalogue.book, bookings, _now_ms())
             said = await asyncio.gather(*(self._upload(output.path, booking) for booking in bookings))
             uploaded += [booking for booking, problem in zip(bookings, said, strict=True) if not problem]

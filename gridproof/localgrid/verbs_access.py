@@ -21,7 +21,7 @@ from gridproof.localgrid.answers import (
 from gridproof.localgrid.caller import Caller, Verb, missing
 from gridproof.localgrid.catalogue import Booking, CatalogueError
 from gridproof.localgrid.core import Core
-from gridproof.localgrid.options import read_options
+from gridproof.localgrid.options import Options, read_options
 from gridproof.localgrid.permissions import READ, WRITE
 from gridproof.localgrid.sites import by_distance
 from gridproof.localgrid.specs import Specs
@@ -36,10 +36,7 @@ def access(core: Core, caller: Caller, arguments: Sequence[str]) -> Answer:
     if kind == "read":
         return _access_read(core, caller, name, Specs.read(specs), strictly="f" in options.flags)
     if kind.startswith("write"):
-        size = options.values.get("s", "")
-        if size and not size.isdigit():
-            raise CommandFailed(EINVAL, f"Cannot parse argument '{size}' of option s")
-        return _access_write(core, caller, name, Specs.read(specs), size, options.values.get("m", ""))
+        return _access_write(core, caller, name, Specs.read(specs), options)
     raise CommandFailed(EINVAL, f"Invalid access type requested: {kind}")
 
 
@@ -67,8 +64,10 @@ def _access_read(core: Core, caller: Caller, name: str, specs: Specs, *, strictl
     )
 
 
-def _access_write(core: Core, caller: Caller, name: str, specs: Specs, size: str, md5: str) -> Answer:
+def _access_write(core: Core, caller: Caller, name: str, specs: Specs, options: Options) -> Answer:
     """A new file, or more replicas of one that is there already."""
+    size, job = options.number("s", -1), options.number("j", 0)
+    md5 = options.values.get("m", "")
     if not name:
         raise missing(name)
     lfn = caller.path(name)
@@ -76,11 +75,11 @@ def _access_write(core: Core, caller: Caller, name: str, specs: Specs, size: str
         entry = core.catalogue.look_up(lfn, caller.user, WRITE)
         if entry is None:
             core.catalogue.check_new(lfn, caller.user)
-    if entry is None:
-        guid, bytes_, has = str(uuid.uuid1()), int(size or 0), frozenset[str]()
+    if entry is None or not (entry.guid or entry.is_dir):
+        guid, bytes_, has = str(uuid.uuid1()), max(size, 0), frozenset[str]()
     elif entry.is_dir:
         raise CommandFailed(EBADFD, f"No write PFNs: {name} is a directory")
-    elif (int(size or entry.size), md5 or entry.md5) != (entry.size, entry.md5):
+    elif (size if size >= 0 else entry.size, md5 or entry.md5) != (entry.size, entry.md5):
         text = "You seem to want to write a different file from the existing one in the catalogue"
         raise CommandFailed(EINVAL, text)
     else:
@@ -94,7 +93,8 @@ def _access_write(core: Core, caller: Caller, name: str, specs: Specs, size: str
     permits = [(se, se.envelope(guid, "write")) for se in (*named, *(core.storage[name] for name in nearest))]
     if not permits:
         raise CommandFailed(EBADFD, "No write PFNs: no such storage element is left")
-    core.catalogue.book([Booking(leave, lfn, guid, se.name, caller.user) for se, leave in permits], now_ms())
+    bookings = [Booking(leave, lfn, guid, se.name, caller.user, max(job, 0)) for se, leave in permits]
+    core.catalogue.book(bookings, now_ms())
     return Answer(
         [_permit(se, se.url(guid), leave, guid, len(permits), bytes_, md5 or None) for se, leave in permits]
     )

@@ -156,6 +156,9 @@ def _stat(entry: Entry) -> Row:
         "perm": entry.perm,
         "ctime": whole_seconds(entry),
     }
+    if entry.job:
+        lines.append(f"Job ID: {entry.job}")
+        row["jobid"] = str(entry.job)
     if not entry.is_dir:
         lines += [f"Size: {entry.size} ({human_size(entry.size)})", f"MD5: {entry.md5}"]
         row |= {"size": str(entry.size), "md5": entry.md5}

@@ -82,6 +82,8 @@ def _search(core: Core, caller: Caller, top: Entry, pattern: str, options: Optio
     found = core.catalogue.find(top.lfn, "*" if "r" in options.flags else pattern, caller.user, types)
     if "r" in options.flags:
         found = _matching(re.escape(top.path) + pattern, found)
+    if job := options.number("j", 0):
+        found = [entry for entry in found if entry.job == job]
     if site := options.values.get("S"):
         found.sort(key=lambda entry: _distance(core, entry, site))
     return found
@@ -135,7 +137,7 @@ def _found(entry: Entry, flags: frozenset[str], caller: Caller) -> Row:
             "expiretime": "",
             "guidtime": (entry.guid[14:18] + entry.guid[9:13]).upper(),
             "md5": entry.as_seen_by(caller.account).md5,
-            "jobid": "-1",
+            "jobid": str(entry.job or -1),
             "replicated": "0",
             "type": entry.type,
         }

@@ -56,7 +56,7 @@ def attributes(entry: Entry, urls: Mapping[str, str]) -> dict[str, str]:
         "gowner": entry.gowner,
         "guid": entry.guid,
         "guidtime": "",
-        "jobid": "",
+        "jobid": str(entry.job or ""),
         "lfn": entry.path,
         "md5": entry.md5,
         "owner": entry.owner,
