@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from gridproof.alien.jdl import Expression, Jdl, Value, production_range
 from gridproof.errors import JdlError
+from gridproof.localgrid.jdlorder import in_order
 from gridproof.localgrid.patterns import fill
 from gridproof.localgrid.requirements import close_to
 
@@ -48,16 +49,19 @@ def bind_to_data(jdl: Jdl, files: Sequence[Located]) -> Jdl:
     return _require(jdl, sorted(common or anywhere))
 
 
-def split(jdl: Jdl, files: Sequence[Located], limit: int) -> list[Jdl]:
-    """The subjobs' JDLs, at most ``limit``; raises JdlError when the JDL cannot be split, or into more."""
+def split(jdl: Jdl, files: Sequence[Located], limit: int, master: int) -> list[Jdl]:
+    """The JDLs of at most ``limit`` subjobs of job ``master``.
+
+    Raises JdlError when the JDL cannot be split, or into more.
+    """
     counters = production_range(jdl)
     if counters is not None:
         _check_number(len(counters), limit)
-        master = bind_to_data(jdl, files)
-        return [_subjob(master, counter, files) for counter in counters]
+        bound = bind_to_data(jdl, files)
+        return [_subjob(bound, master, counter, files) for counter in counters]
     chunks = [chunk for group in _groups(jdl, files) for chunk in _chunks(jdl, group)]
     _check_number(len(chunks), limit)
-    return [_of_chunk(jdl, counter, chunk) for counter, chunk in enumerate(chunks, 1)]
+    return [_of_chunk(jdl, master, counter, chunk) for counter, chunk in enumerate(chunks, 1)]
 
 
 def _groups(jdl: Jdl, files: Sequence[Located]) -> list[list[Located]]:
@@ -120,21 +124,21 @@ def _require(jdl: Jdl, ses: Sequence[str]) -> Jdl:
     return bound
 
 
-def _of_chunk(jdl: Jdl, counter: int, chunk: Sequence[Located]) -> Jdl:
+def _of_chunk(jdl: Jdl, master: int, counter: int, chunk: Sequence[Located]) -> Jdl:
     sub = jdl.copy()
     sub["InputData"] = tuple(file.entry for file in chunk)
     sub.pop("InputDataCollection", None)
-    return _subjob(bind_to_data(sub, chunk), counter, chunk)
+    return _subjob(bind_to_data(sub, chunk), master, counter, chunk)
 
 
-def _subjob(jdl: Jdl, counter: int, files: Sequence[Located]) -> Jdl:
-    lfns, values = [file.lfn for file in files], dict(jdl)
+def _subjob(jdl: Jdl, master: int, counter: int, files: Sequence[Located]) -> Jdl:
+    lfns, values = [file.lfn for file in files], {**jdl, "MasterJobID": str(master)}
     if extra := " ".join(jdl.strings("SplitArguments")):
         values["Arguments"] = f"{jdl.text('Arguments')} {extra}".strip()
     return Jdl(
         {
             key: value if key.lower() == "inputdata" else _filled(value, counter, lfns)
-            for key, value in values.items()
+            for key, value in in_order(values).items()
             if not key.lower().startswith(("split", "email"))
         }
     )

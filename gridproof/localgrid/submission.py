@@ -11,21 +11,13 @@ from gridproof.alien.jdl import Expression, Jdl, parse
 from gridproof.errors import JdlError
 from gridproof.localgrid import jdlsyntax
 from gridproof.localgrid.catalogue import Catalogue, CatalogueError, Entry
+from gridproof.localgrid.jdlorder import in_order
 from gridproof.localgrid.permissions import READ
 from gridproof.localgrid.requirements import DEFAULT_TTL, cpu_cores, read_number, read_requirements
 from gridproof.localgrid.splitting import input_lfn
 
 _ARGUMENT = re.compile(r"\$(\d{1,9})")
 _COMMENT = re.compile(r"^[^\S\n]*(?:#|//).*$", re.MULTILINE)
-
-# The order and the spelling in which JAliEn shows the keys of a JDL; others come last.
-_ORDER = (
-    *("User", "JobTag", "Packages", "Executable", "Arguments", "InputFile", "InputData", "InputDataList"),
-    *("InputDataListFormat", "InputDataCollection", "Split", "SplitMaxInputFileNumber", "SplitArguments"),
-    *("JDLPath", "JDLArguments", "JDLProcessor", "ValidationCommand", "OutputDir", "Output", "OutputErrorE"),
-    *("OutputArchive", "OutputFile", "Requirements", "OrigRequirements", "TTL", "Price", "MemorySize"),
-    *("WorkDirectorySize", "MasterJobID", "MaxWaitingTime", "JDLVariables"),
-)
 
 
 @dataclass(frozen=True)
@@ -72,7 +64,7 @@ def complete(jdl: Jdl, by: Submitter, catalogue: Catalogue, packages: Collection
     full["JDLVariables"] = tuple(dict.fromkeys(name for name in variables if name in full))
     _set_requirements(full)
     _check_inputs(full, by, catalogue)
-    return _sorted(full)
+    return Jdl(in_order(full))
 
 
 def _find_executables(jdl: Jdl, by: Submitter, catalogue: Catalogue) -> None:
@@ -120,10 +112,3 @@ def _readable(lfn: str, user: str, catalogue: Catalogue) -> Entry | None:
         return catalogue.look_up(lfn, user, READ)
     except CatalogueError:
         raise JdlError(f"{user} is not allowed to read {lfn}") from None
-
-
-def _sorted(jdl: Jdl) -> Jdl:
-    names = [*_ORDER, *jdl.strings("JDLVariables")]
-    ordered = Jdl({name: jdl[name] for name in names if name in jdl})
-    ordered.update({name: value for name, value in jdl.items() if name not in ordered})
-    return ordered

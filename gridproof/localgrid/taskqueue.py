@@ -106,7 +106,7 @@ class TaskQueue:
         jdl = self.jdl(job_id)
         try:
             if is_split(jdl):
-                self._split(job, split(jdl, files, self._limits.subjobs), now)
+                self._split(job, split(jdl, files, self._limits.subjobs, job_id), now)
                 return
             bound = bind_to_data(jdl, files)
         except JdlError as error:
@@ -246,7 +246,6 @@ class TaskQueue:
         if master.status == state.INSERTING:
             self.move(master.id, state.SPLITTING, now)
         for sub in subjobs:
-            sub["MasterJobID"] = str(master.id)
             job = self._insert(sub, master.owner, master.id, now)
             self.trace(job.id, now, "state", "Job state transition to INSERTING")
             self.move(job.id, state.WAITING, now)

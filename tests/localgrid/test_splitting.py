@@ -26,7 +26,7 @@ FILES = [
 
 
 def subjobs(text: str, files: Sequence[Located] = FILES, limit: int = 1000) -> list[Jdl]:
-    made = split(parse(f'Executable = "/x.sh"; {text}'), files, limit)
+    made = split(parse(f'Executable = "/x.sh"; {text}'), files, limit, 77)
     assert all(parse(render(sub)) == sub for sub in made)
     return made
 
@@ -93,7 +93,20 @@ def test_a_subjob_keeps_what_concerns_it_and_loses_what_was_the_masters() -> Non
         "JobTag": ("comment:x",),
         "TTL": 600,
         "OutputFile": ("a.txt@disk=1",),
+        "MasterJobID": "77",
     }
+    assert list(first) == [
+        *(
+            "JobTag",
+            "Executable",
+            "Arguments",
+            "InputData",
+            "OutputFile",
+            "Requirements",
+            "TTL",
+            "MasterJobID",
+        )
+    ]
 
 
 @pytest.mark.parametrize(
