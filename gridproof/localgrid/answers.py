@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 EPERM, ENOENT, ESRCH, EIO, ENXIO, EACCES, EEXIST, ENOTDIR, EISDIR, EINVAL = 1, 2, 3, 5, 6, 13, 17, 20, 21, 22
-ENOSYS, EBADR, ENODATA, ENOLINK, EBADFD, EREMOTEIO = 38, 53, 61, 67, 77, 121
+ENAMETOOLONG, ENOSYS, EBADR, ENODATA, ENOLINK, EBADFD, EREMOTEIO = 36, 38, 53, 61, 67, 77, 121
 
 Row = dict[str, Any]
 
@@ -54,6 +54,11 @@ class CommandFailed(Exception):
 def _worded(code: int, text: str) -> str:
     what = os.strerror(code)
     return f"{what} : {text}" if text else what
+
+
+def is_whole(text: str) -> bool:
+    """Whether this is a number: digits, and not more than any command has a use for."""
+    return text.isascii() and text.isdecimal() and len(text) <= 18
 
 
 def text(message: str) -> Answer:

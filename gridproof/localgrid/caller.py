@@ -6,12 +6,14 @@ import posixpath
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from gridproof.localgrid.answers import ENOENT, Answer, CommandFailed
+from gridproof.localgrid.answers import ENAMETOOLONG, ENOENT, Answer, CommandFailed
 from gridproof.localgrid.catalogue import normal
 from gridproof.localgrid.certificates import Identity
 from gridproof.localgrid.core import Core
 from gridproof.localgrid.jobs import Job
 from gridproof.localgrid.users import User
+
+LFN_LIMIT, NAME_LIMIT = 4096, 255
 
 
 @dataclass
@@ -36,10 +38,13 @@ class Caller:
         return self.account.home
 
     def path(self, lfn: str) -> str:
-        """An LFN as given, made absolute: relative to the current directory, or ``~``."""
+        """An LFN as given, made absolute, from the current directory or ``~``. Raises CommandFailed."""
         if lfn == "~" or lfn.startswith("~/"):
             lfn = self.home + lfn[2:]
-        return normal(posixpath.join(self.directory, lfn))
+        path = normal(posixpath.join(self.directory, lfn))
+        if len(path) > LFN_LIMIT or any(len(name) > NAME_LIMIT for name in path.split("/")):
+            raise CommandFailed(ENAMETOOLONG, f"{lfn[:NAME_LIMIT]}{'…' if len(lfn) > NAME_LIMIT else ''}")
+        return path
 
 
 Verb = Callable[[Core, Caller, Sequence[str]], Answer]

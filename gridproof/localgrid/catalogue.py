@@ -355,6 +355,7 @@ class Catalogue:
         """Make a collection of these files. Raises CatalogueError."""
         with self._database.change() as connection:
             self.check_new(lfn, user)
+            self.mkdir(posixpath.dirname(normal(lfn)), user, now_ms, parents=True)
             guid, size = str(uuid.uuid1()), sum(file.size for file in files)
             _insert(connection, Entry(normal(lfn), "c", user, user, "755", size, "n/a", guid, now_ms))
             rows = [(guid, position, file.lfn) for position, file in enumerate(files)]

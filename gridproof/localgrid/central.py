@@ -8,8 +8,11 @@ import datetime
 import functools
 import http
 import json
+import re
+import sqlite3
 import ssl
 import time
+import traceback
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,7 +21,7 @@ from websockets.asyncio.server import Server, ServerConnection, serve
 from websockets.exceptions import ConnectionClosed
 from websockets.http11 import Request, Response
 
-from gridproof.localgrid.answers import EINVAL, EIO, ENOENT, EREMOTEIO, Answer, CommandFailed, Row
+from gridproof.localgrid.answers import EINVAL, EIO, ENOENT, EREMOTEIO, Answer, CommandFailed, Row, is_whole
 from gridproof.localgrid.caller import Caller
 from gridproof.localgrid.catalogue import CatalogueError
 from gridproof.localgrid.certificates import Identity, host_subject, identify, write_private
@@ -48,6 +51,7 @@ TIMES = 100  # that one command is timed
 PIECE = 500  # rows of an answer that are written at once
 TRY_AGAIN_LATER = 1013
 COMMANDS = tuple(USAGES)
+_NO_TEXT = re.compile("[\\0\\ud800-\\udfff]")
 _IN_THREADS = {**FILE_VERBS, **CHANGE_VERBS, **LOOKUP_VERBS, **ACCESS_VERBS, **OUTPUT_VERBS}
 _IN_LOOP = {**JOB_VERBS, **SITE_VERBS, **INFO_VERBS, **USER_VERBS}
 
@@ -158,21 +162,21 @@ class CentralService:
         except (ValueError, RecursionError):
             return {"metadata": {"exitcode": "-1", "error": "Incoming JSON not ok"}, "results": []}
         try:
-            name, options = request["command"], [str(option) for option in request.get("options", [])]
+            name, options = _read_request(request)
             keys = "-nokeys" not in options
             messages = "-nomsg" not in options or bool(HELP_OPTIONS & set(options))
-            self._core.served[caller.identity.subject, str(name)] += 1
-            answer = await self._run(
-                caller, str(name), [o for o in options if o not in ("-nokeys", "-nomsg")]
-            )
+            answer = await self._run(caller, name, [o for o in options if o not in ("-nokeys", "-nomsg")])
         except CommandFailed as failure:
             answer = failure.answer()
         except CatalogueError as error:
             answer = CommandFailed(error.code, str(error)).answer()
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            answer = CommandFailed(22, f"The request cannot be read: {error}").answer()
-        except Exception as error:  # a connection outlives what goes wrong in one command
-            answer = CommandFailed(EIO, f"{type(error).__name__}: {error}").answer()
+        except OSError as error:
+            answer = CommandFailed(error.errno or EIO, error.strerror or str(error)).answer()
+        except sqlite3.Error as error:
+            answer = CommandFailed(EIO, f"The Grid's database does not work: {error}").answer()
+        except Exception:  # a connection outlives what goes wrong in one command
+            traceback.print_exc()
+            answer = CommandFailed(EIO, "Internal error, see the end of the Grid's service.log").answer()
         render = functools.partial(answer.render, caller.directory, caller.user, keys=keys, messages=messages)
         return render() if len(answer.rows) <= PIECE else await asyncio.to_thread(render)
 
@@ -184,15 +188,14 @@ class CentralService:
                 return help_of(name)
             if not arguments and not usage.alone:
                 raise argument_missing(name)
-        elif not name.startswith("grid"):  # the embedded Grid's own, which nobody is told of
+        elif not (name.startswith("grid") and name in {*_IN_THREADS, *_IN_LOOP, *self._own}):  # our own
             raise CommandFailed(ENOENT, f"Command [{name}] not found!")
+        self._core.served[caller.identity.subject, name] += 1
         if verb := _IN_THREADS.get(name):
             return await asyncio.to_thread(verb, self._core, caller, arguments)
         if verb := _IN_LOOP.get(name):
             return verb(self._core, caller, arguments)
-        if command := self._own.get(name):
-            return await command(caller, arguments)
-        raise CommandFailed(ENOENT, f"Command [{name}] not found!")
+        return await self._own[name](caller, arguments)
 
     @functools.cached_property
     def _own(self) -> dict[str, Callable[[Caller, Sequence[str]], Awaitable[Answer]]]:
@@ -214,7 +217,7 @@ class CentralService:
 
     async def _time(self, caller: Caller, arguments: Sequence[str]) -> Answer:
         """Run a command several times."""
-        if len(arguments) < 2 or not arguments[0].isdecimal():
+        if len(arguments) < 2 or not is_whole(arguments[0]):
             return help_of("time")
         times, name, rest = min(int(arguments[0]), TIMES), arguments[1], arguments[2:]
         if name == "time" or times == 0:
@@ -251,7 +254,8 @@ class CentralService:
             return submit_text(self._core, caller, first, rest)
         rows = [{"message": f"Submitting {first}"}]
         content = await self._content(caller, first, "Not able to get the file ", rows)
-        return submit_text(self._core, caller, content.decode(errors="replace"), rest, caller.path(first))
+        text = content.decode(errors="replace").replace("\0", "\ufffd")
+        return submit_text(self._core, caller, text, rest, caller.path(first))
 
     async def _content(
         self, caller: Caller, path: str, complaint: str, rows: Sequence[dict[str, Any]] = ()
@@ -267,6 +271,18 @@ class CentralService:
             return await self._core.read(entry, caller.site)
         except CopyFailed as failure:
             raise CommandFailed(EREMOTEIO, f"{complaint}{path}: {failure}", rows) from failure
+
+
+def _read_request(request: Any) -> tuple[str, list[str]]:
+    """A request's command and options. Raises CommandFailed."""
+    fields = request if isinstance(request, dict) else {}
+    name, options = fields.get("command"), fields.get("options", [])
+    if not isinstance(name, str) or not isinstance(options, list):
+        raise CommandFailed(EINVAL, 'A request is like {"command": "ls", "options": ["-l"]}')
+    texts = [option if isinstance(option, str) else json.dumps(option) for option in options]
+    if any(_NO_TEXT.search(text) for text in (name, *texts)):
+        raise CommandFailed(EINVAL, "A request holds no NUL and no half of a surrogate pair")
+    return name, texts
 
 
 async def _pieces(answer: dict[str, Any]) -> AsyncIterator[str]:

@@ -182,7 +182,7 @@ class Core:
             return True
         try:
             self.store.save(changes)
-        except sqlite3.Error as error:
+        except Exception as error:  # whatever it is, what a client was told must not be lost
             self.queue.put_back(changes)
             print(f"The task queue could not be stored: {error}", file=sys.stderr, flush=True)
             return False

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from gridproof.localgrid.answers import EINVAL, CommandFailed
+from gridproof.localgrid.answers import EINVAL, CommandFailed, is_whole
 from gridproof.localgrid.usage import USAGES, Usage
 
 
@@ -20,10 +20,9 @@ class Options:
     def number(self, name: str, default: int) -> int:
         """The value of an option that takes a number; raises CommandFailed when it is none."""
         value = self.values.get(name, str(default))
-        try:
-            return int(value)
-        except ValueError:
-            raise CommandFailed(EINVAL, f"Cannot parse argument '{value}' of option {name}") from None
+        if not is_whole(value.removeprefix("-")):
+            raise CommandFailed(EINVAL, f"Cannot parse argument '{value}' of option {name}")
+        return int(value)
 
 
 def read_options(name: str, arguments: Sequence[str]) -> Options:

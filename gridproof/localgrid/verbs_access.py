@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from gridproof.localgrid.answers import (
+    is_whole,
     EBADFD,
     EBADR,
     EINVAL,
@@ -131,7 +132,7 @@ def commit(core: Core, caller: Caller, arguments: Sequence[str]) -> Answer:
     envelope, size_text, lfn, _, _, pfn, _, _, md5 = (*arguments, *[""] * 9)[:9]
     if not envelope:
         raise CommandFailed(EINVAL, "Command requires an argument")
-    if not size_text.isdigit():
+    if not is_whole(size_text):
         raise CommandFailed(EINVAL, "Size should be known at commit time")
     row: Row = {"path": lfn, "lfn": "0", "pfn": pfn, "message": f"{lfn} 0"}
     booking = core.catalogue.booking(envelope)
@@ -149,7 +150,9 @@ def commit(core: Core, caller: Caller, arguments: Sequence[str]) -> Answer:
 
 def grid_unzip(core: Core, caller: Caller, arguments: Sequence[str]) -> Answer:
     """The embedded Grid's own: enter the members of an archive beside it, as a job's OutputArchive does."""
-    lfn = required("gridUnzip", arguments)[0]
+    if not arguments:
+        raise CommandFailed(EINVAL, "gridUnzip takes an archive")
+    lfn = arguments[0]
     entry = existing(core, caller, lfn, READ)
     stored = [core.storage[se].file(entry.guid) for se in core.catalogue.replicas(entry.guid)]
     try:

@@ -255,6 +255,8 @@ def list_files_from_collection(core: Core, caller: Caller, arguments: Sequence[s
 
 def grid_collect(core: Core, caller: Caller, arguments: Sequence[str]) -> Answer:
     """The embedded Grid's own: make a collection, the first name, of the files that follow."""
+    if not arguments:
+        raise CommandFailed(EINVAL, "gridCollect takes a collection and its files")
     lfn, *names = arguments
     files = [existing(core, caller, name, READ) for name in names]
     core.catalogue.collect(caller.path(lfn), files, caller.user, now_ms())

@@ -7,7 +7,7 @@ import statistics
 import time
 from collections.abc import Sequence
 
-from gridproof.localgrid.answers import ENOSYS, Answer, CommandFailed, short_number, text
+from gridproof.localgrid.answers import ENOSYS, Answer, CommandFailed, is_whole, short_number, text
 from gridproof.localgrid.caller import Caller, Verb
 from gridproof.localgrid.core import VERSION, Core
 from gridproof.localgrid.jobstates import INSERTING, ON_NODE, WAITING
@@ -88,7 +88,7 @@ async def ping(caller: Caller, arguments: Sequence[str]) -> Answer:  # noqa: ARG
 
 
 def _bounded(value: str | None, most: int, default: int) -> int:
-    return int(value) if value and value.isdecimal() and int(value) <= most else default
+    return int(value) if value and is_whole(value) and int(value) <= most else default
 
 
 def packages(core: Core, caller: Caller, arguments: Sequence[str]) -> Answer:  # noqa: ARG001

@@ -12,6 +12,7 @@ from gridproof.localgrid.answers import (
     EREMOTEIO,
     Answer,
     CommandFailed,
+    is_whole,
 )
 from gridproof.localgrid.caller import Caller, Verb, may_modify
 from gridproof.localgrid.core import Core
@@ -61,7 +62,7 @@ def masterjob(core: Core, caller: Caller, arguments: Sequence[str]) -> Answer:  
     options = read_options("masterjob", arguments)
     lines, subjobs, unknown = [], [], ""
     words = [word for word in re.split(r"[,;\s]+", " ".join(options.rest)) if word]
-    if wrong := [word for word in words if not word.isdecimal()]:
+    if wrong := [word for word in words if not is_whole(word)]:
         raise CommandFailed(EINVAL, f"Incorrect job ID specification: {wrong[0]}")
     masters = [int(word) for word in words]
     for number in masters:

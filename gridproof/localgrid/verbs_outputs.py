@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from gridproof.localgrid import jobstates as state
 from gridproof.localgrid import kept
-from gridproof.localgrid.answers import EINVAL, ENODATA, EPERM, ESRCH, Answer, CommandFailed, text
+from gridproof.localgrid.answers import EINVAL, ENODATA, EPERM, ESRCH, Answer, CommandFailed, is_whole, text
 from gridproof.localgrid.caller import Caller, Verb, may_modify
 from gridproof.localgrid.core import Core
 
@@ -15,7 +15,7 @@ from gridproof.localgrid.core import Core
 def register_output(core: Core, caller: Caller, arguments: Sequence[str]) -> Answer:
     """Enter in the catalogue what a failed job has saved; the LFNs in words."""
     for argument in arguments:
-        if not argument.isdecimal():
+        if not is_whole(argument):
             raise CommandFailed(EINVAL, f"Invalid job ID: {argument}")
     number = int(arguments[-1])
     job = core.queue.get(number)

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 
 from gridproof.localgrid import jobstates as state
-from gridproof.localgrid.answers import EINVAL, ENODATA, Answer, CommandFailed, Row
+from gridproof.localgrid.answers import EINVAL, ENODATA, Answer, CommandFailed, Row, is_whole
 from gridproof.localgrid.caller import Caller
 from gridproof.localgrid.core import Core
 from gridproof.localgrid.jobs import Job
@@ -143,7 +143,7 @@ def read_states(value: str) -> frozenset[str]:
 def _span(value: str) -> tuple[float, float]:
     """From and until when, of hours ago: ``12,6`` is from twelve to six hours ago."""
     parts = value.split(",")
-    if len(parts) > 2 or not all(part.isdigit() for part in parts):
+    if len(parts) > 2 or not all(is_whole(part) for part in parts):
         raise CommandFailed(EINVAL, f"Invalid argument for time interval {value}")
     hours = sorted([*(int(part) for part in parts), *([0] if len(parts) == 1 else [])], reverse=True)
     now = time.time()
@@ -156,7 +156,7 @@ def _words(value: str) -> list[str]:
 
 def read_numbers(value: str) -> list[int]:
     """The numbers in a list of them."""
-    return [int(word) for word in _words(value) if word.isdigit()]
+    return [int(word) for word in _words(value) if is_whole(word)]
 
 
 def _contents(core: Core, job: Job, what: str) -> str:

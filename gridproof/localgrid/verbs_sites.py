@@ -12,6 +12,7 @@ from gridproof.localgrid.answers import (
     CommandFailed,
     Row,
     human_size,
+    is_whole,
     text,
 )
 from gridproof.localgrid.caller import Caller, Verb
@@ -112,7 +113,7 @@ def list_ces(core: Core, caller: Caller, arguments: Sequence[str]) -> Answer:  #
 def job_list_match(core: Core, caller: Caller, arguments: Sequence[str]) -> Answer:  # noqa: ARG001
     """The computing elements that could run a job."""
     number = arguments[0]
-    if not number.isdecimal():
+    if not is_whole(number):
         raise argument_missing("jobListMatch")
     job = core.queue.get(int(number))
     if job is None:

@@ -14,6 +14,7 @@ from gridproof.localgrid.answers import (
     Answer,
     CommandFailed,
     Row,
+    is_whole,
     java_date,
     text,
 )
@@ -139,7 +140,7 @@ def token(core: Core, caller: Caller, arguments: Sequence[str]) -> Answer:
     if kind not in _TOKEN_DAYS:
         raise CommandFailed(EINVAL, f"Unknown token type {kind}: there are {', '.join(_TOKEN_DAYS)}")
     days = options.values.get("v", str(_TOKEN_DAYS[kind]))
-    if not days.isdecimal():
+    if not is_whole(days):
         raise CommandFailed(EINVAL, f"Cannot parse argument '{days}' of option v")
     subject = _subject(core, caller, kind, options.values)
     issued = _issue(core, caller, kind, subject, int(days))
@@ -165,7 +166,7 @@ def _subject(core: Core, caller: Caller, kind: str, values: dict[str, str]) -> S
         if not account.is_admin:
             raise _refused(f"Only a JobAgent can ask for a Job token, [{caller.user}] is not one")
         number = values.get("jobid", "")
-        job = core.queue.get(int(number)) if number.isdecimal() else None
+        job = core.queue.get(int(number)) if is_whole(number) else None
         if job is None:
             raise CommandFailed(
                 EINVAL, "You should pass a job extension for this type of certificate request"

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from gridproof.localgrid.caller import Caller
-from gridproof.localgrid.catalogue import Catalogue, pfn_path
+from gridproof.localgrid.catalogue import Catalogue, Entry, pfn_path
 from gridproof.localgrid.central import CentralService
 from gridproof.localgrid.certificates import Authority, Identity
 from gridproof.localgrid.core import Core
@@ -18,6 +18,7 @@ from gridproof.localgrid.jobstore import JobStore
 from gridproof.localgrid.limits import Limits
 from gridproof.localgrid.sites import Site, make_sites
 from gridproof.localgrid.taskqueue import TaskQueue
+from gridproof.localgrid.transfer import CopyFailed
 from gridproof.localgrid.users import DEFAULT_USERS, Users
 
 NOW = datetime.datetime.now(datetime.timezone.utc)
@@ -69,12 +70,20 @@ class Offline:
             limits=Limits(),
             users=users,
         )
+        self.core.read = self._read  # type: ignore[method-assign]
         self.service = CentralService(self.core, root)
         self.loop = asyncio.new_event_loop()
         self.user = next(iter(users))
         expires = (NOW + datetime.timedelta(hours=1)).timestamp()
         subject = f"/C=ch/O=AliEn2/CN={self.user.name}"
         self.caller = Caller(Identity(self.user.name, self.user.name, subject), self.user, "", expires)
+
+    async def _read(self, entry: Entry, site: str = "") -> bytes:
+        held = [self.disks[se].file(entry.guid) for se in self.catalogue.replicas(entry.guid)]
+        for path in held:
+            if path.exists():
+                return path.read_bytes()
+        raise CopyFailed(f"{entry.lfn}: no replica")
 
     def ask(self, command: str, *options: str) -> dict[str, Any]:
         """The answer to one command."""
