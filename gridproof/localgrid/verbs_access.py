@@ -10,7 +10,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from gridproof.localgrid.answers import (
-    is_whole,
     EBADFD,
     EBADR,
     EINVAL,
@@ -18,6 +17,7 @@ from gridproof.localgrid.answers import (
     Answer,
     CommandFailed,
     Row,
+    is_whole,
 )
 from gridproof.localgrid.caller import Caller, Verb, missing
 from gridproof.localgrid.catalogue import Booking, CatalogueError
