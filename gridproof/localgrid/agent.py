@@ -6,12 +6,13 @@ import asyncio
 import contextlib
 import os
 import platform
-import shutil
 import time
+from pathlib import Path
 
 from gridproof.errors import JdlError
 from gridproof.localgrid import jobstates as state
 from gridproof.localgrid.answers import human_size
+from gridproof.localgrid.catalogue import normal
 from gridproof.localgrid.core import VERSION, Core
 from gridproof.localgrid.datalist import data_list, list_name
 from gridproof.localgrid.inputs import find_inputs
@@ -66,6 +67,7 @@ class _JobRun:
         self._allowance = Allowance.of(self._jdl)
         self._sandbox = Sandbox(job, self._jdl, core.root / "wn" / f"alien-job-{job.id}.{job.run}")
         self._monitor = Monitor(core.limits, self._allowance)
+        self._local: dict[str, Path] = {}  # where inputs are, by LFN
         self._environment: dict[str, str] = {}
         self._killed = False  # by us, for what it used
         self._taken_away = asyncio.create_task(self._report())
@@ -85,7 +87,7 @@ class _JobRun:
         finally:
             self._taken_away.cancel()
             self._tell("Cleaning up after execution...")
-            await asyncio.to_thread(shutil.rmtree, self._sandbox.path, True)
+            await self._sandbox.remove()
             self._core.save()
 
     async def _report(self) -> None:
@@ -96,9 +98,9 @@ class _JobRun:
             mine = self._core.report(self._job)
 
     def _tell(self, text: str, tag: str = "trace") -> None:
-        """Add to the job's trace, which takes nothing from the agent of a killed job or of a former run."""
+        """Add to the job's trace, which takes nothing from the agent of a job that was taken away."""
         current = self._core.queue.get(self._job.id)
-        if current and current.run == self._job.run and current.status != state.KILLED:
+        if current and current.run == self._job.run and current.status not in (state.KILLED, state.WAITING):
             self._core.trace(self._job.id, text, tag)
 
     def _end(self, status: str, why: str) -> None:
@@ -116,7 +118,7 @@ class _JobRun:
             raise _Failed(state.ERROR_IB, f"Error setting the environment for {missing}") from None
         self._tell("Starting execution")
         limit = self._allowance.ttl + self._core.limits.ttl_grace
-        async with await self._start(str(self._sandbox.executable), *self._sandbox.arguments) as payload:
+        async with await self._start("Executable", *self._sandbox.arguments) as payload:
             self._core.move(self._job, state.RUNNING)
             report = await self._watch(payload, limit, self._monitor)
         if report.error:
@@ -132,7 +134,6 @@ class _JobRun:
         self._tell("JobWrapper exit code: 0")
 
     def _make_sandbox(self) -> None:
-        shutil.rmtree(self._sandbox.path, ignore_errors=True)
         limits, allowance = self._core.limits, self._allowance
         self._sandbox.make(self._core, allowance.ttl + limits.ttl_grace)
         for line in (
@@ -162,13 +163,15 @@ class _JobRun:
             await fetch(sources, self._sandbox.path / ".incoming", self._before)
         except (JdlError, CopyFailed) as failure:
             raise _Failed(state.ERROR_IB, f"ERROR: {failure}") from failure
+        self._local = {source.lfn: source.target for source in sources}
         if name := list_name(jdl):
-            local = {source.lfn: source.target for source in sources}
             files = [entry for file in data if (entry := core.catalogue.get(file.lfn))]
-            text = data_list(jdl, files, local, str(os.getpid()), int(time.time() * 1000))
+            text = data_list(jdl, files, self._local, str(os.getpid()), int(time.time() * 1000))
             (self._sandbox.path / name).write_text(text)
 
-    async def _start(self, *command: str) -> Payload:
+    async def _start(self, key: str, *arguments: str) -> Payload:
+        """Run what the JDL names as its ``key``."""
+        command = [str(self._local[normal(self._jdl.text(key))]), *arguments]
         interval = self._core.limits.check_interval
         return await Payload.start(command, self._sandbox.path, self._environment, interval, self._before)
 
@@ -199,6 +202,8 @@ class _JobRun:
         finally:
             overdue.cancel()
             self._taken_away.remove_done_callback(end)
+        if self._taken_away.done():
+            raise IllegalTransition(f"job {self._job.id} was taken away from its agent")
         if (report := payload.report) is None:
             raise _Failed(state.ERROR_E, "ERROR: The JobWrapper was killed before job could complete")
         monitor.note(Usage(report.real, report.user + report.sys, report.memory))
@@ -210,10 +215,10 @@ class _JobRun:
 
     async def _validate(self) -> str:
         """Run the ValidationCommand, if there is one; the state in which the job ends if it fails."""
-        if not (command := self._sandbox.validation):
+        if not self._jdl.text("ValidationCommand"):
             return ""
         self._tell("Starting validation")
-        async with await self._start(str(command)) as payload:
+        async with await self._start("ValidationCommand") as payload:
             monitor = Monitor(self._core.limits, self._allowance)
             report = await self._watch(payload, _VALIDATION_LIMIT, monitor)
         if report.error:

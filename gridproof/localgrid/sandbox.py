@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import datetime
 import posixpath
 from collections.abc import Sequence
@@ -30,17 +31,8 @@ class Sandbox:
     path: Path
 
     @property
-    def executable(self) -> Path:
-        return self.path / posixpath.basename(self.jdl.text("Executable"))
-
-    @property
     def arguments(self) -> list[str]:
         return self.jdl.text("Arguments").split()
-
-    @property
-    def validation(self) -> Path | None:
-        command = self.jdl.text("ValidationCommand").strip()
-        return self.path / posixpath.basename(command) if command else None
 
     def output_directory(self, home: str, well: bool) -> str:
         """Where outputs go; those of a job that did not end ``well`` are kept apart."""
@@ -112,6 +104,12 @@ class Sandbox:
         if entry is None or entry.is_dir:
             raise CopyFailed(f"{lfn} is not a file in the catalogue")
         return core.source(entry, self.job.site, target)
+
+    async def remove(self) -> None:
+        """Whatever the payload has left there, also directories deeper than Python can remove."""
+        null = asyncio.subprocess.DEVNULL
+        process = await asyncio.create_subprocess_exec("rm", "-rf", "--", self.path, stdin=null, stderr=null)
+        await process.wait()
 
     def take_trace(self) -> str:
         """What the payload wants to have in the job's trace; its standard output never comes there."""

@@ -150,13 +150,14 @@ def _proportional_size(pid: int) -> int:
 
 
 def _disk(directory: str) -> int:
-    size = 0
-    with contextlib.suppress(OSError), os.scandir(directory) as entries:
-        for entry in entries:
-            with contextlib.suppress(OSError):  # removed meanwhile
-                size += entry.stat(follow_symlinks=False).st_blocks * _BLOCK
-                if entry.is_dir(follow_symlinks=False):
-                    size += _disk(entry.path)
+    size, directories = 0, [directory]
+    while directories:
+        with contextlib.suppress(OSError), os.scandir(directories.pop()) as entries:
+            for entry in entries:
+                with contextlib.suppress(OSError):  # removed meanwhile
+                    size += entry.stat(follow_symlinks=False).st_blocks * _BLOCK
+                    if entry.is_dir(follow_symlinks=False):
+                        directories.append(entry.path)
     return size
 
 

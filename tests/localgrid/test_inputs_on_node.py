@@ -87,3 +87,20 @@ def test_an_input_that_cannot_be_read_is_an_input_error_and_tried_again(grid, ra
     until(lambda: "Job state transition from STARTED to ERROR_IB" in raw.trace(job))
     assert f"ERROR: {lfn}: " in raw.trace(job)
     raw.rows("kill", job)
+
+
+def test_a_validation_of_the_executable_s_name_is_another_file(grid, raw, script, tmp_path):
+    check = tmp_path / "check"
+    check.write_text("#!/bin/sh\nexit 9\n")
+    lfn = script("exit 0")
+    grid.put(check, f"{lfn.removesuffix('job.sh')}check/job.sh")
+    command = f"{lfn.removesuffix('job.sh')}check/job.sh"
+    job = raw.submit(f'Executable = "{lfn}"; ValidationCommand = "{command}";')
+    assert raw.wait(job, "DONE", "ERROR_V", "ERROR_E") == "ERROR_V"
+
+
+def test_whatever_a_payload_leaves_in_its_directory_is_removed(grid, raw, script, until):
+    body = "d=; for i in $(seq 1500); do d=${d}a/; done; mkdir -p $d"
+    job = raw.submit(f'Executable = "{script(body)}";')
+    raw.wait(job, "DONE")
+    until(lambda: not list((grid.root / "wn").glob(f"alien-job-{job}.*")))

@@ -13,7 +13,15 @@ from gridproof.errors import LocalGridError
 from gridproof.localgrid import Limits, LocalGrid
 
 # Something that works is not idle, however busy this machine is: it gets a tick in 20 checks.
-LIMITS = Limits(check_interval=0.05, idle_share=0.001, idle_checks=20, ttl_grace=0.5, kill_grace=0.5)
+LIMITS = Limits(
+    check_interval=0.05,
+    idle_share=0.001,
+    idle_checks=20,
+    ttl_grace=0.2,
+    kill_grace=0.5,
+    report_interval=0.1,
+)
+HOME = "/local/user/g/gproof"
 SPIN = "while :; do :; done"
 
 
@@ -52,6 +60,19 @@ def test_a_killed_payload_lives_and_holds_its_slot_until_its_agent_reports(raw, 
         assert ended.exists()
         assert raw.status(killed) == "KILLED"
         assert "exit" not in raw.trace(killed)
+
+
+def test_the_agent_of_a_job_that_runs_anew_says_and_saves_nothing_more(raw, script, tmp_path, until):
+    once = tmp_path / "once"
+    body = f'[ -e {once} ] || {{ touch {once}; trap "exit 0" TERM; {SPIN}; }}; echo second >which'
+    out = f"{HOME}/{tmp_path.name}/out"
+    job = raw.submit(f'Executable = "{script(body)}"; OutputFile = {{"which@disk=1"}}; OutputDir = "{out}";')
+    raw.wait(job, "RUNNING")
+    until(once.exists)
+    raw.rows("resubmit", job)
+    assert raw.wait(job, "DONE", "ERROR_E") == "DONE", raw.trace(job)
+    assert raw.rows("cat", f"{out}/which")[0]["message"] == "second"
+    assert raw.trace(job).count("Execution completed") == 1
 
 
 def test_an_idle_payload_is_killed_and_its_logs_are_kept(raw, script):
