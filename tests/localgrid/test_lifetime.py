@@ -69,7 +69,7 @@ def owner(tmp_path):
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
 def test_nothing_is_left_when_the_owner_is_killed(owner, until, number):
     process, root, service = owner
-    assert len(below(root)) >= 6  # two xrootd, wrapper, shell and two sleeps
+    until(lambda: len(below(root)) >= 6)  # two xrootd, wrapper, shell and two sleeps
     process.send_signal(number)
     process.wait()
     until(lambda: not below(root) and not psutil.pid_exists(service) and not root.exists(), timeout=10)
