@@ -73,7 +73,7 @@ class GridAccess:
                 raise LocalGridError(f"Copying {file} to {permit['url']} failed: {error}") from error
             self.command(
                 "commit",
-                *(permit["envelope"], size, lfn, "644", "0", permit["url"]),
+                *(permit["envelope"], size, lfn, "755", "0", permit["url"]),
                 *(permit["se"], permit["guid"], md5),
             )
 

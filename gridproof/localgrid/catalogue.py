@@ -347,7 +347,7 @@ class Catalogue:
             for name, size, md5 in members:
                 lfn, guid = posixpath.join(posixpath.dirname(archive.lfn), name), str(uuid.uuid1())
                 self.check_new(lfn, user)
-                member = Entry(lfn, "f", user, user, "644", size, md5, guid, now_ms, archive.job)
+                member = Entry(lfn, "f", user, user, "755", size, md5, guid, now_ms, archive.job)
                 _insert(connection, member)
                 connection.execute("INSERT INTO members VALUES (?, ?, ?)", (guid, archive.guid, name))
 

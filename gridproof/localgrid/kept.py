@@ -33,7 +33,7 @@ def register(catalogue: Catalogue, job: int, now_ms: int) -> list[str]:
         for ticket, size, md5, members in connection.execute(query, (job,)).fetchall():
             if (booking := catalogue.booking(ticket)) is None:
                 continue
-            catalogue.commit(booking, size=size, md5=md5, perm="644", now_ms=now_ms)
+            catalogue.commit(booking, size=size, md5=md5, perm="755", now_ms=now_ms)
             archive = catalogue.get(booking.lfn)
             if archive and booking.lfn not in lfns:
                 catalogue.enter_members(archive, json.loads(members), booking.user, now_ms)

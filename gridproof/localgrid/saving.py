@@ -247,7 +247,7 @@ class Saver:
             return
         with catalogue.change():
             for booking in bookings:
-                catalogue.commit(booking, size=size, md5=md5, perm="644", now_ms=now)
+                catalogue.commit(booking, size=size, md5=md5, perm="755", now_ms=now)
             if members and (archive := catalogue.get(bookings[0].lfn)):
                 catalogue.enter_members(archive, members, user, now)
 
