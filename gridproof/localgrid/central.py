@@ -35,7 +35,7 @@ from gridproof.localgrid.verbs_access import ACCESS_VERBS
 from gridproof.localgrid.verbs_changes import CHANGE_VERBS
 from gridproof.localgrid.verbs_files import FILE_VERBS
 from gridproof.localgrid.verbs_info import INFO_VERBS, ping
-from gridproof.localgrid.verbs_jobs import JOB_VERBS
+from gridproof.localgrid.verbs_jobs import JOB_VERBS, resubmit
 from gridproof.localgrid.verbs_lookup import LOOKUP_VERBS
 from gridproof.localgrid.verbs_outputs import OUTPUT_VERBS
 from gridproof.localgrid.verbs_sites import SITE_VERBS
@@ -205,6 +205,7 @@ class CentralService:
             "gridRestartSE": self._restart_se,
             "cat": self._cat,
             "submit": self._submit,
+            "resubmit": functools.partial(resubmit, self._core),
             "ping": ping,
             "time": self._time,
             "toXml": functools.partial(to_xml, self._core),

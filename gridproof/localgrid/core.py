@@ -139,17 +139,28 @@ class Core:
         self.queue.heartbeat(job.id, time.time())
         return True
 
-    def resubmit(self, job_id: int) -> str:
-        """A job waits again, or is inserted again: the state it is in. Raises IllegalTransition.
+    async def resubmit(self, job_id: int) -> str:
+        """A job waits again, or is inserted again: the state it is in. What its former run saved goes.
 
-        What its former run has kept for ``registerOutput`` goes.
+        Raises IllegalTransition, and CatalogueError if a file cannot be removed.
         """
+        self.queue.check_resubmit(job_id)
+        owner = self.queue.jdl(job_id).text("User")
+        for lfn in await asyncio.to_thread(self._remove_outputs, job_id, owner):
+            self.trace(job_id, f"Resubmit: removing output file: {lfn}")
         status = self.queue.resubmit(job_id, time.time()).status
-        self._start(asyncio.to_thread(kept.drop, self.catalogue, job_id))
         if status == INSERTING:
             self._optimise(job_id)
         self.changed()
         return status
+
+    def _remove_outputs(self, job_id: int, owner: str) -> list[str]:
+        """But for what ``registerOutput`` was asked to keep."""
+        kept.drop(self.catalogue, job_id)
+        lfns = [lfn for lfn in self.catalogue.saved_by(job_id) if f"/{kept.DIRECTORY}/" not in lfn]
+        for lfn in lfns:
+            self.catalogue.remove(lfn, owner)
+        return lfns
 
     def tick(self) -> None:
         """Each second: what time alone brings about. A machine that was suspended takes nobody for dead."""

@@ -8,6 +8,7 @@ from sqlite3 import Connection
 
 from gridproof.localgrid.catalogue import Booking, Catalogue
 
+DIRECTORY = "recycle"  # in the home of the job's owner
 KEPT_MS = 24 * 3_600_000  # then what nobody asked for is deleted
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gridproof.alien.jdl import Jdl
-from gridproof.localgrid import packages
+from gridproof.localgrid import kept, packages
 from gridproof.localgrid.catalogue import CatalogueError
 from gridproof.localgrid.certificates import job_subject, write_private
 from gridproof.localgrid.core import Core, utc_now
@@ -38,7 +38,7 @@ class Sandbox:
         """Where outputs go; those of a job that did not end ``well`` are kept apart."""
         own = f"alien-job-{self.job.id}"
         if not well:
-            return posixpath.join(home, "recycle", own)
+            return posixpath.join(home, kept.DIRECTORY, own)
         return posixpath.join(home, self.jdl.text("OutputDir").strip() or own).rstrip("/")
 
     def make(self, core: Core, seconds: float) -> None:

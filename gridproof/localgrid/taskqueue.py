@@ -197,17 +197,22 @@ class TaskQueue:
             if job.status != state.KILLED:
                 self.move(job.id, state.KILLED, now)
 
-    def resubmit(self, job_id: int, now: float) -> Job:
-        """A job waits again, whatever it was: one that has a slot loses it.
-
-        One that could not be inserted or split is INSERTING again, for :meth:`optimise`. Raises
-        IllegalTransition for a master that is split.
-        """
+    def check_resubmit(self, job_id: int) -> None:
+        """Raises IllegalTransition for a master that is split."""
         job = self._jobs[job_id]
         if self.is_master(job_id) and job.status not in state.ERRORS:
             raise IllegalTransition(
                 f"masterjob is not in an error state itself, will not split it again: {job_id} / {job.status}"
             )
+
+    def resubmit(self, job_id: int, now: float) -> Job:
+        """A job waits again, whatever it was: one that has a slot loses it.
+
+        One that could not be inserted or split is INSERTING again, for :meth:`optimise`. Raises
+        IllegalTransition as :meth:`check_resubmit`.
+        """
+        self.check_resubmit(job_id)
+        job = self._jobs[job_id]
         anew = replace(job, tries=0, not_before=0.0)
         if job.status in (state.ERROR_I, state.ERROR_SPLT, state.INSERTING):
             return self._again(anew, now, state.INSERTING)

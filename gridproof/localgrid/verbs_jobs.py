@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from gridproof.localgrid.answers import (
     EBADFD,
     EINVAL,
+    EIO,
     EPERM,
     EREMOTEIO,
     Answer,
@@ -15,6 +16,7 @@ from gridproof.localgrid.answers import (
     is_whole,
 )
 from gridproof.localgrid.caller import Caller, Verb, may_modify
+from gridproof.localgrid.catalogue import CatalogueError
 from gridproof.localgrid.core import Core
 from gridproof.localgrid.jobs import Job
 from gridproof.localgrid.options import read_options
@@ -38,7 +40,7 @@ def kill(core: Core, caller: Caller, arguments: Sequence[str]) -> Answer:
     return Answer(rows)
 
 
-def resubmit(core: Core, caller: Caller, arguments: Sequence[str]) -> Answer:
+async def resubmit(core: Core, caller: Caller, arguments: Sequence[str]) -> Answer:
     """Run jobs anew; what fails for one of them leaves the others be."""
     messages, answer = [], Answer()
     for number in _all_numbers(arguments):
@@ -49,9 +51,11 @@ def resubmit(core: Core, caller: Caller, arguments: Sequence[str]) -> Answer:
             answer.fail(EPERM, f"Resubmit: not authorized for : {number}")
         else:
             try:
-                messages.append(f"Resubmit: back to {core.resubmit(number)}: {number}")
+                messages.append(f"Resubmit: back to {await core.resubmit(number)}: {number}")
             except IllegalTransition as error:
                 answer.fail(EBADFD, f"Resubmit: {error}")
+            except CatalogueError as error:
+                answer.fail(EIO, f"Resubmit: could not remove output file: {error} for {number}")
     if messages:
         answer.rows.append({"message": "\n".join(messages)})
     return answer
@@ -112,6 +116,5 @@ def _all_numbers(arguments: Sequence[str]) -> list[int]:
 JOB_VERBS: dict[str, Verb] = {
     "ps": ps,
     "kill": kill,
-    "resubmit": resubmit,
     "masterjob": masterjob,
 }

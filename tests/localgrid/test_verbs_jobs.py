@@ -110,6 +110,17 @@ def test_resubmit_takes_lists_and_the_failure_of_one_is_not_that_of_others(grid:
     assert [status(grid, job) for job in (one, two)] == ["WAITING", "WAITING"]
 
 
+def test_what_a_former_run_saved_goes_when_a_job_is_resubmitted(grid: Offline) -> None:
+    job_id = submit(grid)
+    saved, registered = f"/local/run{job_id}/out.txt", f"{grid.user.home}recycle/alien-job-{job_id}/log.txt"
+    for lfn in (saved, registered):
+        booking = Booking("", lfn, str(uuid.uuid1()), "Local::Site1::SE", "gridproof", job_id)
+        grid.catalogue.commit(booking, size=1, md5="", perm="755", now_ms=0)
+    grid.rows("resubmit", str(job_id))
+    assert grid.catalogue.saved_by(job_id) == [registered]
+    assert f"Resubmit: removing output file: {saved}" in grid.rows("ps", "-trace", str(job_id))[0]["trace"]
+
+
 def test_a_master_is_resubmitted_only_if_it_could_not_be_split(grid: Offline) -> None:
     master, bad = submit(grid, 'Split = "production:1-2";'), submit(grid, 'Split = "lucky";')
     assert (status(grid, master), status(grid, bad)) == ("SPLIT", "ERROR_SPLT")
