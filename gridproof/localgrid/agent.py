@@ -202,7 +202,7 @@ class _JobRun:
         finally:
             overdue.cancel()
             self._taken_away.remove_done_callback(end)
-        if self._taken_away.done():
+        if not core.holds(self._job):
             raise IllegalTransition(f"job {self._job.id} was taken away from its agent")
         if (report := payload.report) is None:
             raise _Failed(state.ERROR_E, "ERROR: The JobWrapper was killed before job could complete")
