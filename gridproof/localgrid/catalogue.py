@@ -196,12 +196,12 @@ class Catalogue:
         return [str(lfn) for (lfn,) in rows]
 
     def find(self, directory: str, pattern: str, user: str, types: str = "fc") -> list[Entry]:
-        """What lies below ``directory`` with ``pattern`` in its path from there (``*``, ``%``: anything).
+        """What lies below ``directory`` with ``pattern`` in its path from there (see :func:`_find_glob`).
 
         What is in directories that the user may not list and pass is left out.
         """
         top = normal(directory)
-        glob = _glob_literal(top.rstrip("/") + "/") + "*" + _glob(pattern.lstrip("*%")).rstrip("*") + "*"
+        glob = _glob_literal(top.rstrip("/") + "/") + "*" + _find_glob(pattern.lstrip("*%")).rstrip("*") + "*"
         any_type = ", ".join("?" * len(types))
         query = (
             f"SELECT {_COLUMNS} FROM lfns WHERE {_BETWEEN} AND lfn GLOB ?"  # noqa: S608
@@ -232,7 +232,7 @@ class Catalogue:
         if not is_pattern(name):
             entry = self.get(posixpath.join(directory, name))
             return [entry] if entry else []
-        glob = _glob_literal(directory.rstrip("/") + "/") + _glob(name)
+        glob = _glob_literal(directory.rstrip("/") + "/") + _shell_glob(name)
         query = f"SELECT {_COLUMNS} FROM lfns WHERE parent = ? AND lfn GLOB ? ORDER BY lfn"  # noqa: S608
         return [Entry(*row) for row in self._database.rows(query, directory, glob)]  # type: ignore[arg-type]
 
@@ -500,8 +500,13 @@ def is_pattern(lfn: str) -> bool:
     return "*" in lfn or "?" in lfn
 
 
-def _glob(pattern: str) -> str:
-    return pattern.replace("[", "[[]").replace("%", "*")
+def _shell_glob(pattern: str) -> str:
+    return pattern.replace("[", "[[]")
+
+
+def _find_glob(pattern: str) -> str:
+    """A pattern of ``find`` is one of SQL's LIKE: ``*`` and ``%`` are anything, ``_`` is any letter."""
+    return _glob_literal(pattern.replace("%", "*")).replace("[*]", "*").replace("_", "?")
 
 
 def _glob_literal(text: str) -> str:

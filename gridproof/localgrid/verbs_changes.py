@@ -169,11 +169,21 @@ def _altered(
     answer = Answer()
     for path in paths:
         lfns = expanded(core, caller, path)
-        if not lfns or core.catalogue.get(lfns[0]) is None:
+        if not lfns:
             raise missing(path)
-        for left in (left for one in lfns for left in change(one)):
+        for left in (left for one in lfns for left in _left(change, one)):
             answer.fail(EIO, f"{left}: unable to {name}")
     return answer
+
+
+def _left(change: Callable[[str], list[str]], lfn: str) -> list[str]:
+    """What is not changed."""
+    try:
+        return change(lfn)
+    except CatalogueError as error:
+        if error.code not in (ENOENT, EACCES):
+            raise
+        return [lfn]
 
 
 CHANGE_VERBS: dict[str, Verb] = {

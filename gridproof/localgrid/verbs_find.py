@@ -80,6 +80,8 @@ def _search(core: Core, caller: Caller, top: Entry, pattern: str, options: Optio
         return []  # there are no calibration objects here
     types = "fcd" if "d" in options.flags else "fc"
     found = core.catalogue.find(top.lfn, "*" if "r" in options.flags else pattern, caller.user, types)
+    if "d" in options.flags and not pattern.strip("*%"):
+        found.insert(0, top)
     if "r" in options.flags:
         found = _matching(re.escape(top.path) + pattern, found)
     if job := options.number("j", 0):

@@ -29,6 +29,8 @@ class Case:
 NO_ARGUMENT = "Invalid argument : Command requires an argument"
 UNKNOWN_Y = "Invalid argument : y is not a recognized option"
 
+TWO = "2, Command not found or not implemented yet"
+
 NAMES = "name path"
 LONG = "permissions user group size ctime name path"
 STAT = "lfn type owner gowner perm ctime size md5 guid mtime"
@@ -146,7 +148,7 @@ FILES = {
         Case("ls capdir/new", says="^3\n"),
         Case("mv capdir/none other", 22, "Invalid argument : Source cannot be found: {here}capdir/none"),
         Case("mv capdir capdir/a/b", 5, "Input/output error : Failed to move capdir to {here}capdir/a/b"),
-        Case("mv capdir capdir/moved", 22),
+        Case("mv capdir capdir/moved", 22, differs="22 with another text"),
         Case("mv capdir", says="^usage: mv"),
         Case("mv", 22, NO_ARGUMENT),
     ],
@@ -195,6 +197,9 @@ FILES = {
         Case("find -wh t1 blob", keys=WIDE, says=" 2.861 MB "),
         Case("find -f {here}t1 blob", keys=ALL_OF_IT),
         Case("find -d {here} t1", keys="lfn", says="t1/\n"),
+        Case("find -d t1 *", keys="lfn", says="^{here}t1/\n"),
+        Case("find t1 s_in", keys="lfn", says="^{here}t1/spin.sh$"),
+        Case("find t1 s?in", keys=""),
         Case("find -c {here}t1 *", keys="lfn", says="Found 6 maching entries$"),
         Case("find -wc t1 *.sh", says="Found 2 maching entries, of 83$"),
         Case("find -l 1 {here}t1 *", keys="lfn"),
@@ -290,7 +295,8 @@ FILES = {
         Case("chmod 644 t1/k.jdl", keys=""),
         Case("chmod -R 755 t1"),
         Case("chmod 644", 22, "Invalid argument : No user or file entered"),
-        Case("chmod 644 /nowhere", 2, "No such file or directory : /nowhere"),
+        Case("chmod 644 /nowhere", 5, "Input/output error : /nowhere: unable to chmod"),
+        Case("chmod 644 t1/none*", 2, "No such file or directory : t1/none*"),
         Case("chmod", 22, NO_ARGUMENT),
     ],
     "type": [
@@ -298,6 +304,7 @@ FILES = {
         Case("type t1", keys="lfn type"),
         Case("type /nowhere", 2, "No such file or directory : /nowhere"),
         Case("type t1 t1", 22, NO_ARGUMENT),
+        Case("type -y t1", 22, UNKNOWN_Y, differs=TWO),
     ],
     "toXml": [
         Case("toXml {here}t1/blob", keys="", says="<collection"),
@@ -366,6 +373,12 @@ JOBS = {
         Case("ps -jdl 1", keys=""),
         Case("ps -trace {done}", keys=f"{JOB} trace", says="Job state transition"),
         Case("ps -trace 1", keys=""),
+        Case(
+            "ps -trace",
+            22,
+            "Invalid argument : No job IDs to get the trace for",
+            differs="22, and the traces of all jobs",
+        ),
         Case("ps -jdl x", 22, "Invalid argument : Cannot parse argument 'x' of option jdl"),
         Case("ps -l x", 22, "Invalid argument : Cannot parse argument 'x' of option l"),
         Case("ps -y", 22, UNKNOWN_Y),
@@ -441,16 +454,19 @@ GRID = {
         Case("listSEs Local::Site2::SE", says="Local::Site2::SE"),
         Case("listSEs -s", says="TOTAL: 3 SEs"),
         Case("listSEs -qos tape", keys=""),
+        Case("listSEs -y", 22, UNKNOWN_Y, differs=TWO),
         Case("getSE Site2", says="Local::Site2::SE"),
         Case("getSE nothing", 1),
         Case("SEqos Site1", says="Local::Site1::SE +disk"),
     ],
     "listSEDistance": [
         Case("listSEDistance", keys="", says="LOCAL::SITE1::SE"),
+        Case("listSEDistance -y", 22, UNKNOWN_Y, differs=TWO),
         Case("listSEDistance -site Site2", keys="", says="LOCAL::SITE2::SE.*distance:  0.000"),
     ],
     "listCEs": [
         Case("listCEs", keys="ceName status maxRunning maxQueued partitions TTL type host"),
+        Case("listCEs -y", 22, UNKNOWN_Y, differs=TWO),
         Case("listCEs Local::Site1::CE", says="LOCAL::SITE1::CE"),
         Case("getCE", says="LOCAL::SITE1::CE"),
         Case("getCE -name Site2", says="LOCAL::SITE2::CE"),
@@ -462,7 +478,7 @@ GRID = {
         Case("token", keys="", says="DN: /C=ch/O=AliEn2/CN=Users/CN=gridproof/OU=gridproof\n"),
         Case("token -u nobody", 1, "Operation not permitted : Switching user gridproof to [nobody] failed"),
         Case("token -v x", 22, "Invalid argument : Cannot parse argument 'x' of option v"),
-        Case("token -t none", 22),
+        Case("token -t none", 22, differs="22 with another text"),
         Case("cert-info", says="DN >>> ", local=True),
         Case("cert-verify", says="successful", local=True),
         Case("token-verify", says="successful", local=True),

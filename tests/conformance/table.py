@@ -233,7 +233,7 @@ RECORDED, SOURCE, LOCAL_ONLY, DIFFERS = "recorded", "source", "alienpy", "differ
 def agreement(case: Case, recorded: Container[str]) -> str:
     """How it is known what JAliEn answers."""
     if case.differs:
-        return f"{DIFFERS}: {case.differs}"
+        return f"{DIFFERS}: JAliEn's is {case.differs}"
     if case.local:
         return LOCAL_ONLY
     return RECORDED if case.line in recorded else SOURCE

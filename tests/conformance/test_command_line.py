@@ -1,0 +1,105 @@
+"""``alien.py`` as a shell sees it: exit codes, streams, several commands, JSON; and another user's files."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from gridproof.localgrid import LocalGrid
+from tests.conformance.client import ALIEN, CommandLine
+
+HOME = "/local/user/g/gproof/"
+Typing = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture(scope="module")
+def grid(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalGrid]:
+    file = tmp_path_factory.mktemp("files") / "file"
+    file.write_text("hello\n")
+    with LocalGrid(sites=1) as grid:
+        grid.put(file, f"{HOME}t/public")
+        grid.put(file, f"{HOME}t/private")
+        yield grid
+
+
+@pytest.fixture(scope="module")
+def alien(grid: LocalGrid, tmp_path_factory: pytest.TempPathFactory) -> CommandLine:
+    return CommandLine(grid.environment, tmp_path_factory.mktemp("owner"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "out", "err"),
+    [
+        (["ls", "t"], 0, "private\npublic\n", ""),
+        (["ls", "/nowhere"], 2, "", "No such file or directory : /nowhere\n"),
+        (["ls /nowhere; pwd"], 0, f"{HOME}\n", "No such file or directory : /nowhere\n"),
+        (["cd t; ls pub*; ls /nowhere"], 2, "public\n", "No such file or directory : /nowhere\n"),
+        (["rm", "-y"], 22, "", "Invalid argument : y is not a recognized option\n"),
+        (["nonsense"], 1, "", "WARNING! command >>> nonsense <<< not in the list of known commands!\n"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else None,
+)
+def test_the_process_ends_with_the_exit_code_of_its_last_command(alien, arguments, code, out, err):
+    done = alien.run(*arguments)
+    assert (done.returncode, done.stdout, done.stderr) == (code, out, err)
+
+
+def test_json_shows_the_keys(alien):
+    done = alien.run("-json", "stat", "t/public")
+    answer = json.loads(done.stdout)
+    assert answer["metadata"]["exitcode"] == "0"
+    assert answer["results"][0]["lfn"] == f"{HOME}t/public"
+
+
+def test_commands_come_from_standard_input_too(grid, tmp_path):
+    prompt = CommandLine(grid.environment, tmp_path)
+    done = subprocess.run(
+        [str(ALIEN)], env=prompt.environment, cwd=tmp_path, input="cd t\nls\n", text=True, capture_output=True
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert f"AliEn[gridproof]:{HOME}t/ >private\npublic\n" in done.stdout
+
+
+def test_a_site_in_the_environment_is_told_to_the_central_service(grid, tmp_path):
+    near = CommandLine({**grid.environment, "ALIEN_SITE": "Site1"}, tmp_path)
+    assert near.run("pwd").returncode == 0
+    nowhere = CommandLine({**grid.environment, "ALIEN_SITE": "Nowhere"}, tmp_path)
+    assert nowhere.run("pwd").stdout == f"{HOME}\n"
+
+
+def test_a_token_is_made_at_the_first_connection_and_used_afterwards(alien):
+    alien.run("pwd")
+    token = alien.run("token-info").stdout
+    assert "DN >>> C=ch/O=AliEn2/CN=Users/CN=gridproof/OU=gridproof\n" in token
+    by_token = CommandLine(
+        {**alien.environment, "X509_USER_CERT": "/none", "X509_USER_KEY": "/none"}, alien.directory
+    )
+    assert by_token.run("whoami").stdout == "gridproof\n"
+
+
+def test_another_user_s_private_files_are_refused(grid, alien, tmp_path):
+    guest = CommandLine(grid.environment_of("guest"), tmp_path)
+    assert alien.run("chmod", "600", "t/private").returncode == 0
+    texts = [text for _, text in guest.batch([f"cp {HOME}t/public file:got", f"md5sum {HOME}t/private"])]
+    assert (tmp_path / "got").read_text() == "hello\n"
+    assert "Permission denied" in texts[1]
+    codes = [
+        code
+        for code, _ in guest.batch(
+            [
+                f"cp {HOME}t/private file:stolen",
+                f"cat {HOME}t/private",
+                f"rm {HOME}t/private",
+                f"mv {HOME}t/private {HOME}t/mine",
+                f"chmod 777 {HOME}t/private",
+                f"touch {HOME}t/new",
+                f"mkdir {HOME}t/dir",
+            ]
+        )
+    ]
+    assert 0 not in codes
+    assert not (tmp_path / "stolen").exists()
+    assert alien.run("ls", "-l", "t/private").stdout.startswith("-rw------- ")
