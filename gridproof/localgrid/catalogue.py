@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 from gridproof.localgrid.database import Database
 from gridproof.localgrid.permissions import OPEN_TO_ALL, PASS, READ, WRITE, allowed, owned_by, refused
+from gridproof.localgrid.quotas import files_refused
 from gridproof.localgrid.users import ADMIN, User, Users
 
 
@@ -62,7 +63,7 @@ class CatalogueError(Exception):
         self.code = code
 
 
-EPERM, ENOENT, EIO, EACCES, EEXIST, ENOTDIR, EISDIR = 1, 2, 5, 13, 17, 20, 21
+EPERM, ENOENT, EIO, EACCES, EEXIST, ENOTDIR, EISDIR, EDQUOT = 1, 2, 5, 13, 17, 20, 21, 122
 
 _GREGORIAN = 0x01B21DD213814000  # from 1582-10-15, where times of GUIDs begin, to the epoch, in 100 ns
 _GUID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
@@ -86,7 +87,10 @@ CREATE TABLE IF NOT EXISTS bookings (
     ticket TEXT PRIMARY KEY, lfn TEXT, guid TEXT, se TEXT, user TEXT, job INTEGER, at INTEGER) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS kept (
     job INTEGER, ticket TEXT, size INTEGER, md5 TEXT, members TEXT, PRIMARY KEY (job, ticket)) WITHOUT ROWID;
-"""
+CREATE TABLE IF NOT EXISTS used (owner TEXT PRIMARY KEY, files INTEGER, bytes INTEGER) WITHOUT ROWID;
+INSERT OR IGNORE INTO used SELECT owner, count(*), sum(size) FROM lfns
+    WHERE type = 'f' AND NOT EXISTS (SELECT 1 FROM used) GROUP BY owner;
+"""  # noqa: S608
 
 
 _BETWEEN = "lfn > ? AND lfn < ?"
@@ -267,6 +271,11 @@ class Catalogue:
         )
         return [(str(t), int(str(size)), int(str(n)), bool(member)) for t, size, n, member in rows]
 
+    def used(self, user: str) -> tuple[int, int]:
+        """How many files a user has, and their bytes."""
+        rows = self._database.rows("SELECT files, bytes FROM used WHERE owner = ?", user)
+        return (int(str(rows[0][0])), int(str(rows[0][1]))) if rows else (0, 0)
+
     # Changes
 
     def mkdir(self, lfn: str, user: str, now_ms: int, *, parents: bool = False, perm: str = "755") -> None:
@@ -285,8 +294,18 @@ class Catalogue:
             for path in reversed(missing):
                 _insert(connection, Entry(path, "d", user, user, perm, 0, "", "", now_ms))
 
-    def check_new(self, lfn: str, user: str) -> None:
-        """Raises CatalogueError unless ``user`` may make the file ``lfn`` and it does not exist."""
+    def check_quota(self, user: str, files: int, size: int) -> None:
+        """Raises CatalogueError unless a user may have so many more files, of this size together."""
+        now, used = self.used(user)
+        if why := files_refused(self._users.quotas[user], user, now + files, used + size):
+            raise CatalogueError(EDQUOT, why)
+
+    def check_new(self, lfn: str, user: str, size: int = 0) -> None:
+        """Raises CatalogueError unless ``lfn`` is free and ``user`` may make it a file of this size."""
+        self._check_place(lfn, user)
+        self.check_quota(user, 1, size)
+
+    def _check_place(self, lfn: str, user: str) -> None:
         parent = self._nearest_dir(posixpath.dirname(normal(lfn)))
         self._existing(parent.path, user, WRITE | PASS)
         if self.get(lfn):
@@ -317,7 +336,7 @@ class Catalogue:
         with self._database.change() as connection:
             entry = self.get(booking.lfn)
             if entry is None:
-                self.check_new(booking.lfn, booking.user)
+                self.check_new(booking.lfn, booking.user, size)
                 self.mkdir(posixpath.dirname(booking.lfn), booking.user, now_ms, parents=True)
             elif entry.guid not in (booking.guid, ""):
                 raise CatalogueError(EEXIST, f"{booking.lfn} exists already")
@@ -330,8 +349,12 @@ class Catalogue:
                 new = Entry(booking.lfn, "f", owner, owner, perm, size, md5, guid, now_ms, booking.job)
                 _insert(connection, new)
             elif not entry.guid:
+                self._existing(entry.lfn, booking.user, WRITE)
+                self.check_quota(entry.owner, 0, size)
+                _tally(connection, "-", "lfn = ?", entry.lfn)
                 filled = "UPDATE lfns SET guid = ?, size = ?, md5 = ?, ctime = ?, job = ? WHERE lfn = ?"
                 connection.execute(filled, (guid, size, md5, now_ms, booking.job, entry.lfn))
+                _tally(connection, "+", "lfn = ?", entry.lfn)
             connection.execute(
                 "INSERT OR IGNORE INTO replicas"
                 " SELECT ?, ?, coalesce(max(position), 0) + 1 FROM replicas WHERE guid = ?",
@@ -346,7 +369,7 @@ class Catalogue:
         with self._database.change() as connection:
             for name, size, md5 in members:
                 lfn, guid = posixpath.join(posixpath.dirname(archive.lfn), name), str(uuid.uuid1())
-                self.check_new(lfn, user)
+                self.check_new(lfn, user, size)
                 member = Entry(lfn, "f", user, user, "755", size, md5, guid, now_ms, archive.job)
                 _insert(connection, member)
                 connection.execute("INSERT INTO members VALUES (?, ?, ?)", (guid, archive.guid, name))
@@ -354,7 +377,7 @@ class Catalogue:
     def collect(self, lfn: str, files: Sequence[Entry], user: str, now_ms: int) -> None:
         """Make a collection of these files. Raises CatalogueError."""
         with self._database.change() as connection:
-            self.check_new(lfn, user)
+            self._check_place(lfn, user)
             self.mkdir(posixpath.dirname(normal(lfn)), user, now_ms, parents=True)
             guid, size = str(uuid.uuid1()), sum(file.size for file in files)
             _insert(connection, Entry(normal(lfn), "c", user, user, "755", size, "n/a", guid, now_ms))
@@ -396,16 +419,22 @@ class Catalogue:
             entry = self._existing(lfn, user)
             if not account.may_become(entry.owner):
                 return [entry.lfn]
+            tree = recursive and entry.is_dir
+            below = _below(entry.lfn) if tree else ()
+            scopes = [("lfn = ?", entry.lfn), *([(_BETWEEN, *below)] if tree else [])]
+            for scope in scopes:
+                _tally(connection, "-", *scope)
             what = f"UPDATE lfns SET {', '.join(f'{column} = ?' for column in columns)}"  # noqa: S608
             values = list(columns.values())
             others: list[str] = []
-            if recursive and entry.is_dir:
+            if tree:
                 mine, roles = owned_by(account)
-                below = _below(entry.lfn)
                 rest = f"SELECT lfn FROM lfns WHERE {_BETWEEN} AND NOT {mine} ORDER BY lfn"  # noqa: S608
                 others = [str(other) for (other,) in self._database.rows(rest, *below, *roles)]
                 connection.execute(f"{what} WHERE {_BETWEEN} AND {mine}", (*values, *below, *roles))
             connection.execute(f"{what} WHERE lfn = ?", (*values, entry.lfn))
+            for scope in scopes:
+                _tally(connection, "+", *scope)
             return others
 
     def remove(self, lfn: str, user: str, *, recursive: bool = False) -> None:
@@ -440,7 +469,7 @@ class Catalogue:
             )
             if new.startswith(entry.lfn + "/"):
                 raise CatalogueError(EIO, f"{source} cannot be moved into itself")
-            self.check_new(new, user)
+            self._check_place(new, user)
             if self.get(posixpath.dirname(new)) is None:
                 raise CatalogueError(ENOENT, f"No such directory for {target}")
             after = len(entry.lfn) + 1
@@ -516,14 +545,27 @@ def _glob_literal(text: str) -> str:
 def _insert(connection: Connection, entry: Entry) -> None:
     parent = posixpath.dirname(entry.lfn) if entry.lfn != "/" else ""
     values = (entry.lfn, parent, *entry[1:])
-    connection.execute(
+    made = connection.execute(
         "INSERT OR IGNORE INTO lfns (lfn, parent, type, owner, gowner, perm, size, md5, guid, ctime, job)"
         " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        values,
+    )
+    if made.rowcount:
+        _tally(connection, "+", "lfn = ?", entry.lfn)
+
+
+def _tally(connection: Connection, sign: str, where: str, *values: object) -> None:
+    """Add files to what their owners have, or take them away."""
+    connection.execute(
+        f"INSERT INTO used SELECT owner, {sign}count(*), {sign}sum(size) FROM lfns"  # noqa: S608
+        f" WHERE type = 'f' AND ({where}) GROUP BY owner"
+        " ON CONFLICT (owner) DO UPDATE SET files = files + excluded.files, bytes = bytes + excluded.bytes",
         values,
     )
 
 
 def _forget(connection: Connection, where: str, *values: str) -> None:
+    _tally(connection, "-", where, *values)
     guids = f"guid IN (SELECT guid FROM lfns WHERE {where} AND type <> 'd')"  # noqa: S608
     connection.execute(f"INSERT OR IGNORE INTO orphans SELECT se, guid FROM replicas WHERE {guids}", values)  # noqa: S608
     for table in ("replicas", "members", "collections"):

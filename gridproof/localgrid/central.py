@@ -38,6 +38,7 @@ from gridproof.localgrid.verbs_info import INFO_VERBS, ping
 from gridproof.localgrid.verbs_jobs import JOB_VERBS, resubmit
 from gridproof.localgrid.verbs_lookup import LOOKUP_VERBS
 from gridproof.localgrid.verbs_outputs import OUTPUT_VERBS
+from gridproof.localgrid.verbs_quotas import QUOTA_VERBS
 from gridproof.localgrid.verbs_sites import SITE_VERBS
 from gridproof.localgrid.verbs_submit import submit_text
 from gridproof.localgrid.verbs_users import USER_VERBS
@@ -53,7 +54,7 @@ TRY_AGAIN_LATER = 1013
 COMMANDS = tuple(USAGES)
 _NO_TEXT = re.compile("[\\0\\ud800-\\udfff]")
 _IN_THREADS = {**FILE_VERBS, **CHANGE_VERBS, **LOOKUP_VERBS, **ACCESS_VERBS, **OUTPUT_VERBS}
-_IN_LOOP = {**JOB_VERBS, **SITE_VERBS, **INFO_VERBS, **USER_VERBS}
+_IN_LOOP = {**JOB_VERBS, **SITE_VERBS, **INFO_VERBS, **USER_VERBS, **QUOTA_VERBS}
 
 
 class CentralService:

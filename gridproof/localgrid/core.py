@@ -81,6 +81,10 @@ class Core:
 
     def submit(self, jdl: Jdl, owner: str) -> Job:
         """Insert a job, which the optimizer has next. Raises JdlError; OSError when it cannot be stored."""
+        try:
+            self.catalogue.check_quota(owner, 1, 1)  # it could save nothing
+        except CatalogueError as error:
+            raise JdlError(str(error)) from error
         job = self.queue.submit(jdl, owner, time.time())
         if not self.save():
             self.queue.kill(job.id, time.time())
@@ -138,6 +142,11 @@ class Core:
             return False
         self.queue.heartbeat(job.id, time.time())
         return True
+
+    def set_quota(self, user: str, field: str, value: int) -> None:
+        """Change one limit of a user, under its name in JAliEn. Raises KeyError, sqlite3.Error."""
+        self.users.quotas.set(user, field, value)
+        self.store.save_quota(user, field, value)
 
     async def resubmit(self, job_id: int) -> str:
         """A job waits again, or is inserted again: the state it is in. What its former run saved goes.

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from gridproof.errors import LocalGridError
+from gridproof.localgrid.quotas import Quota
 
 
 @dataclass(frozen=True)
@@ -23,6 +24,7 @@ class Limits:
     retries: int = 10  # of a job that failed before its payload ran
     retry_delay: float = 1.0  # before each of them
     subjobs: int = 10_000  # of one master
+    quota: Quota = field(default_factory=Quota)  # of users who are given no other
 
     def __post_init__(self) -> None:
         for name in ("check_interval", "report_interval"):

@@ -32,6 +32,7 @@ from gridproof.localgrid.envelopes import Envelopes
 from gridproof.localgrid.jobstore import JobStore
 from gridproof.localgrid.limits import Limits
 from gridproof.localgrid.monitor import Machine
+from gridproof.localgrid.quotas import Quota
 from gridproof.localgrid.sites import GridNetwork, Site, SiteNetwork, make_sites
 from gridproof.localgrid.storage import StorageElement, check_programs
 from gridproof.localgrid.taskqueue import TaskQueue
@@ -73,12 +74,16 @@ class Settings:
         """What :meth:`to_json` wrote."""
         settings = json.loads(line)
         if "users" in settings:
-            settings["users"] = tuple(User(**user) for user in settings["users"])
-        settings["limits"] = Limits(**settings.get("limits", {}))
+            settings["users"] = tuple(User(**_with_quota(user)) for user in settings["users"])
+        settings["limits"] = Limits(**_with_quota(settings.get("limits", {})))
         if network := settings.pop("network", None):
             sites = (SiteNetwork(**site) for site in network.pop("sites"))
             settings["network"] = GridNetwork(**network, sites=tuple(sites))
         return cls(**settings)
+
+
+def _with_quota(values: dict[str, Any]) -> dict[str, Any]:
+    return {**values, "quota": Quota(**values["quota"])} if values.get("quota") else values
 
 
 async def run(settings: Settings, announce: Announce) -> int:
@@ -224,7 +229,7 @@ class Grid:
     def _make_core(self, private: Path, sites: tuple[Site, ...]) -> Core:
         authority = Authority(private, utc_now())
         authority.publish(self.root / "certificates")
-        users = Users(self._settings.users)
+        users = Users(self._settings.users, self._settings.limits.quota)
         for user in users:
             own = discovery.user_directory(self.root, user.name)
             own.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -234,6 +239,8 @@ class Grid:
         catalogue = Catalogue(private / "catalogue.db", users)
         catalogue.make_root(int(time.time() * 1000))
         store = JobStore(private / "jobs.db")
+        for changed in store.quotas():
+            users.quotas.set(*changed)
         storage = {se.name: se for se in self._storage}
         network, limits = self._settings.network, self._settings.limits
         return Core(
@@ -243,7 +250,7 @@ class Grid:
             authority,
             catalogue,
             store,
-            TaskQueue(store.load(), limits),
+            TaskQueue(store.load(), limits, users.quotas),
             limits,
             users,
             network.address,

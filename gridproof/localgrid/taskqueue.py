@@ -11,11 +11,12 @@ import posixpath
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
-from gridproof.alien.jdl import Jdl, parse, render
+from gridproof.alien.jdl import Jdl, parse, production_range, render
 from gridproof.errors import JdlError
 from gridproof.localgrid import jobstates as state
 from gridproof.localgrid.jobs import Changes, Job, TraceLine
 from gridproof.localgrid.limits import Limits
+from gridproof.localgrid.quotas import JobUsage, Ledger, Quotas, jobs_refused
 from gridproof.localgrid.requirements import Requirements, read_requirements
 from gridproof.localgrid.sites import Site, Slot
 from gridproof.localgrid.splitting import Located, bind_to_data, is_split, split
@@ -31,7 +32,9 @@ class IllegalTransition(Exception):
 class TaskQueue:
     """All jobs of the Grid; every method leaves them in a legal state."""
 
-    def __init__(self, jobs: Iterable[Job] = (), limits: Limits | None = None) -> None:
+    def __init__(
+        self, jobs: Iterable[Job] = (), limits: Limits | None = None, quotas: Quotas | None = None
+    ) -> None:
         self._limits = limits or Limits()
         self._jobs: dict[int, Job] = {job.id: job for job in jobs}
         self._subjobs: dict[int, dict[int, None]] = {}
@@ -43,8 +46,11 @@ class TaskQueue:
         self._needs: dict[int, Requirements] = {}  # of jobs that are not final
         self._changed: dict[int, Job] = {}
         self._trace: list[TraceLine] = []
+        self._quotas = quotas or Quotas()
+        self._ledger = Ledger()
         for job in self._jobs.values():
             self._index(job)
+            self._ledger.remember(job)
         self._next = max(self._jobs, default=FIRST_ID - 1) + 1
 
     # What there is
@@ -73,6 +79,15 @@ class TaskQueue:
         """Jobs that hold a slot."""
         return [self._jobs[i] for i in self._active]
 
+    def usage(self, user: str, now: float) -> JobUsage:
+        """What a user's jobs take up."""
+        return self._ledger.usage(user, now)
+
+    def refusal(self, user: str, jobs: int, now: float, counted: int = 0) -> str:
+        """Why a user's quota forbids so many jobs, ``counted`` of which are in the usage already."""
+        usage = self.usage(user, now)
+        return jobs_refused(self._quotas[user], replace(usage, waiting=usage.waiting - counted), jobs)
+
     def take_changes(self) -> Changes:
         """What is to be stored now; :meth:`put_back` if that failed."""
         changes = Changes(tuple(self._changed.values()), tuple(self._trace))
@@ -88,7 +103,12 @@ class TaskQueue:
     # What happens
 
     def submit(self, jdl: Jdl, owner: str, now: float, host: str = "localhost") -> Job:
-        """Insert a complete JDL; the job is INSERTING until :meth:`optimise`. Raises JdlError."""
+        """Insert a complete JDL; the job is INSERTING until :meth:`optimise`. Raises JdlError.
+
+        A master whose number of subjobs is known counts as so many jobs.
+        """
+        if why := self.refusal(owner, _known_subjobs(jdl), now):
+            raise JdlError(why)
         _check_storable(render(jdl))
         job = self._insert(jdl, owner, 0, now)
         self.trace(job.id, now, "trace", f"Job inserted by {host}, request came from {host}")
@@ -106,7 +126,10 @@ class TaskQueue:
         jdl = self.jdl(job_id)
         try:
             if is_split(jdl):
-                self._split(job, split(jdl, files, self._limits.subjobs, job_id), now)
+                subjobs = split(jdl, files, self._limits.subjobs, job_id)
+                if why := self.refusal(job.owner, len(subjobs), now, counted=1):
+                    raise JdlError(why)
+                self._split(job, subjobs, now)
                 return
             bound = bind_to_data(jdl, files)
         except JdlError as error:
@@ -278,6 +301,7 @@ class TaskQueue:
         return job
 
     def _put(self, job: Job) -> None:
+        self._ledger.note(self._jobs.get(job.id), job, self._needs_of)
         self._jobs[job.id] = job
         self._changed[job.id] = job
         self._index(job)
@@ -321,3 +345,10 @@ def _check_storable(text: str) -> None:
         text.encode()
     except UnicodeEncodeError as error:
         raise JdlError(f"The JDL has a character that is none: {error.object[error.start]!r}") from error
+
+
+def _known_subjobs(jdl: Jdl) -> int:
+    try:
+        return len(production_range(jdl) or (jdl,))
+    except JdlError:  # said when it is split
+        return 1

@@ -248,7 +248,14 @@ USAGES: dict[str, Usage] = {
     ),
     "groups": Usage("[account name]", alone=True),
     "groupmembers": Usage("<group>"),
-    "quota": Usage(alone=True),
+    "jquota": Usage(
+        "list [username] | set <user> <field> <value>",
+        about="Limits that are set: maxUnfinishedJobs, maxTotalCpuCost, maxTotalRunningTime.",
+    ),
+    "fquota": Usage(
+        "list [username ...] | set <user> <field> <value>",
+        about="Limits that are set: maxNbFiles, maxTotalSize; % means all users.",
+    ),
     "token": Usage(
         "[-options]",
         {

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from gridproof.errors import LocalGridError
+from gridproof.localgrid.quotas import Quota, Quotas
 
 ADMIN = "admin"  # may do everything; always there
 EVERYBODY = "users"  # a group that everybody is in
@@ -25,6 +26,7 @@ class User:
     name: str
     groups: tuple[str, ...] = ()
     home: str = ""
+    quota: Quota | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "groups", tuple(self.groups))
@@ -55,11 +57,13 @@ DEFAULT_USERS = (User("gridproof", home="/local/user/g/gproof/"), User("guest"))
 class Users:
     """All accounts, the first of which is whom the Grid's environment speaks for; ``admin`` is added.
 
+    ``quota`` is that of the users who are given none.
+
     Raises:
         LocalGridError: no accounts, a name that cannot be, two with one name or one home.
     """
 
-    def __init__(self, accounts: Iterable[User]) -> None:
+    def __init__(self, accounts: Iterable[User], quota: Quota | None = None) -> None:
         given = tuple(accounts)
         if not given:
             raise LocalGridError("An embedded Grid needs at least one user")
@@ -80,6 +84,7 @@ class Users:
         self._accounts = {user.name: user for user in accounts}
         self._roles = {role for user in accounts for role in user.roles}
         self.default = given[0]
+        self.quotas = Quotas({user.name: user.quota for user in given if user.quota}, quota)
 
     def __iter__(self) -> Iterator[User]:
         return iter(self._accounts.values())

@@ -75,7 +75,7 @@ def _access_write(core: Core, caller: Caller, name: str, specs: Specs, options: 
     with _no_pfns("write"):
         entry = core.catalogue.look_up(lfn, caller.user, WRITE)
         if entry is None:
-            core.catalogue.check_new(lfn, caller.user)
+            core.catalogue.check_new(lfn, caller.user, max(size, 0))
     if entry is None or not (entry.guid or entry.is_dir):
         guid, bytes_, has = str(uuid.uuid1()), max(size, 0), frozenset[str]()
     elif entry.is_dir:

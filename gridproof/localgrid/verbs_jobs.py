@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Iterable, Mapping, Sequence
 
 from gridproof.localgrid.answers import (
     EBADFD,
+    EDQUOT,
     EINVAL,
     EIO,
     EPERM,
@@ -49,6 +51,8 @@ async def resubmit(core: Core, caller: Caller, arguments: Sequence[str]) -> Answ
             answer.fail(EREMOTEIO, f"Problem with the resubmit request of job ID {number}")
         elif not may_modify(caller, job):
             answer.fail(EPERM, f"Resubmit: not authorized for : {number}")
+        elif why := core.queue.refusal(caller.user, 1, time.time()):
+            answer.fail(EDQUOT, f"Resubmit: job quota problem: {why}")
         else:
             try:
                 messages.append(f"Resubmit: back to {await core.resubmit(number)}: {number}")

@@ -29,7 +29,6 @@ from gridproof.localgrid.certificates import (
     user_subject,
 )
 from gridproof.localgrid.core import Core, utc_now
-from gridproof.localgrid.jobstates import ON_NODE
 from gridproof.localgrid.options import read_options
 from gridproof.localgrid.users import User
 
@@ -118,17 +117,6 @@ def _account(user: User) -> Row:
     return {"message": message, "username": user.name, "roles": roles, "subject": subject}
 
 
-def quota(core: Core, caller: Caller, arguments: Sequence[str]) -> Answer:  # noqa: ARG001
-    """What the caller uses; there are no limits here."""
-    jobs = [job for job in core.queue.jobs() if job.owner == caller.user]
-    running = sum(job.status in ON_NODE for job in jobs)
-    waiting = sum(not job.final for job in jobs) - running
-    message = f"Quota of {caller.user}\nrunning : {running}\nwaiting : {waiting}"
-    return Answer(
-        [{"username": caller.user, "running": str(running), "waiting": str(waiting), "message": message}]
-    )
-
-
 def token(core: Core, caller: Caller, arguments: Sequence[str]) -> Answer:
     """A certificate with its key: a user token, for administrators also a job's token or a host's.
 
@@ -196,6 +184,5 @@ USER_VERBS: dict[str, Verb] = {
     "groups": groups,
     "groupmembers": group_members,
     "whois": whois,
-    "quota": quota,
     "token": token,
 }

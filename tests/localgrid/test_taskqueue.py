@@ -244,7 +244,7 @@ def test_requirements_that_jalien_does_not_read_bind_a_job_to_nothing(text: str)
     [
         ('Split = "file"; InputData = {"LF:/local/none"};', state.ERROR_SPLT, "'/local/none' is not there"),
         ('Split = "userdefined";', state.ERROR_SPLT, "'userdefined' is not known here"),
-        ('Split = "production:1-99999999";', state.ERROR_SPLT, "99999999 subjobs, 10000 are allowed"),
+        ('Split = "production:1-99999";', state.ERROR_SPLT, "99999 subjobs, 10000 are allowed"),
         ('InputData = {"LF:/local/none"};', state.ERROR_I, "'/local/none' is not there"),
     ],
 )
