@@ -75,7 +75,7 @@ def _groups(jdl: Jdl, files: Sequence[Located]) -> list[list[Located]]:
     key = keys.get(how.lower())
     if key is None:
         raise JdlError(f"Split = {how!r} is not known here: one of {', '.join(keys)}, production:FIRST-LAST")
-    if how.lower() == "se" and not {"SplitMaxInputFileNumber", "SplitMaxInputFileSize"} & _given(jdl):
+    if how.lower() == "se" and not any(f"SplitMaxInputFile{what}" in jdl for what in ("Number", "Size")):
         raise JdlError("Split = 'se' needs a SplitMaxInputFileNumber or a SplitMaxInputFileSize")
     if not files:
         raise JdlError(f"Split = {how!r} splits over input data, but there are none")
@@ -83,10 +83,6 @@ def _groups(jdl: Jdl, files: Sequence[Located]) -> list[list[Located]]:
     for file in files:
         grouped.setdefault(key(file), []).append(file)
     return list(grouped.values())
-
-
-def _given(jdl: Jdl) -> set[str]:
-    return {key for key in ("SplitMaxInputFileNumber", "SplitMaxInputFileSize") if key in jdl}
 
 
 def _chunks(jdl: Jdl, files: Sequence[Located]) -> Iterator[list[Located]]:
