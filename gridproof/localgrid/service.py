@@ -297,6 +297,7 @@ class Grid:
 
 def main() -> int:
     """``python -m gridproof.localgrid``: settings are a JSON line on standard input, events leave as such."""
+    os.umask(0o022)  # XRootD's account must pass directories and read configurations
     settings = Settings.from_json(_first_line())
 
     def announce(event: dict[str, Any]) -> None:

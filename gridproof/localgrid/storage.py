@@ -160,9 +160,7 @@ class StorageElement:
                 self._account.own(directory)
             directory.chmod(0o700)
         config = _CONFIG.format(data=self.data)
-        if self.site.network.se_address.startswith(
-            "127."
-        ):  # else that network's firewalls say who may connect
+        if self.site.network.se_address.startswith("127."):  # elsewhere firewalls say who may connect
             config += f"xrd.allow host {LOOPBACK}\n"
         if not self._open_to_all:
             config += _AUTHORIZATION.format(plugin=_PLUGIN, directory=self._directory)

@@ -219,3 +219,15 @@ def test_the_standing_grid_from_a_shell(alone, tmp_path, until):
     assert "No embedded Grid" in run("stop")
     with pytest.raises(LocalGridError, match="grid start"):
         runner.invoke(command, ["status"], catch_exceptions=False)
+
+
+def test_a_umask_that_keeps_others_out_keeps_storage_in(tmp_path):
+    before = os.umask(0o077)
+    try:
+        (tmp_path / "file").write_text("content")
+        with LocalGrid(sites=1, slots=1) as grid:
+            grid.put(tmp_path / "file", "/local/file")
+            grid.get("/local/file", tmp_path / "again")
+    finally:
+        os.umask(before)
+    assert (tmp_path / "again").read_text() == "content"
