@@ -50,6 +50,7 @@ IDLE_LIMIT = 900.0
 SESSION_LIMIT = 2 * 86_400.0
 TIMES = 100  # that one command is timed
 PIECE = 500  # rows of an answer that are written at once
+GOODBYE = 1.0  # s that a client has to say it, too
 TRY_AGAIN_LATER = 1013
 COMMANDS = tuple(USAGES)
 _NO_TEXT = re.compile("[\\0\\ud800-\\udfff]")
@@ -87,6 +88,7 @@ class CentralService:
             process_request=self._admit,
             max_size=MESSAGE_LIMIT,
             ping_interval=None,
+            close_timeout=GOODBYE,
             server_header=None,
         )
         self._core.port = int(next(iter(self._server.sockets)).getsockname()[1])
