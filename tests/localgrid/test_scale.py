@@ -87,6 +87,8 @@ def services(counted: Counted, tmp_path_factory: pytest.TempPathFactory) -> Iter
         ("find", "/local/data/2/", "5"),
         ("touch", "/local/data/1/new"),
         ("mkdir", "-p", "/local/other/place"),
+        ("chmod", "-R", "755", "/local/data/1"),
+        ("du", "/local/data/1"),
         ("mv", "/local/data/1", "/local/other"),
         ("rm", "/local/other/1/new"),
         ("rm", "-r", "/local/other/1"),
