@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import time
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,7 @@ QUICK = {**os.environ, "RES_OPTIONS": "use-vc timeout:1 attempts:1", "XRD_LOGLEV
 
 def say(*argv: str) -> str:
     """What a client says when it fails, "" if it does not."""
-    done = subprocess.run(argv, capture_output=True, text=True, env=QUICK, timeout=60, check=False)
+    done = subprocess.run(argv, capture_output=True, errors="replace", env=QUICK, timeout=60, check=False)
     return (done.stderr + done.stdout) or "failed" if done.returncode else ""
 
 
@@ -155,6 +156,20 @@ def test_paths_that_lead_out_of_the_storage_are_refused(replica: Replica, issue:
         "/../xrootd.cfg",
     ):
         assert say("xrdcp", "--silent", f"root://{replica.server}/{path}{leave}", "-")
+
+
+def test_members_of_an_archive_are_read_with_its_envelope(grid: LocalGrid, raw: Any, tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "two.zip", "w") as archive:
+        for name in ("one", "two"):
+            archive.writestr(name, f"member {name}")
+    grid.put(tmp_path / "two.zip", "/local/two/two.zip")
+    grid.enter_members("/local/two/two.zip")
+    assert raw.rows("cat", "/local/two/one")[0]["message"] == "member one"
+    grid.get("/local/two/two", tmp_path / "two")
+    assert (tmp_path / "two").read_text() == "member two"
+    rows = [raw.rows("access", "read", f"/local/two/{name}")[0] for name in ("one", "two.zip")]
+    assert Replica(rows[1]["url"]).read(f"?authz={rows[0]['envelope']}") == ""
+    assert rows[0]["url"] == rows[1]["url"] + "#one"
 
 
 @pytest.fixture
