@@ -1,4 +1,4 @@
-"""XRootD's own command line clients as child processes, and where XRootD clients find keys."""
+"""XRootD's clients as child processes, which keep secrets, and where XRootD clients find keys."""
 
 from __future__ import annotations
 
@@ -33,8 +33,6 @@ _LIMITS = {
 }
 _KEYTAB = re.compile(r"/tmp/gridproof-[0-9a-f]{32}\.keytab")  # noqa: S108
 _LEFT = 7 * 86400.0  # seconds after which a keytab's session is over
-
-
 _METALINK = """<?xml version="1.0" encoding="UTF-8"?>
 <metalink xmlns="urn:ietf:params:xml:ns:metalink">
 <file name="{name}"><size>{size}</size>{urls}</file>
