@@ -49,15 +49,15 @@ class RecordedSite(Site):
 
     names: tuple[str, str, str, str] = ("", "", "", "")
 
-    name = property(lambda self: self.names[0])  # type: ignore[assignment]
-    ce = property(lambda self: self.names[1])  # type: ignore[assignment]
-    se = property(lambda self: self.names[2])  # type: ignore[assignment]
-    host = property(lambda self: self.names[3])  # type: ignore[assignment]
-    batch = "HTCONDOR"  # type: ignore[assignment]
+    name = property(lambda self: self.names[0])
+    ce = property(lambda self: self.names[1])
+    se = property(lambda self: self.names[2])
+    host = property(lambda self: self.names[3])
+    batch = "HTCONDOR"
 
 
 def site(number: int, *names: str) -> RecordedSite:
-    return RecordedSite(number, slots=3000, cores=1, names=names)  # type: ignore[arg-type]
+    return RecordedSite(number, slots=3000, cores=1, names=names)
 
 
 FIRST = site(

@@ -17,16 +17,17 @@ import pytest
 
 from tests.localgrid.recorded import RECORDED, ROWS, Replay, replayed
 
-EXCEPTIONS = {  # which answers differ, and why they may
-    99: "alienpy 1.7 reads two of the keys in another spelling; the number of the account",
-    100: "here every account has a quota of files",
-    107: "the recorded account had two certificates",
+EXCEPTIONS = {  # what differs in which answers, and why it may
+    99: ({"results"}, "alienpy 1.7 reads two of the keys in another spelling, which come, too"),
+    100: ({"exitcode", "error", "results"}, "here every account has a quota of files"),
+    107: ({"message", "subject"}, "the recorded account had two certificates"),
 }
 
 PEM = r"-----BEGIN [^-]+-----[^-]+-----END [^-]+-----\n*"
 MASKS = {  # texts that are not determined, by exchange
     27: r"(?<=^\.dir=)\d+|(?<=^\.entryId=)\d+",
     42: r"\d\d/\d{5}/[0-9a-f-]{36}|[0-9a-f-]{36}",
+    99: r"(?<=userid: )\d+",
     104: r"4d26e460|unknown|localgrid|gridproof",
     105: r"(?<=time=)[\d.]+|(?<=, time )\d+|(?<= = )[\d./]+",
     108: r'(?<=dir=")\d+|(?<=entryId=")\d+',
@@ -72,7 +73,7 @@ def compare(number: int, want: Any, have: Any, key: str = "") -> Iterator[str]:
             yield from compare(number, want[name], have[name], name)
     elif isinstance(want, list) and isinstance(have, list):
         if len(want) != len(have):
-            yield f"{key}: {len(have)} rows, not {len(want)}"
+            yield f"{key} has {len(have)} rows, not {len(want)}"
         for one, other in zip(want, have, strict=False):
             yield from compare(number, one, other, key)
     elif isinstance(want, str) and isinstance(have, str):
@@ -82,14 +83,10 @@ def compare(number: int, want: Any, have: Any, key: str = "") -> Iterator[str]:
         yield f"{key} is {have!r}, not {want!r}"
 
 
-@pytest.mark.parametrize("number", sorted(set(range(len(RECORDED))) - set(EXCEPTIONS)), ids=exchange)
+@pytest.mark.parametrize("number", range(len(RECORDED)), ids=exchange)
 def test_an_answer_is_the_recorded_one(replay: Replay, number: int) -> None:
-    assert differences(number, replay.answers[number], replay.ports) == []
-
-
-@pytest.mark.parametrize("number", sorted(EXCEPTIONS), ids=exchange)
-def test_an_exception_is_one(replay: Replay, number: int) -> None:
-    assert differences(number, replay.answers[number], replay.ports)
+    found = differences(number, replay.answers[number], replay.ports)
+    assert {line.split()[0] for line in found} == EXCEPTIONS.get(number, (set(), ""))[0], found
 
 
 def test_a_submission_makes_the_recorded_jdl(replay: Replay) -> None:
