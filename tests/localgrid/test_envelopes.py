@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import shutil
 import subprocess
@@ -13,12 +14,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from gridproof import accounts
+from gridproof.cli import cli
 from gridproof.errors import LocalGridError
 from gridproof.localgrid import LocalGrid, storage
 from gridproof.localgrid.envelopes import LIFETIME, Envelopes
+from gridproof.localgrid.service import Settings
 from gridproof.localgrid.sites import make_sites
 
 CONTENT = "hits\n" * 100
@@ -231,6 +235,19 @@ def test_open_storage_serves_everybody(tmp_path: Path, raw: Any) -> None:
             [row] = opened.rows("access", "read", "/local/hits")
         assert Replica(row["url"]).read("") == ""
         assert Replica(row["url"]).read(f"?authz={row['envelope']}") == ""
+
+
+def test_a_standing_grid_may_have_open_storage_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[Settings] = []
+
+    def start(options: dict[str, Any]) -> Any:
+        asked.append(Settings.from_json(json.dumps(options)))
+        raise LocalGridError("not now")
+
+    monkeypatch.setattr("gridproof.localgrid.grid.start_standing", start)
+    for words in (["--open-storage"], []):
+        CliRunner().invoke(cli, ["grid", "start", *words])
+    assert [settings.open_storage for settings in asked] == [True, False]
 
 
 def test_without_the_plugin_it_says_what_to_install(roots: Path, monkeypatch: pytest.MonkeyPatch) -> None:
