@@ -20,7 +20,7 @@ from typing import Any
 
 from gridproof.localgrid import LocalGrid
 from gridproof.localgrid.access import GridAccess
-from tests.conformance.cases import SECTIONS, Case
+from tests.conformance.cases import ALIENPY_S_OWN, SECTIONS, Case
 from tests.conformance.client import CommandLine, Library, Returned
 
 ROOT = Path(__file__).parents[2]
@@ -40,7 +40,7 @@ NAMES = (
     ("JTestSite", "Site1"),
     ("jalien", "gridproof"),
 )
-NOTHING_RAN = {"ps -f r", "ps -f RUNNING"}
+NOTHING_THERE = {"ps -f r", "ps -f RUNNING", "packages"}
 READING = re.compile(
     "(access read|du|find|groups|lfn2guid|list[CS]Es|listpartitions|listSEDistance|ls|masterjob|md5sum|pwd|ps"
     "|stat|type|uptime|version|w|whereis|whoami)( (?!-x).*|$)"
@@ -183,7 +183,7 @@ def recordings() -> dict[str, list[Recorded]]:
     found: dict[str, list[Recorded]] = {}
     for exchange in map(json.loads, text.splitlines()):
         line = " ".join([exchange["command"], *exchange["options"]])
-        if "as" not in exchange and "\n" not in line and line not in NOTHING_RAN:
+        if "as" not in exchange and "\n" not in line and line not in NOTHING_THERE:
             metadata = exchange["response"]["metadata"]
             keys = keys_of(exchange["response"]["results"])
             found.setdefault(line, []).append((int(metadata["exitcode"]), metadata["error"].strip(), keys))
@@ -205,7 +205,7 @@ def page(outcomes: list[Outcome]) -> str:
     recorded = recordings().keys()
     known = Counter(agreement(outcome.case, recorded).partition(":")[0] for outcome in outcomes)
     commands = {outcome.case.line.split()[0] for outcome in outcomes}
-    counts = ", ".join(f"{known[how]} {how}" for how in (RECORDED, SOURCE, LOCAL_ONLY, DIFFERS))
+    counts = ", ".join(f"{known[how]} {how}" for how in (RECORDED, SOURCE, CLIENT, DIFFERS))
     head = HEAD.format(lines=len(outcomes), commands=len(commands), counts=counts)
     return "\n".join([head, *_sections(outcomes, recorded)]) + "\n"
 
@@ -227,15 +227,15 @@ def _in_order(returned: Returned, keys: Container[str]) -> list[str]:
     return list(dict.fromkeys(key for row in returned.rows for key in row if key in keys))
 
 
-RECORDED, SOURCE, LOCAL_ONLY, DIFFERS = "recorded", "source", "alienpy", "differs"
+RECORDED, SOURCE, CLIENT, DIFFERS = "recorded", "source", "alienpy", "differs"
 
 
 def agreement(case: Case, recorded: Container[str]) -> str:
     """How it is known what JAliEn answers."""
     if case.differs:
         return f"{DIFFERS}: JAliEn's is {case.differs}"
-    if case.local:
-        return LOCAL_ONLY
+    if ALIENPY_S_OWN.match(case.line):
+        return CLIENT
     return RECORDED if case.line in recorded else SOURCE
 
 
@@ -251,7 +251,7 @@ How it is known what JAliEn does ({counts}):
 
 - `recorded`: exit code, error and keys are those of an exchange recorded from a real central service;
 - `source`: they are what JAliEn's source says;
-- `alienpy`: the client answers without the central service, or makes its own of what that says;
+- `alienpy`: the client answers alone, or makes its own of what several commands say;
 - `differs`: and how.
 
 The answer is the error, or the keys of the rows. `{{here}}` is the current directory, `{{home}}` the home
