@@ -24,12 +24,24 @@ def grid() -> None:
     "--root", type=click.Path(path_type=Path), help="Keep its state here; default: a temporary directory."
 )
 @click.option("--open-storage", is_flag=True, help="Serve files to everybody, without access envelopes.")
-def start(sites: int, slots: int, cores: int, root: Path | None, open_storage: bool) -> None:
+@click.option(
+    "--user",
+    "users",
+    multiple=True,
+    metavar="NAME[:GROUP,...]",
+    help="A user with groups; may be repeated, the first is you (default: gridproof and guest).",
+)
+def start(
+    sites: int, slots: int, cores: int, root: Path | None, open_storage: bool, users: tuple[str, ...]
+) -> None:
     """Start a Grid, with a ProxyServer that keeps sessions, that runs until 'gridproof grid stop'."""
     from gridproof.config import load
     from gridproof.localgrid.grid import start_standing
     from gridproof.localgrid.limits import Limits
+    from gridproof.localgrid.users import DEFAULT_USERS, Users, read_user
 
+    accounts = tuple(map(read_user, users)) or DEFAULT_USERS
+    Users(accounts)
     running = start_standing(
         {
             "sites": sites,
@@ -38,6 +50,7 @@ def start(sites: int, slots: int, cores: int, root: Path | None, open_storage: b
             "root": str(root.absolute()) if root else "",
             "cache": str(load().cache),
             "open_storage": open_storage,
+            "users": [asdict(user) for user in accounts],
             "limits": asdict(Limits(idle_checks=0)),  # whoever is at a prompt may take a break
         }
     )

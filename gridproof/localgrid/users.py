@@ -51,6 +51,12 @@ class User:
         return role in (*self.roles, EVERYBODY)
 
 
+def read_user(text: str) -> User:
+    """``jdoe`` or ``jdoe:pwg,vobox``."""
+    name, _, groups = text.partition(":")
+    return User(name, tuple(filter(None, groups.split(","))))
+
+
 DEFAULT_USERS = (User("gridproof", home="/local/user/g/gproof/"), User("guest"))
 
 

@@ -10,7 +10,7 @@ from click.testing import CliRunner
 from websockets.exceptions import InvalidStatus
 
 from gridproof.errors import LocalGridError
-from gridproof.localgrid import LocalGrid, User
+from gridproof.localgrid import Limits, LocalGrid, User
 from gridproof.localgrid.certificates import (
     Authority,
     host_subject,
@@ -18,7 +18,7 @@ from gridproof.localgrid.certificates import (
     token_subject,
     write_private,
 )
-from gridproof.localgrid.users import DEFAULT_USERS, Users
+from gridproof.localgrid.users import DEFAULT_USERS, Users, read_user
 
 ACCOUNTS = (User("ada", ("pwg", "vobox")), User("bob", ("pwg",)), User("root1", ("admin",)), User("guest"))
 
@@ -48,6 +48,13 @@ def test_one_may_act_as_oneself_and_ones_groups_and_administrators_as_anyone(nam
     assert {role for role in everyone if Users(ACCOUNTS)[name].may_become(role)} == roles
 
 
+@pytest.mark.parametrize(
+    ("text", "user"), [("ada", User("ada")), ("ada:pwg,vobox", User("ada", ("pwg", "vobox")))]
+)
+def test_a_user_is_named_in_a_shell(text, user):
+    assert read_user(text) == user
+
+
 def test_a_group_has_members_and_an_account_its_own_name():
     users = Users(ACCOUNTS)
     assert (users.members("pwg"), users.members("ada")) == (["ada", "bob"], ["ada"])
@@ -74,7 +81,7 @@ def test_users_that_cannot_be_are_refused_before_anything_is_started(accounts, w
 
 @pytest.fixture(scope="module")
 def grid():
-    with LocalGrid(sites=1, users=ACCOUNTS) as grid:
+    with LocalGrid(sites=1, users=ACCOUNTS, limits=Limits(report_interval=0.2)) as grid:
         yield grid
 
 
@@ -211,6 +218,49 @@ def test_tokens_of_jobs_and_hosts_are_for_administrators(ada, admin):
     assert "Only a JobAgent can ask" in failure(ada.ask("token", "-t", "job", "-jobid", "1"))[1]
     message = admin.rows("token", "-t", "host", "-hostname", "a.b")[0]["message"]
     assert message.startswith("DN: /C=ch/O=AliEn2/OU=ALICE/CN=a.b\n")
+
+
+@pytest.fixture
+def running(grid, ada, tmp_path):
+    """A job of ada's that runs, with the certificate and key of its token."""
+    (tmp_path / "sleep.sh").write_text("#!/bin/sh\nsleep 600\n")
+    ada.ask("rm", "/local/user/a/ada/sleep.sh")
+    grid.put(tmp_path / "sleep.sh", "/local/user/a/ada/sleep.sh")
+    job = ada.submit('Executable = "/local/user/a/ada/sleep.sh";')
+    ada.wait(job, "RUNNING")
+    token = grid.root / "wn" / f"alien-job-{job}.1" / "token"
+    for name in ("tokencert.pem", "tokenkey.pem"):  # the job's directory goes with its run
+        write_private(tmp_path / name, (token / name).read_text())
+    yield job, tmp_path / "tokencert.pem", tmp_path / "tokenkey.pem"
+    ada.ask("kill", job)
+
+
+def test_a_job_acts_as_its_owner_but_gets_no_user_token(grid, dial, running):
+    _, *token = running
+    with dial(grid.environment, *token) as payload:
+        assert payload.rows("whoami")[0]["username"] == "ada"
+        payload.rows("touch", "by-the-job")
+        assert failure(payload.ask("token")) == (
+            121,
+            "Remote I/O error : Server didn't execute your request, reason was:"
+            " You can't request a User token as JobAgent or Job",
+        )
+        assert failure(payload.ask("token", "-u", "pwg"))[0] == 121
+
+
+def test_a_jobs_token_is_worth_nothing_once_the_job_runs_again(grid, dial, ada, running):
+    job, *token = running
+    with dial(grid.environment, *token) as payload:
+        assert payload.rows("pwd")
+        ada.rows("kill", job)
+        assert payload.rows("pwd")  # the payload of a killed job lives for a while
+        ada.rows("resubmit", job)
+        ada.wait(job, "RUNNING")
+        answer = payload.ask("pwd")
+        assert answer["metadata"]["error"].endswith("This job is not supposed to still be running")
+        assert not answer["results"]
+    with pytest.raises(InvalidStatus, match="401"):
+        dial(grid.environment, *token)
 
 
 @pytest.mark.parametrize(
