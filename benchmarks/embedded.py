@@ -20,7 +20,8 @@ import psutil
 
 from gridproof.localgrid import LocalGrid
 from gridproof.localgrid.access import GridAccess
-from gridproof.localgrid.catalogue import Booking, Catalogue
+from gridproof.localgrid.catalogue import Catalogue
+from gridproof.localgrid.entries import Booking
 from gridproof.localgrid.users import DEFAULT_USERS, Users
 
 TOP, EXECUTABLE = "/local/data", "/local/job.sh"

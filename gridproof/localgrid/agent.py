@@ -12,9 +12,9 @@ from pathlib import Path
 from gridproof.errors import JdlError
 from gridproof.localgrid import jobstates as state
 from gridproof.localgrid.answers import human_size
-from gridproof.localgrid.catalogue import normal
 from gridproof.localgrid.core import VERSION, Core
 from gridproof.localgrid.datalist import data_list, list_name
+from gridproof.localgrid.entries import normal
 from gridproof.localgrid.inputs import find_inputs
 from gridproof.localgrid.jobs import Job
 from gridproof.localgrid.monitor import RESOURCE_FIELDS, Allowance, Machine, Monitor, Usage

@@ -7,9 +7,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from gridproof.localgrid.answers import ENAMETOOLONG, ENOENT, Answer, CommandFailed
-from gridproof.localgrid.catalogue import normal
 from gridproof.localgrid.certificates import Identity
 from gridproof.localgrid.core import Core
+from gridproof.localgrid.entries import normal
 from gridproof.localgrid.jobs import Job
 from gridproof.localgrid.users import User
 

@@ -23,9 +23,9 @@ from websockets.http11 import Request, Response
 
 from gridproof.localgrid.answers import EINVAL, EIO, ENOENT, EREMOTEIO, Answer, CommandFailed, Row, is_whole
 from gridproof.localgrid.caller import Caller
-from gridproof.localgrid.catalogue import CatalogueError
 from gridproof.localgrid.certificates import Identity, host_subject, identify, write_private
 from gridproof.localgrid.core import Core, utc_now
+from gridproof.localgrid.entries import CatalogueError
 from gridproof.localgrid.permissions import READ
 from gridproof.localgrid.sites import find_se
 from gridproof.localgrid.throttle import LOGIN, Throttle

@@ -21,8 +21,9 @@ from typing import Any
 from gridproof.alien.jdl import Jdl
 from gridproof.errors import JdlError
 from gridproof.localgrid import kept
-from gridproof.localgrid.catalogue import EISDIR, Booking, Catalogue, CatalogueError, Entry
+from gridproof.localgrid.catalogue import Catalogue
 from gridproof.localgrid.certificates import Authority
+from gridproof.localgrid.entries import EISDIR, Booking, CatalogueError, Entry
 from gridproof.localgrid.inputs import find_inputs, names_inputs
 from gridproof.localgrid.jobs import Job
 from gridproof.localgrid.jobstates import INSERTING, ON_NODE, SPLITTING, ZOMBIE

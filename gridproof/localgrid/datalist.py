@@ -9,7 +9,7 @@ from pathlib import Path
 
 from gridproof.alien.jdl import Jdl
 from gridproof.localgrid import xmlcollection
-from gridproof.localgrid.catalogue import Entry
+from gridproof.localgrid.entries import Entry
 
 _BY_SUFFIX = {".xml": "xml-single", ".txt": "txt-list", ".json": "json"}
 

@@ -9,7 +9,8 @@ from collections.abc import Awaitable, Callable, Iterable
 
 from gridproof.alien.jdl import Jdl
 from gridproof.errors import JdlError
-from gridproof.localgrid.catalogue import Catalogue, CatalogueError, Entry
+from gridproof.localgrid.catalogue import Catalogue
+from gridproof.localgrid.entries import CatalogueError, Entry
 from gridproof.localgrid.permissions import READ
 from gridproof.localgrid.splitting import Located, input_lfn
 from gridproof.localgrid.transfer import CopyFailed

@@ -6,7 +6,8 @@ import json
 from collections.abc import Iterable, Sequence
 from sqlite3 import Connection
 
-from gridproof.localgrid.catalogue import Booking, Catalogue
+from gridproof.localgrid.catalogue import Catalogue
+from gridproof.localgrid.entries import Booking
 
 DIRECTORY = "recycle"  # in the home of the job's owner
 KEPT_MS = 24 * 3_600_000  # then what nobody asked for is deleted

@@ -11,9 +11,9 @@ from pathlib import Path
 
 from gridproof.alien.jdl import Jdl
 from gridproof.localgrid import kept, packages
-from gridproof.localgrid.catalogue import CatalogueError
 from gridproof.localgrid.certificates import job_subject, write_private
 from gridproof.localgrid.core import Core, utc_now
+from gridproof.localgrid.entries import CatalogueError
 from gridproof.localgrid.jobs import Job
 from gridproof.localgrid.permissions import READ
 from gridproof.localgrid.splitting import Located, input_lfn

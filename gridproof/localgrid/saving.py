@@ -18,8 +18,8 @@ from pathlib import Path
 from gridproof.alien.jdl import Jdl
 from gridproof.localgrid import jobstates as state
 from gridproof.localgrid import kept
-from gridproof.localgrid.catalogue import Booking, CatalogueError, normal
 from gridproof.localgrid.core import Core
+from gridproof.localgrid.entries import Booking, CatalogueError, normal
 from gridproof.localgrid.jobs import Job
 from gridproof.localgrid.sites import by_distance
 from gridproof.localgrid.specs import Specs

@@ -14,7 +14,7 @@ from pathlib import Path
 from gridproof import processes
 from gridproof.accounts import Account
 from gridproof.errors import LocalGridError
-from gridproof.localgrid.catalogue import pfn_path
+from gridproof.localgrid.entries import pfn_path
 from gridproof.localgrid.envelopes import ISSUER, Envelopes, Right
 from gridproof.localgrid.sites import LOOPBACK, Site
 from gridproof.localgrid.transfer import RESOLVER_LIMITS

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from gridproof.alien.jdl import Expression, Jdl, parse
 from gridproof.errors import JdlError
 from gridproof.localgrid import jdlsyntax
-from gridproof.localgrid.catalogue import Catalogue, CatalogueError, Entry
+from gridproof.localgrid.catalogue import Catalogue
+from gridproof.localgrid.entries import CatalogueError, Entry
 from gridproof.localgrid.jdlorder import in_order
 from gridproof.localgrid.permissions import READ
 from gridproof.localgrid.requirements import DEFAULT_TTL, cpu_cores, read_number, read_requirements

@@ -20,8 +20,8 @@ from gridproof.localgrid.answers import (
     is_whole,
 )
 from gridproof.localgrid.caller import Caller, Verb, missing
-from gridproof.localgrid.catalogue import Booking, CatalogueError
 from gridproof.localgrid.core import Core
+from gridproof.localgrid.entries import Booking, CatalogueError
 from gridproof.localgrid.options import Options, read_options
 from gridproof.localgrid.permissions import READ, WRITE
 from gridproof.localgrid.sites import by_distance

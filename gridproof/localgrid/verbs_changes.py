@@ -19,8 +19,8 @@ from gridproof.localgrid.answers import (
     CommandFailed,
 )
 from gridproof.localgrid.caller import Caller, Verb, missing
-from gridproof.localgrid.catalogue import CatalogueError
 from gridproof.localgrid.core import Core
+from gridproof.localgrid.entries import CatalogueError
 from gridproof.localgrid.options import read_options
 from gridproof.localgrid.usage import help_of
 from gridproof.localgrid.verbs_files import expanded, now_ms

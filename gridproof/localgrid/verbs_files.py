@@ -20,13 +20,8 @@ from gridproof.localgrid.answers import (
     java_date,
 )
 from gridproof.localgrid.caller import Caller, Verb, missing
-from gridproof.localgrid.catalogue import (
-    Entry,
-    guid_origin,
-    is_guid,
-    is_pattern,
-)
 from gridproof.localgrid.core import Core
+from gridproof.localgrid.entries import Entry, guid_origin, is_guid, is_pattern
 from gridproof.localgrid.options import read_options
 from gridproof.localgrid.permissions import PASS, READ
 from gridproof.localgrid.usage import argument_missing

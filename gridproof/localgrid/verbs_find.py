@@ -12,8 +12,8 @@ from collections.abc import Sequence
 from gridproof.localgrid import xmlcollection
 from gridproof.localgrid.answers import EINVAL, ENOTDIR, Answer, CommandFailed, Row, human_size
 from gridproof.localgrid.caller import Caller
-from gridproof.localgrid.catalogue import Entry, entry_number
 from gridproof.localgrid.core import Core
+from gridproof.localgrid.entries import Entry, entry_number
 from gridproof.localgrid.options import Options, read_options
 from gridproof.localgrid.permissions import PASS, READ
 from gridproof.localgrid.sites import distance

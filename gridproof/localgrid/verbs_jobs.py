@@ -18,8 +18,8 @@ from gridproof.localgrid.answers import (
     is_whole,
 )
 from gridproof.localgrid.caller import Caller, Verb, may_modify
-from gridproof.localgrid.catalogue import CatalogueError
 from gridproof.localgrid.core import Core
+from gridproof.localgrid.entries import CatalogueError
 from gridproof.localgrid.jobs import Job
 from gridproof.localgrid.options import read_options
 from gridproof.localgrid.taskqueue import IllegalTransition

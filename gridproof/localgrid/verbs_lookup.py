@@ -20,8 +20,8 @@ from gridproof.localgrid.answers import (
     short_number,
 )
 from gridproof.localgrid.caller import Caller, Verb, missing
-from gridproof.localgrid.catalogue import Entry, is_guid
 from gridproof.localgrid.core import Core
+from gridproof.localgrid.entries import Entry, is_guid
 from gridproof.localgrid.options import read_options
 from gridproof.localgrid.permissions import PASS, READ
 from gridproof.localgrid.sites import find_se

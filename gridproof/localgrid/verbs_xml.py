@@ -16,8 +16,8 @@ from gridproof.localgrid.answers import (
     text,
 )
 from gridproof.localgrid.caller import Caller
-from gridproof.localgrid.catalogue import Entry
 from gridproof.localgrid.core import Core
+from gridproof.localgrid.entries import Entry
 from gridproof.localgrid.inputs import files_in_xml
 from gridproof.localgrid.options import read_options
 from gridproof.localgrid.permissions import READ

@@ -8,7 +8,7 @@ import time
 from collections.abc import Mapping, Sequence
 
 from gridproof.localgrid.answers import java_date
-from gridproof.localgrid.catalogue import Entry, entry_number
+from gridproof.localgrid.entries import Entry, entry_number
 
 
 def render(

@@ -20,8 +20,8 @@ from pathlib import Path
 from typing import Any
 
 from gridproof.localgrid import jobstates as state
-from gridproof.localgrid.catalogue import Booking
 from gridproof.localgrid.database import Database
+from gridproof.localgrid.entries import Booking
 from tests.localgrid.offline import Disk, Offline
 
 SUBJOBS = 4

@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from gridproof.localgrid.caller import Caller
-from gridproof.localgrid.catalogue import Catalogue, Entry, pfn_path
+from gridproof.localgrid.catalogue import Catalogue
 from gridproof.localgrid.central import CentralService
 from gridproof.localgrid.certificates import Authority, Identity
 from gridproof.localgrid.core import Core
+from gridproof.localgrid.entries import Entry, pfn_path
 from gridproof.localgrid.jobstore import JobStore
 from gridproof.localgrid.limits import Limits
 from gridproof.localgrid.sites import Site, make_sites

@@ -21,10 +21,11 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from gridproof import accounts
 from gridproof.localgrid.caller import Caller
-from gridproof.localgrid.catalogue import Booking, Catalogue
+from gridproof.localgrid.catalogue import Catalogue
 from gridproof.localgrid.central import CentralService
 from gridproof.localgrid.certificates import Authority, Identity
 from gridproof.localgrid.core import Core
+from gridproof.localgrid.entries import Booking
 from gridproof.localgrid.envelopes import Envelopes
 from gridproof.localgrid.jobs import Changes, Job, TraceLine
 from gridproof.localgrid.jobstore import JobStore

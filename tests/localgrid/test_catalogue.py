@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from gridproof.localgrid import kept
-from gridproof.localgrid.catalogue import Booking, Catalogue, CatalogueError, normal, pfn_path
+from gridproof.localgrid.catalogue import Catalogue
+from gridproof.localgrid.entries import Booking, CatalogueError, normal, pfn_path
 from gridproof.localgrid.permissions import READ
 from gridproof.localgrid.users import DEFAULT_USERS, User, Users
 

@@ -29,7 +29,7 @@ class Kept:
     """What a Grid has, read from its databases and disks."""
 
     files: dict[str, str]  # content by LFN
-    stray: list[Any]  # rows that belong to nothing
+    stray: list[Any]  # rows that belong to nothing, quotas that do not add up
     held: dict[str, set[str]]  # by SE, the GUIDs that the catalogue says it holds
     on_disk: dict[str, set[str]]
     booked: set[str]
@@ -80,6 +80,9 @@ def kept(grid: Offline) -> Kept:
     for table in ("replicas", "members", "collections"):
         stray += rows(f"SELECT * FROM {table} WHERE guid NOT IN (SELECT guid FROM lfns)")
     stray += grid.store._database.rows("SELECT * FROM trace WHERE job NOT IN (SELECT id FROM jobs)")
+    owned = "SELECT owner, count(*), sum(size) FROM lfns WHERE type = 'f' GROUP BY owner"
+    stray += rows(f"SELECT owner, files, bytes FROM used WHERE files > 0 EXCEPT {owned}")
+    stray += rows(f"{owned} EXCEPT SELECT owner, files, bytes FROM used")
     replicas = rows("SELECT se, guid FROM replicas")
     return Kept(
         files={e.lfn: content(grid, e.lfn) for e in entries if not e.is_dir},

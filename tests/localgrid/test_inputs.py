@@ -11,7 +11,8 @@ import pytest
 
 from gridproof.alien.jdl import parse
 from gridproof.errors import JdlError
-from gridproof.localgrid.catalogue import Booking, Catalogue, Entry
+from gridproof.localgrid.catalogue import Catalogue
+from gridproof.localgrid.entries import Booking, Entry
 from gridproof.localgrid.inputs import files_in_xml, find_inputs
 from gridproof.localgrid.splitting import Located
 from gridproof.localgrid.users import User, Users

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from gridproof.alien.jdl import parse
-from gridproof.localgrid.catalogue import Entry
 from gridproof.localgrid.datalist import data_list, list_name
+from gridproof.localgrid.entries import Entry
 
 HOME = "/local/user/g/gproof"
 FILES = [

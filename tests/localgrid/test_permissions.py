@@ -10,8 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gridproof.localgrid import LocalGrid, User
-from gridproof.localgrid.catalogue import Catalogue, CatalogueError
+from gridproof.localgrid.catalogue import Catalogue
 from gridproof.localgrid.central import COMMANDS
+from gridproof.localgrid.entries import CatalogueError
 from gridproof.localgrid.permissions import PASS, READ, WRITE, allowed, owned_by, refused
 from gridproof.localgrid.users import Users
 

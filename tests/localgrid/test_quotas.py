@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from gridproof.alien.jdl import parse
 from gridproof.errors import JdlError
 from gridproof.localgrid import Limits, LocalGrid, Quota, User
-from gridproof.localgrid.catalogue import Booking, Catalogue, CatalogueError
+from gridproof.localgrid.catalogue import Catalogue
+from gridproof.localgrid.entries import Booking, CatalogueError
 from gridproof.localgrid.jobs import Job
 from gridproof.localgrid.quotas import (
     DAY,

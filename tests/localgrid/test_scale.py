@@ -10,8 +10,8 @@ import pytest
 
 from gridproof.alien.jdl import parse
 from gridproof.localgrid import jobstates as state
-from gridproof.localgrid.catalogue import Booking
 from gridproof.localgrid.database import Database
+from gridproof.localgrid.entries import Booking
 from gridproof.localgrid.jobstore import JobStore
 from gridproof.localgrid.requirements import Requirements
 from gridproof.localgrid.sites import Slot, make_sites

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from gridproof.alien.jdl import Expression, Jdl, parse, render
 from gridproof.errors import JdlError
-from gridproof.localgrid.catalogue import Booking, Catalogue
+from gridproof.localgrid.catalogue import Catalogue
+from gridproof.localgrid.entries import Booking
 from gridproof.localgrid.requirements import read_requirements
 from gridproof.localgrid.submission import Submitter, complete, read_jdl
 from gridproof.localgrid.users import User, Users

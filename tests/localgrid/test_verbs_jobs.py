@@ -11,7 +11,7 @@ import pytest
 
 from gridproof.localgrid import jobstates as state
 from gridproof.localgrid import kept
-from gridproof.localgrid.catalogue import Booking
+from gridproof.localgrid.entries import Booking
 from tests.localgrid.offline import Offline
 
 SCRIPT = "/local/job.sh"
