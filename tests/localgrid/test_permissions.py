@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gridproof.localgrid import LocalGrid, User
+from gridproof.localgrid import Limits, LocalGrid, User
 from gridproof.localgrid.catalogue import Catalogue
 from gridproof.localgrid.central import COMMANDS
 from gridproof.localgrid.entries import CatalogueError
@@ -166,7 +166,7 @@ def test_nothing_is_given_to_whom_one_may_not_act_as(catalogue, user, owner, gow
 
 @pytest.fixture(scope="module")
 def grid():
-    with LocalGrid(sites=1, users=ACCOUNTS) as grid:
+    with LocalGrid(sites=1, users=ACCOUNTS, limits=Limits(check_interval=0.2, report_interval=0.2)) as grid:
         yield grid
 
 
@@ -290,6 +290,41 @@ def test_chown_fails_with_jaliens_words(users, files):
     answer = users["guest"].ask("chmod", "777", files["public"])
     assert answer["metadata"]["error"] == f"Input/output error : {files['public']}: unable to chmod"
     assert users["admin"].ask("chown", "nobody", files["public"])["metadata"]["exitcode"] == "1"
+
+
+@pytest.mark.parametrize(
+    ("user", "status"),
+    [("guest", "not_allowed"), ("bob", "not_allowed"), ("admin", "killed"), ("ada", "killed")],
+)
+def test_jobs_are_the_owners_and_the_administrators(users, files, user, status):
+    job = users["ada"].submit(f'Executable = "{files["private"]}"; Requirements = other.CE == "A::B::C";')
+    assert users[user].rows("kill", job) == [
+        {
+            "jobid": job,
+            "message": f"Killed: {job}" if status == "killed" else f"You are not allowed to kill {job}",
+            "status": status,
+        }
+    ]
+    answer = users[user].ask("resubmit", job)["metadata"]
+    assert (answer["exitcode"], "not authorized" in answer["error"]) == (
+        ("0", False) if status == "killed" else ("1", True)
+    )
+    assert users["guest"].rows("ps", "-j", job)[0]["owner"] == "ada"  # everybody may look
+    users["ada"].rows("kill", job)
+
+
+def test_a_job_saves_nothing_where_its_owner_may_not_write(grid, users, files, tmp_path):
+    (tmp_path / "job.sh").write_text("#!/bin/sh\necho mine >out.txt\n")
+    grid.put(tmp_path / "job.sh", f"{HOME}/job.sh")
+    wanted = f'Executable = "{HOME}/job.sh"; OutputFile = "out.txt@disk=1"; OutputDir = "{HOME}/of-others";'
+    job = users["guest"].submit(wanted)
+    assert users["guest"].wait(job, "DONE", "DONE_WARN", "ERROR_SV", "ERROR_E") == "ERROR_SV"
+    assert users["ada"].ask("stat", f"{HOME}/of-others")["metadata"]["exitcode"] == "2"
+    users["ada"].rows("mkdir", "for-all")
+    users["ada"].rows("chmod", "777", "for-all")
+    job = users["guest"].submit(wanted.replace("of-others", "for-all"))
+    assert users["guest"].wait(job, "DONE", "DONE_WARN", "ERROR_SV", "ERROR_E") == "DONE"
+    assert users["ada"].rows("stat", "for-all/out.txt")[0]["owner"] == "guest"
 
 
 @pytest.mark.parametrize(
