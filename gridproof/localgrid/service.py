@@ -230,6 +230,7 @@ class Grid:
         authority = Authority(private, utc_now())
         authority.publish(self.root / "certificates")
         users = Users(self._settings.users, self._settings.limits.quota)
+        shutil.rmtree(private / "users", ignore_errors=True)  # some may be users no longer
         for user in users:
             own = discovery.user_directory(self.root, user.name)
             own.mkdir(mode=0o700, parents=True, exist_ok=True)

@@ -142,6 +142,17 @@ def test_the_shell_gets_the_environment_of_any_user(grid, monkeypatch):
         assert f"export ALIENPY_JCENTRAL_PORT={grid.environment['ALIENPY_JCENTRAL_PORT']}" in printed
 
 
+def test_who_is_no_longer_a_user_has_no_certificate_any_more(roots, dial):
+    settings = {"sites": 1, "slots": 1, "root": roots / "grid"}
+    with LocalGrid(**settings, users=[User("ada"), User("eve")]) as grid:
+        assert grid.environment_of("eve")
+    with LocalGrid(**settings, users=[User("ada")]) as grid:
+        with pytest.raises(LocalGridError, match="no user eve; its users are ada, admin"):
+            grid.environment_of("eve")
+        with dial(grid.environment) as ada:
+            assert ada.rows("ls", "-l", "/local/user/e")[0]["user"] == "eve"
+
+
 def test_groups_are_shown_as_by_jalien(ada, bob):
     assert ada.rows("whoami")[0]["roles"] == "ada,pwg,vobox"
     assert ada.rows("groups")[0]["message"] == (
