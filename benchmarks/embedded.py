@@ -27,7 +27,7 @@ from gridproof.localgrid.users import DEFAULT_USERS, Users
 TOP, EXECUTABLE = "/local/data", "/local/job.sh"
 IN_A_DIRECTORY = 100
 GROWTH = 12.0  # at most, from ten times fewer: linear, and what other work on the machine does to it
-PATIENCE = 0.25  # s that others wait at most
+PATIENCE = 0.5  # s that others wait at most
 
 
 def other_caller(environment: Mapping[str, str], orders: Connection) -> None:
@@ -71,7 +71,7 @@ class Loaded:
         with catalogue.change():
             for number, lfn in enumerate([*lfns, EXECUTABLE]):
                 booked = Booking("", lfn, f"{number:08x}-0000-11f1-8000-02fc00000001", se, "gridproof")
-                catalogue.commit(booked, size=10**9, md5="0" * 32, perm="755", now_ms=now)
+                catalogue.commit(booked, size=10**6, md5="0" * 32, perm="755", now_ms=now)
         catalogue.close()
 
     def _memory(self) -> float:
