@@ -120,7 +120,7 @@ def test_an_opening_ends_at_once_when_all_pilots_fail_and_says_why(world, monkey
 
 
 def test_late_workers_join_a_running_query(world, half_of_the_grid):
-    with gridproof.open(world.grid, workers=6, min_workers=1, timeout=15) as session:
+    with gridproof.open(world.grid, workers=6, min_workers=1, timeout=25) as session:
         early = len(session.workers)
         assert 1 <= early <= 3
         send = session._queries.send
