@@ -18,8 +18,8 @@ import harness
 from gridproof.alien import Alien
 from gridproof.dataset import resolve
 from gridproof.localgrid import LocalGrid
-from gridproof.localgrid.catalogue import Catalogue
-from gridproof.localgrid.entries import Booking
+from gridproof.localgrid.catalogue.catalogue import Catalogue
+from gridproof.localgrid.catalogue.entries import Booking
 from gridproof.localgrid.users import DEFAULT_USERS, Users
 
 IN_A_DIRECTORY = 100

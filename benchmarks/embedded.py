@@ -19,9 +19,9 @@ import harness
 import psutil
 
 from gridproof.localgrid import LocalGrid
-from gridproof.localgrid.access import GridAccess
-from gridproof.localgrid.catalogue import Catalogue
-from gridproof.localgrid.entries import Booking
+from gridproof.localgrid.catalogue.catalogue import Catalogue
+from gridproof.localgrid.catalogue.entries import Booking
+from gridproof.localgrid.client import GridAccess
 from gridproof.localgrid.users import DEFAULT_USERS, Users
 
 TOP, EXECUTABLE = "/local/data", "/local/job.sh"

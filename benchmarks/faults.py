@@ -21,9 +21,9 @@ import harness
 from harness import Cluster, Independent, say
 
 from gridproof.accounts import for_xrootd
-from gridproof.localgrid.envelopes import Envelopes
 from gridproof.localgrid.sites import make_sites
-from gridproof.localgrid.storage import StorageElement
+from gridproof.localgrid.storage.element import StorageElement
+from gridproof.localgrid.storage.envelopes import Envelopes
 
 WORKERS = 4
 FRACTIONS = 0.25, 0.5, 0.75

@@ -23,8 +23,8 @@ import yaml
 
 import gridproof
 from gridproof.localgrid import LocalGrid
-from gridproof.localgrid.access import GridAccess
-from gridproof.localgrid.wide import PROXY_PORT, WideNetwork, missing
+from gridproof.localgrid.client import GridAccess
+from gridproof.localgrid.network.wide import PROXY_PORT, WideNetwork, missing
 
 SITES, CORES = 2, 2
 RATE, DELAY = 100_000_000, 0.01  # bit/s; s each way

@@ -18,7 +18,7 @@ MOST_LINES = 10_000  # of a log, between two looks at it
 
 _ELSEWHERE = {
     "doctor": ("gridproof.doctor.command", "doctor"),
-    "grid": ("gridproof.localgrid.commands", "grid"),
+    "grid": ("gridproof.localgrid.shell", "grid"),
     "pilot": ("gridproof.pilot.command", "pilot"),
     "simulate": ("gridproof.simulate.command", "simulate"),
 }

@@ -10,7 +10,7 @@ import pytest
 from gridproof import xrdclient, xrdput
 from gridproof.errors import TransferError
 from gridproof.localgrid import LocalGrid
-from gridproof.localgrid.access import GridAccess
+from gridproof.localgrid.client import GridAccess
 
 
 @pytest.fixture(scope="module")

@@ -21,28 +21,37 @@ from websockets.asyncio.server import Server, ServerConnection, serve
 from websockets.exceptions import ConnectionClosed
 from websockets.http11 import Request, Response
 
-from gridproof.localgrid.answers import EINVAL, EIO, ENOENT, EREMOTEIO, Answer, CommandFailed, Row, is_whole
-from gridproof.localgrid.caller import Caller
+from gridproof.localgrid.catalogue.entries import CatalogueError
+from gridproof.localgrid.catalogue.permissions import READ
 from gridproof.localgrid.certificates import Identity, host_subject, identify, write_private
+from gridproof.localgrid.commands.access import ACCESS_VERBS
+from gridproof.localgrid.commands.answers import (
+    EINVAL,
+    EIO,
+    ENOENT,
+    EREMOTEIO,
+    Answer,
+    CommandFailed,
+    Row,
+    is_whole,
+)
+from gridproof.localgrid.commands.caller import Caller
+from gridproof.localgrid.commands.changes import CHANGE_VERBS
+from gridproof.localgrid.commands.files import FILE_VERBS
+from gridproof.localgrid.commands.info import INFO_VERBS, ping
+from gridproof.localgrid.commands.jobs import JOB_VERBS, resubmit
+from gridproof.localgrid.commands.lookup import LOOKUP_VERBS
+from gridproof.localgrid.commands.outputs import OUTPUT_VERBS
+from gridproof.localgrid.commands.quotas import QUOTA_VERBS
+from gridproof.localgrid.commands.sites import SITE_VERBS
+from gridproof.localgrid.commands.submit import submit_text
+from gridproof.localgrid.commands.usage import HELP_OPTIONS, USAGES, argument_missing, help_of
+from gridproof.localgrid.commands.users import USER_VERBS
+from gridproof.localgrid.commands.xml import to_xml
 from gridproof.localgrid.core import Core, utc_now
-from gridproof.localgrid.entries import CatalogueError
-from gridproof.localgrid.permissions import READ
 from gridproof.localgrid.sites import find_se
+from gridproof.localgrid.storage.transfer import CopyFailed
 from gridproof.localgrid.throttle import LOGIN, Throttle
-from gridproof.localgrid.transfer import CopyFailed
-from gridproof.localgrid.usage import HELP_OPTIONS, USAGES, argument_missing, help_of
-from gridproof.localgrid.verbs_access import ACCESS_VERBS
-from gridproof.localgrid.verbs_changes import CHANGE_VERBS
-from gridproof.localgrid.verbs_files import FILE_VERBS
-from gridproof.localgrid.verbs_info import INFO_VERBS, ping
-from gridproof.localgrid.verbs_jobs import JOB_VERBS, resubmit
-from gridproof.localgrid.verbs_lookup import LOOKUP_VERBS
-from gridproof.localgrid.verbs_outputs import OUTPUT_VERBS
-from gridproof.localgrid.verbs_quotas import QUOTA_VERBS
-from gridproof.localgrid.verbs_sites import SITE_VERBS
-from gridproof.localgrid.verbs_submit import submit_text
-from gridproof.localgrid.verbs_users import USER_VERBS
-from gridproof.localgrid.verbs_xml import to_xml
 
 PATH = "/websocket/json"
 MESSAGE_LIMIT = 130 * 1024

@@ -20,20 +20,20 @@ from typing import Any
 
 from gridproof.alien.jdl import Jdl
 from gridproof.errors import JdlError
-from gridproof.localgrid import kept
-from gridproof.localgrid.catalogue import Catalogue
+from gridproof.localgrid.catalogue.catalogue import Catalogue
+from gridproof.localgrid.catalogue.entries import EISDIR, Booking, CatalogueError, Entry
 from gridproof.localgrid.certificates import Authority
-from gridproof.localgrid.entries import EISDIR, Booking, CatalogueError, Entry
-from gridproof.localgrid.inputs import find_inputs, names_inputs
-from gridproof.localgrid.jobs import Job
-from gridproof.localgrid.jobstates import INSERTING, ON_NODE, SPLITTING, ZOMBIE
-from gridproof.localgrid.jobstore import JobStore
+from gridproof.localgrid.jobs.inputs import find_inputs, names_inputs
+from gridproof.localgrid.jobs.job import Job
+from gridproof.localgrid.jobs.packages import available
+from gridproof.localgrid.jobs.states import INSERTING, ON_NODE, SPLITTING, ZOMBIE
+from gridproof.localgrid.jobs.store import JobStore
+from gridproof.localgrid.jobs.taskqueue import IllegalTransition, TaskQueue
 from gridproof.localgrid.limits import Limits
-from gridproof.localgrid.packages import available
+from gridproof.localgrid.node import kept
 from gridproof.localgrid.sites import Site, Slot, by_distance
-from gridproof.localgrid.storage import StorageElement
-from gridproof.localgrid.taskqueue import IllegalTransition, TaskQueue
-from gridproof.localgrid.transfer import CopyFailed, Source, fetch
+from gridproof.localgrid.storage.element import StorageElement
+from gridproof.localgrid.storage.transfer import CopyFailed, Source, fetch
 from gridproof.localgrid.users import Users
 
 SUSPENDED = 60.0  # s without a tick, and so without the agents of this process

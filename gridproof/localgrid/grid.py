@@ -144,7 +144,7 @@ class LocalGrid:
 
     def put(self, file: Path | str, lfn: str, ses: Sequence[str] = ()) -> None:
         """Store a local file under ``lfn``, with a replica on each of ``ses`` (none named: on any one)."""
-        from gridproof.localgrid.access import GridAccess
+        from gridproof.localgrid.client import GridAccess
 
         with GridAccess(self._reachable()) as access:
             access.put(Path(file), lfn, ses)
@@ -159,7 +159,7 @@ class LocalGrid:
 
     def get(self, lfn: str, file: Path | str) -> None:
         """Copy a file of the Grid to a local one."""
-        from gridproof.localgrid.access import GridAccess
+        from gridproof.localgrid.client import GridAccess
 
         with GridAccess(self._reachable()) as access:
             access.get(lfn, Path(file))
@@ -178,7 +178,7 @@ class LocalGrid:
         self._command("gridRestartSE", name)
 
     def _command(self, name: str, *options: str) -> list[dict[str, Any]]:
-        from gridproof.localgrid.access import GridAccess
+        from gridproof.localgrid.client import GridAccess
 
         with GridAccess(self._reachable()) as access:
             return access.command(name, *options)
@@ -241,7 +241,7 @@ def read_events(events: IO[bytes], timeout: float = START_TIMEOUT) -> Any:
 
 def status(environment: Mapping[str, str]) -> list[dict[str, str]]:
     """What a Grid says about its sites, storage elements and jobs."""
-    from gridproof.localgrid.access import GridAccess
+    from gridproof.localgrid.client import GridAccess
 
     with GridAccess(environment) as access:
         return access.command("gridStatus")

@@ -7,9 +7,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
 from gridproof.alien.jdl import parse
-from gridproof.localgrid import jobstates as state
-from gridproof.localgrid.jobs import Job
-from gridproof.localgrid.requirements import Requirements, read_requirements
+from gridproof.localgrid.jobs import states as state
+from gridproof.localgrid.jobs.job import Job
+from gridproof.localgrid.jobs.requirements import Requirements, read_requirements
 
 DAY = 86_400.0
 _QUEUED = frozenset({state.INSERTING, state.SPLITTING, state.WAITING})

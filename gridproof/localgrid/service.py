@@ -23,19 +23,19 @@ from typing import Any
 from gridproof import accounts
 from gridproof.errors import LocalGridError
 from gridproof.localgrid import discovery
-from gridproof.localgrid.agent import SlotAgent
-from gridproof.localgrid.catalogue import Catalogue
+from gridproof.localgrid.catalogue.catalogue import Catalogue
 from gridproof.localgrid.central import CentralService
 from gridproof.localgrid.certificates import Authority, user_subject, write_private
 from gridproof.localgrid.core import Core, utc_now
-from gridproof.localgrid.envelopes import Envelopes
-from gridproof.localgrid.jobstore import JobStore
+from gridproof.localgrid.jobs.store import JobStore
+from gridproof.localgrid.jobs.taskqueue import TaskQueue
 from gridproof.localgrid.limits import Limits
-from gridproof.localgrid.monitor import Machine
+from gridproof.localgrid.node.agent import SlotAgent
+from gridproof.localgrid.node.monitor import Machine
 from gridproof.localgrid.quotas import Quota
 from gridproof.localgrid.sites import GridNetwork, Site, SiteNetwork, make_sites
-from gridproof.localgrid.storage import StorageElement, check_programs
-from gridproof.localgrid.taskqueue import TaskQueue
+from gridproof.localgrid.storage.element import StorageElement, check_programs
+from gridproof.localgrid.storage.envelopes import Envelopes
 from gridproof.localgrid.throttle import Throttle
 from gridproof.localgrid.users import DEFAULT_USERS, User, Users
 from gridproof.localgrid.vobox import VoBox

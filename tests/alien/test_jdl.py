@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from gridproof.alien.jdl import Expression, Jdl, parse, production_range, render, validate
 from gridproof.errors import JdlError
-from gridproof.localgrid.requirements import read_requirements
+from gridproof.localgrid.jobs.requirements import read_requirements
 
 PILOT = """
 # a pilot

@@ -12,7 +12,7 @@ from gridproof.alien.jdl import Expression, Jdl, parse, production_range, render
 from gridproof.alien.pilots import PilotRequest, pilot_jdl, plan_by_files, plan_pilots, requirements
 from gridproof.alien.wire import REQUEST_LIMIT
 from gridproof.errors import JdlError
-from gridproof.localgrid.requirements import read_requirements
+from gridproof.localgrid.jobs.requirements import read_requirements
 
 SITES = {f"Local::Site{n}::SE": f"Site{n}" for n in range(1, 6)}
 GB = 10**9

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from gridproof.localgrid import LocalGrid
-from gridproof.localgrid.access import GridAccess
+from gridproof.localgrid.client import GridAccess
 from tests.conformance.cases import ALIENPY_S_OWN, SECTIONS, Case
 from tests.conformance.client import CommandLine, Library, Returned
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from gridproof.localgrid import LocalGrid
-from gridproof.localgrid.access import GridAccess
+from gridproof.localgrid.client import GridAccess
 from tests.conformance.client import Library, Returned
 
 SES = ("LOCAL::SITE1::SE", "LOCAL::SITE2::SE", "LOCAL::SITE3::SE")

@@ -8,7 +8,7 @@ import pytest
 
 import gridproof
 from gridproof.errors import NotEnoughWorkers
-from gridproof.localgrid.packages import available
+from gridproof.localgrid.jobs.packages import available
 
 
 @pytest.fixture

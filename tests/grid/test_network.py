@@ -16,8 +16,8 @@ import yaml
 import gridproof
 from gridproof.errors import ProxyError, SessionError
 from gridproof.localgrid import Limits, LocalGrid
-from gridproof.localgrid.access import GridAccess
-from gridproof.localgrid.wide import PROXY_PORT, WideNetwork, missing
+from gridproof.localgrid.client import GridAccess
+from gridproof.localgrid.network.wide import PROXY_PORT, WideNetwork, missing
 from gridproof.proxy.versions import here
 
 pytestmark = [pytest.mark.skipif(bool(missing()), reason=missing()), pytest.mark.timeout(300)]

@@ -18,7 +18,7 @@ from gridproof import config, grids
 from gridproof.cli import cli
 from gridproof.errors import ProxyError, SessionError
 from gridproof.localgrid import Limits, LocalGrid
-from gridproof.localgrid.access import GridAccess
+from gridproof.localgrid.client import GridAccess
 from gridproof.proxy.versions import here
 
 

@@ -19,9 +19,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from gridproof.localgrid import jobstates as state
+from gridproof.localgrid.catalogue.entries import Booking
 from gridproof.localgrid.database import Database
-from gridproof.localgrid.entries import Booking
+from gridproof.localgrid.jobs import states as state
 from tests.localgrid.offline import Disk, Offline
 
 SUBJOBS = 4

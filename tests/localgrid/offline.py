@@ -9,17 +9,17 @@ import secrets
 from pathlib import Path
 from typing import Any
 
-from gridproof.localgrid.caller import Caller
-from gridproof.localgrid.catalogue import Catalogue
+from gridproof.localgrid.catalogue.catalogue import Catalogue
+from gridproof.localgrid.catalogue.entries import Entry, pfn_path
 from gridproof.localgrid.central import CentralService
 from gridproof.localgrid.certificates import Authority, Identity
+from gridproof.localgrid.commands.caller import Caller
 from gridproof.localgrid.core import Core
-from gridproof.localgrid.entries import Entry, pfn_path
-from gridproof.localgrid.jobstore import JobStore
+from gridproof.localgrid.jobs.store import JobStore
+from gridproof.localgrid.jobs.taskqueue import TaskQueue
 from gridproof.localgrid.limits import Limits
 from gridproof.localgrid.sites import Site, make_sites
-from gridproof.localgrid.taskqueue import TaskQueue
-from gridproof.localgrid.transfer import CopyFailed
+from gridproof.localgrid.storage.transfer import CopyFailed
 from gridproof.localgrid.users import DEFAULT_USERS, Users
 
 NOW = datetime.datetime.now(datetime.timezone.utc)

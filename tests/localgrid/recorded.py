@@ -20,19 +20,19 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from gridproof import accounts
-from gridproof.localgrid.caller import Caller
-from gridproof.localgrid.catalogue import Catalogue
+from gridproof.localgrid.catalogue.catalogue import Catalogue
+from gridproof.localgrid.catalogue.entries import Booking
 from gridproof.localgrid.central import CentralService
 from gridproof.localgrid.certificates import Authority, Identity
+from gridproof.localgrid.commands.caller import Caller
 from gridproof.localgrid.core import Core
-from gridproof.localgrid.entries import Booking
-from gridproof.localgrid.envelopes import Envelopes
-from gridproof.localgrid.jobs import Changes, Job, TraceLine
-from gridproof.localgrid.jobstore import JobStore
+from gridproof.localgrid.jobs.job import Changes, Job, TraceLine
+from gridproof.localgrid.jobs.store import JobStore
+from gridproof.localgrid.jobs.taskqueue import TaskQueue
 from gridproof.localgrid.limits import Limits
 from gridproof.localgrid.sites import Site
-from gridproof.localgrid.storage import StorageElement
-from gridproof.localgrid.taskqueue import TaskQueue
+from gridproof.localgrid.storage.element import StorageElement
+from gridproof.localgrid.storage.envelopes import Envelopes
 from gridproof.localgrid.users import User, Users
 
 CAPTURES = Path(__file__).parents[1] / "alien" / "captures.jsonl"

@@ -17,15 +17,15 @@ from gridproof.alien.credentials import Credentials
 from gridproof.alien.jdl import parse
 from gridproof.alien.wire import Wire
 from gridproof.localgrid import central
-from gridproof.localgrid.caller import Caller
-from gridproof.localgrid.catalogue import Catalogue
+from gridproof.localgrid.catalogue.catalogue import Catalogue
 from gridproof.localgrid.central import CentralService
 from gridproof.localgrid.certificates import Authority, Identity, user_subject, write_private
+from gridproof.localgrid.commands.caller import Caller
 from gridproof.localgrid.core import Core
-from gridproof.localgrid.jobstore import JobStore
+from gridproof.localgrid.jobs.store import JobStore
+from gridproof.localgrid.jobs.taskqueue import TaskQueue
 from gridproof.localgrid.limits import Limits
 from gridproof.localgrid.sites import make_sites
-from gridproof.localgrid.taskqueue import TaskQueue
 from gridproof.localgrid.throttle import Throttle
 from gridproof.localgrid.users import DEFAULT_USERS, Users
 

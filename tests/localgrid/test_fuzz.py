@@ -20,12 +20,12 @@ from hypothesis import strategies as st
 
 from gridproof.alien.jdl import parse, render
 from gridproof.errors import JdlError
-from gridproof.localgrid import jobstates as state
 from gridproof.localgrid.central import COMMANDS
-from gridproof.localgrid.requirements import read_requirements
+from gridproof.localgrid.jobs import states as state
+from gridproof.localgrid.jobs.requirements import read_requirements
+from gridproof.localgrid.jobs.splitting import is_split
+from gridproof.localgrid.jobs.taskqueue import TaskQueue
 from gridproof.localgrid.sites import Slot
-from gridproof.localgrid.splitting import is_split
-from gridproof.localgrid.taskqueue import TaskQueue
 from tests.localgrid.offline import Offline
 
 FACTOR = int(os.environ.get("GRIDPROOF_FUZZ", "1"))

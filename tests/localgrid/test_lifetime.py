@@ -17,14 +17,14 @@ from click.testing import CliRunner
 
 from gridproof.errors import LocalGridError
 from gridproof.localgrid import LocalGrid, find_running
-from gridproof.localgrid.commands import grid as command
+from gridproof.localgrid.shell import grid as command
 
 HOME = "/local/user/g/gproof"
 OWNER = """
     import sys, time
     from pathlib import Path
     from gridproof.localgrid import LocalGrid
-    from gridproof.localgrid.access import GridAccess
+    from gridproof.localgrid.client import GridAccess
     grid = LocalGrid(sites=2, slots=1)
     grid.start()
     job = Path(sys.argv[1])
@@ -110,7 +110,7 @@ def test_two_grids_do_not_know_each_other(tmp_path):
 def test_a_grid_with_a_root_of_its_own_remembers_everything(roots, tmp_path, until):
     (tmp_path / "job.sh").write_text("#!/bin/sh\nsleep 1000\n")
     root = roots / ("deep-" * 20)
-    from gridproof.localgrid.access import GridAccess
+    from gridproof.localgrid.client import GridAccess
 
     with LocalGrid(sites=1, slots=1, root=root) as grid, GridAccess(grid.environment) as access:
         grid.put(tmp_path / "job.sh", "/local/job.sh")

@@ -11,9 +11,12 @@ from hypothesis import strategies as st
 from gridproof.alien.jdl import parse
 from gridproof.errors import JdlError
 from gridproof.localgrid import Limits, LocalGrid, Quota, User
-from gridproof.localgrid.catalogue import Catalogue
-from gridproof.localgrid.entries import Booking, CatalogueError
-from gridproof.localgrid.jobs import Job
+from gridproof.localgrid.catalogue.catalogue import Catalogue
+from gridproof.localgrid.catalogue.entries import Booking, CatalogueError
+from gridproof.localgrid.commands.quotas import java_float
+from gridproof.localgrid.jobs.job import Job
+from gridproof.localgrid.jobs.requirements import Requirements
+from gridproof.localgrid.jobs.taskqueue import TaskQueue
 from gridproof.localgrid.quotas import (
     DAY,
     JobUsage,
@@ -22,11 +25,8 @@ from gridproof.localgrid.quotas import (
     files_refused,
     jobs_refused,
 )
-from gridproof.localgrid.requirements import Requirements
 from gridproof.localgrid.sites import make_sites
-from gridproof.localgrid.taskqueue import TaskQueue
 from gridproof.localgrid.users import Users
-from gridproof.localgrid.verbs_quotas import java_float
 
 SMALL = Quota(max_files=3, max_bytes=10, max_unfinished_jobs=5, max_running_time=100, max_cpu_cost=200)
 TOO_MANY = "Denied: You're trying to submit {} jobs. That exceeds your limit (at the moment,  {}/5)."

@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 
 from gridproof.alien.jdl import parse
-from gridproof.localgrid import jobstates as state
+from gridproof.localgrid.catalogue.entries import Booking
 from gridproof.localgrid.database import Database
-from gridproof.localgrid.entries import Booking
-from gridproof.localgrid.jobstore import JobStore
-from gridproof.localgrid.requirements import Requirements
+from gridproof.localgrid.jobs import states as state
+from gridproof.localgrid.jobs.requirements import Requirements
+from gridproof.localgrid.jobs.store import JobStore
+from gridproof.localgrid.jobs.taskqueue import TaskQueue
 from gridproof.localgrid.sites import Slot, make_sites
-from gridproof.localgrid.taskqueue import TaskQueue
 from tests.localgrid.offline import Offline
 
 FILES, JOBS = 20_000, 3_000

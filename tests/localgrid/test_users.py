@@ -133,11 +133,11 @@ def test_every_user_has_a_certificate_and_a_home(grid, dial):
 
 
 def test_the_shell_gets_the_environment_of_any_user(grid, monkeypatch):
-    from gridproof.localgrid import commands
+    from gridproof.localgrid import shell
 
-    monkeypatch.setattr(commands, "_environment", lambda: grid.environment)
+    monkeypatch.setattr(shell, "_environment", lambda: grid.environment)
     for argv, name in ([], "ada"), (["--user", "guest"], "guest"):
-        printed = CliRunner().invoke(commands.grid, ["env", *argv]).output
+        printed = CliRunner().invoke(shell.grid, ["env", *argv]).output
         assert f"users/{name}/usercert.pem" in printed
         assert f"export ALIENPY_JCENTRAL_PORT={grid.environment['ALIENPY_JCENTRAL_PORT']}" in printed
 

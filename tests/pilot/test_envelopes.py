@@ -17,8 +17,8 @@ from gridproof.engine.outputs import OutputDirectory
 from gridproof.engine.replicas import Located
 from gridproof.engine.runner import PacketFailed, Runner
 from gridproof.localgrid import LocalGrid
-from gridproof.localgrid.access import GridAccess
-from gridproof.localgrid.envelopes import LIFETIME, Envelopes
+from gridproof.localgrid.client import GridAccess
+from gridproof.localgrid.storage.envelopes import LIFETIME, Envelopes
 from gridproof.pilot.resolver import GridResolver
 
 ENTRIES = 1_000

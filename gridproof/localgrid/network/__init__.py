@@ -1,0 +1,1 @@
+"""Sites behind firewalls and long links, made of network namespaces."""

@@ -1,0 +1,1 @@
+"""Jobs on the worker node: agent, sandbox, payload, limits, what is saved."""

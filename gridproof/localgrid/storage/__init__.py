@@ -1,0 +1,1 @@
+"""Storage elements: real XRootD servers, the envelopes that open them, transfers."""
