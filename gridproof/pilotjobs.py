@@ -54,7 +54,10 @@ class PilotJobs:
         self._submit(requests, instead=False)
 
     def _upload_sandbox(self, join: Mapping[str, Any], versions: Versions) -> Sequence[str]:
-        """Put what every pilot starts from into the catalogue; returns the LFNs beside its executable."""
+        """Put what every pilot starts from into the catalogue; returns the LFNs beside its executable.
+
+        The directory is closed to others before anything is in it.
+        """
         inputs = [f"{self._directory}/pilot.json"]
         bundle = bundle_of(self._config)
         if bundle:
@@ -62,6 +65,7 @@ class PilotJobs:
             inputs.append(bundle.upload(self._alien))
         self._has_directory = True
         self._alien.mkdir(self._directory)
+        self._alien.chmod(self._directory, "700")
         with TemporaryDirectory(prefix="gridproof-") as directory:
             script, settings = Path(directory) / "pilot.sh", Path(directory) / "pilot.json"
             script.write_text(start_script(self._config.python, versions, bundle))

@@ -46,6 +46,9 @@ class Queue:
     def mkdir(self, lfn: str) -> None:
         self.note(f"mkdir {lfn}")
 
+    def chmod(self, lfn: str, mode: str) -> None:
+        self.note(f"chmod {mode} {lfn}")
+
     def locate(self, lfns: Sequence[str]) -> list[str]:
         return [lfn for lfn in lfns if f"mkdir {lfn}" in self.calls]
 
@@ -53,6 +56,7 @@ class Queue:
         raise CommandError("no such file", command="stat", exitcode=2)
 
     def upload(self, source: Path, lfn: str, private: bool = False, replicas: int = 1) -> None:
+        self.note(f"upload {lfn}")
         self.files[lfn] = (private, source.read_bytes().decode(errors="replace"))
 
     def rm(self, lfn: str, recursive: bool = False) -> None:
@@ -142,6 +146,8 @@ def test_the_sandbox_keeps_the_secret_and_the_jdl_does_not_have_it(pilots: Pilot
     pilots.submit([PilotRequest(("A::B::C",), 3), PilotRequest((), 1)], {"join_key": SECRET}, VERSIONS)
     holding = {lfn: private for lfn, (private, text) in queue.files.items() if SECRET in text}
     assert holding == {f"{queue.home}.gridproof/tag/pilot.json": True}
+    sandbox = f"{queue.home}.gridproof/tag"
+    assert queue.calls[:2] == [f"mkdir {sandbox}", f"chmod 700 {sandbox}"]  # before anything is in it
     assert [jdl.text("Split") for jdl in queue.submitted] == ["production:1-3", "production:1-1"]
     for jdl in queue.submitted:
         assert SECRET not in render(jdl)
@@ -197,7 +203,7 @@ def test_200_pilots_that_wait_ten_minutes_cost_few_calls_less_and_less_often(
     queue.states = {100 + n: ("WAITING", "") for n in range(1, 100)}
     times = follow(pilots, queue, 600)
     gaps = [later - earlier for earlier, later in pairwise(times)]
-    assert set(queue.calls[2:]) == {"ps", "subjobs"}
+    assert set(queue.calls[queue.calls.index("submit") + 1 :]) == {"ps", "subjobs"}
     assert gaps[:2] == [POLL_SECONDS[0]] * 2
     assert max(gaps) == POLL_SECONDS[1]
     assert len(times) < 30

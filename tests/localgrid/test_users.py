@@ -9,6 +9,8 @@ import pytest
 from click.testing import CliRunner
 from websockets.exceptions import InvalidStatus
 
+from gridproof.alien import Alien
+from gridproof.config import PilotConfig
 from gridproof.errors import LocalGridError
 from gridproof.localgrid import Limits, LocalGrid, User
 from gridproof.localgrid.certificates import (
@@ -19,6 +21,8 @@ from gridproof.localgrid.certificates import (
     write_private,
 )
 from gridproof.localgrid.users import DEFAULT_USERS, Users, read_user
+from gridproof.pilotjobs import PilotJobs
+from gridproof.proxy.protocol import Versions
 
 ACCOUNTS = (User("ada", ("pwg", "vobox")), User("bob", ("pwg",)), User("root1", ("admin",)), User("guest"))
 
@@ -287,3 +291,27 @@ def test_a_jobs_token_is_worth_nothing_once_the_job_runs_again(grid, dial, ada, 
 def test_a_certificate_of_nobody_gets_401(grid, dial, issue, subject):
     with pytest.raises(InvalidStatus, match="401"):
         dial(grid.environment, *issue(subject))
+
+
+def test_the_pilots_join_key_is_at_no_moment_open_to_others(grid, bob, monkeypatch):
+    with Alien.connect(grid.environment_of("ada")) as alien:
+        pilots = PilotJobs(alien, PilotConfig(), "tag")
+        key, refused = f"{alien.home}.gridproof/tag/pilot.json", {}
+        chmod = alien.chmod
+
+        def before_it_is_closed(lfn, mode):
+            if lfn == key:
+                assert alien.stat(key).perm == "755"
+                for command in (("access", "read", key), ("cat", key), ("stat", key)):
+                    refused[command[0]] = bob.ask(*command)["metadata"]["exitcode"]
+            chmod(lfn, mode)
+
+        monkeypatch.setattr(alien, "chmod", before_it_is_closed)
+        pilots.submit([], {"join_key": "secret"}, Versions("3.11.7", "6.40.00", "1.2", "2026.8.0"))
+        try:
+            assert set(refused) == {"access", "cat", "stat"}
+            assert "0" not in refused.values()
+            assert alien.stat(key).perm == "600"
+            assert b"secret" in alien.cat(key)
+        finally:
+            pilots.end()
