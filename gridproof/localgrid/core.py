@@ -26,6 +26,7 @@ from gridproof.localgrid.certificates import Authority
 from gridproof.localgrid.jobs.inputs import find_inputs, names_inputs
 from gridproof.localgrid.jobs.job import Job
 from gridproof.localgrid.jobs.packages import available
+from gridproof.localgrid.jobs.splitting import Located, is_split
 from gridproof.localgrid.jobs.states import INSERTING, ON_NODE, SPLITTING, ZOMBIE
 from gridproof.localgrid.jobs.store import JobStore
 from gridproof.localgrid.jobs.taskqueue import IllegalTransition, TaskQueue
@@ -90,30 +91,26 @@ class Core:
         if not self.save():
             self.queue.kill(job.id, time.time())
             raise OSError(f"job {job.id} could not be stored and was killed: is the disk full?")
-        asyncio.get_running_loop().call_soon(self._optimise, job.id)
+        self._start(self._optimise(job.id))
         return job
 
-    def _optimise(self, job_id: int) -> None:
-        jdl = self.queue.jdl(job_id)
-        if names_inputs(jdl):
-            self._start(self._optimise_with_inputs(job_id, jdl))
+    async def _optimise(self, job_id: int) -> None:
+        jdl, files = self.queue.jdl(job_id), list[Located]()
+        try:
+            if names_inputs(jdl):
+                files = await find_inputs(jdl, jdl.text("User"), self.catalogue, self.read)
+            plan = self.queue.plan
+            made = await asyncio.to_thread(plan, job_id, files) if is_split(jdl) else plan(job_id, files)
+        except (JdlError, sqlite3.Error) as error:
+            self.queue.reject(job_id, str(error), time.time())
         else:
-            self.queue.optimise(job_id, (), time.time())
-            self.changed()
+            self.queue.optimise(job_id, made, time.time())
+        self.changed()
 
     def _start(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
-
-    async def _optimise_with_inputs(self, job_id: int, jdl: Jdl) -> None:
-        try:
-            files = await find_inputs(jdl, jdl.text("User"), self.catalogue, self.read)
-        except (JdlError, sqlite3.Error) as error:
-            self.queue.reject(job_id, str(error), time.time())
-        else:
-            self.queue.optimise(job_id, files, time.time())
-        self.changed()
 
     def holds(self, job: Job) -> bool:
         """Whether the agent that was given this job still has it: nobody killed it or ran it anew."""
@@ -160,7 +157,7 @@ class Core:
             self.trace(job_id, f"Resubmit: removing output file: {lfn}")
         status = self.queue.resubmit(job_id, time.time()).status
         if status == INSERTING:
-            self._optimise(job_id)
+            self._start(self._optimise(job_id))
         self.changed()
         return status
 
@@ -188,7 +185,7 @@ class Core:
         self.queue.recover(time.time())
         for job in self.queue.jobs():
             if job.status in (INSERTING, SPLITTING):
-                self._optimise(job.id)
+                self._start(self._optimise(job.id))
         self.changed()
 
     def changed(self) -> None:

@@ -91,8 +91,19 @@ class Offline:
         return self.send(json.dumps({"command": command, "options": options}))
 
     def send(self, message: str | bytes) -> dict[str, Any]:
-        """The answer to whatever comes."""
-        return self.loop.run_until_complete(self.service.answer(self.caller, message))
+        """The answer to whatever comes; jobs that it inserts are optimised."""
+        answer = self.loop.run_until_complete(self.service.answer(self.caller, message))
+        self.optimise()
+        return answer
+
+    def optimise(self) -> None:
+        """Until what was inserted is optimised."""
+
+        async def wait() -> None:
+            while self.core._tasks:
+                await asyncio.wait(self.core._tasks)
+
+        self.loop.run_until_complete(wait())
 
     def rows(self, command: str, *options: str) -> list[dict[str, Any]]:
         """The rows of a command that succeeds."""
@@ -106,9 +117,9 @@ class Offline:
 
         async def start() -> None:
             self.core.recover()
-            await asyncio.sleep(0)
 
         self.loop.run_until_complete(start())
+        self.optimise()
         self.core.clear_up()
 
     def close(self) -> None:

@@ -166,7 +166,7 @@ def ask(core: Core) -> Iterator[Callable[[str | bytes], Any]]:
 def test_ps_shows_no_subjobs_when_asked_for_masters(core: Core, ask: Callable[[str | bytes], Any]) -> None:
     single = core.queue.submit(parse('Executable = "x";'), "gridproof", 0.0).id
     master = core.queue.submit(parse('Executable = "x"; Split = "production:1-3";'), "gridproof", 0.0).id
-    core.queue.optimise(master, (), 0.0)
+    core.queue.optimise(master, core.queue.plan(master, ()), 0.0)
     shown = {
         flag: [
             int(row["id"])

@@ -148,7 +148,7 @@ def test_a_master_counts_as_its_subjobs():
     with pytest.raises(JdlError, match="submit 6 jobs"):
         queue.submit(parse(production.format(6)), "ada", 0.0)
     master = queue.submit(parse(production.format(5)), "ada", 0.0)
-    queue.optimise(master.id, (), 0.0)
+    queue.optimise(master.id, queue.plan(master.id, ()), 0.0)
     assert queue.get(master.id).status == "SPLIT"
     assert queue.usage("ada", 0.0) == JobUsage(waiting=5)
 
@@ -158,7 +158,7 @@ def test_a_master_whose_subjobs_are_too_many_when_it_is_split_is_rejected():
     master = queue.submit(parse('Executable = "/x"; Split = "production:1-4";'), "ada", 0.0)
     for _ in range(2):
         queue.submit(parse('Executable = "/x";'), "ada", 0.0)
-    queue.optimise(master.id, (), 0.0)
+    queue.optimise(master.id, queue.plan(master.id, ()), 0.0)
     assert queue.get(master.id).status == "ERROR_SPLT"
     assert TOO_MANY.format(4, 2) in "\n".join(line.text for line in queue.take_changes().trace)
 
@@ -166,7 +166,7 @@ def test_a_master_whose_subjobs_are_too_many_when_it_is_split_is_rejected():
 def test_cpu_time_beyond_the_quota_stops_submission_for_a_day():
     queue, site = queue_of(SMALL), make_sites(1, 1, 1)[0]
     submitted = queue.submit(parse('Executable = "/x";'), "ada", 0.0)
-    queue.optimise(submitted.id, (), 0.0)
+    queue.optimise(submitted.id, queue.plan(submitted.id, ()), 0.0)
     queue.assign(submitted.id, site, "node", 0.0)
     for at, status in (1.0, "STARTED"), (1.0, "RUNNING"), (101.0, "SAVING"), (101.0, "DONE"):
         queue.move(submitted.id, status, at)

@@ -128,7 +128,7 @@ def test_a_tree_of_20_000_files_is_found_moved_and_removed_by_a_few_statements(
 def test_a_split_into_3_000_subjobs_is_stored_in_one_transaction(counted: Counted, tmp_path: Path) -> None:
     store, queue = JobStore(tmp_path / "jobs.db"), TaskQueue()
     job = queue.submit(parse(f'Executable = "/x"; Split = "production:1-{JOBS}";'), "gridproof", 0.0)
-    queue.optimise(job.id, (), 0.0)
+    queue.optimise(job.id, queue.plan(job.id, ()), 0.0)
     counted.reset()
     store.save(queue.take_changes())
     assert [text for text in counted.statements if text in ("BEGIN IMMEDIATE", "COMMIT")] == [
@@ -153,7 +153,8 @@ def test_the_broker_looks_at_kinds_of_jobs_not_at_jobs(monkeypatch: pytest.Monke
     kinds = ("", "Priority = 3;", 'Requirements = other.CE == "Local::Site2::CE";')
     for kind in kinds:
         text = f'Executable = "/x"; Split = "production:1-{JOBS // len(kinds)}"; {kind}'
-        queue.optimise(queue.submit(parse(text), "gridproof", 0.0).id, (), 0.0)
+        master = queue.submit(parse(text), "gridproof", 0.0).id
+        queue.optimise(master, queue.plan(master, ()), 0.0)
     started = 0
     for now, site in enumerate((one, two) * JOBS):
         job = queue.match(Slot(site), float(now))

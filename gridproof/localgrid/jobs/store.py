@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import astuple, fields
+from dataclasses import fields
+from operator import attrgetter
 from pathlib import Path
 
 from gridproof.localgrid.database import Database
 from gridproof.localgrid.jobs.job import Changes, Job, TraceLine
 
 _COLUMNS = [field.name for field in fields(Job)]
+_ROW = attrgetter(*_COLUMNS)
 _SCHEMA = f"""
 CREATE TABLE IF NOT EXISTS jobs ({", ".join(_COLUMNS).replace("id,", "id INTEGER PRIMARY KEY,", 1)});
 CREATE TABLE IF NOT EXISTS trace (line INTEGER PRIMARY KEY, job INTEGER, at REAL, tag TEXT, text TEXT);
@@ -32,7 +34,7 @@ class JobStore:
     def save(self, changes: Changes) -> None:
         """Store what changed, in one transaction."""
         with self._database.change() as connection:
-            connection.executemany(_SAVE, [astuple(job) for job in changes.jobs])
+            connection.executemany(_SAVE, map(_ROW, changes.jobs))
             connection.executemany(
                 "INSERT INTO trace (job, at, tag, text) VALUES (?, ?, ?, ?)",
                 [(line.job, line.at, line.tag, line.text) for line in changes.trace],

@@ -7,16 +7,16 @@ has changed is handed to whoever stores it by :meth:`TaskQueue.take_changes`.
 from __future__ import annotations
 
 import heapq
-import posixpath
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
-from gridproof.alien.jdl import Jdl, parse, production_range, render
+from gridproof.alien.jdl import Jdl, parse, production_range
 from gridproof.errors import JdlError
 from gridproof.localgrid.jobs import states as state
 from gridproof.localgrid.jobs.job import Changes, Job, TraceLine
+from gridproof.localgrid.jobs.plan import Plan, Prepared, make_plan
 from gridproof.localgrid.jobs.requirements import Requirements, read_requirements
-from gridproof.localgrid.jobs.splitting import Located, bind_to_data, is_split, split
+from gridproof.localgrid.jobs.splitting import Located, is_split
 from gridproof.localgrid.jobs.waiting import Waiting
 from gridproof.localgrid.limits import Limits
 from gridproof.localgrid.quotas import JobUsage, Ledger, Quotas, jobs_refused
@@ -109,35 +109,34 @@ class TaskQueue:
         """
         if why := self.refusal(owner, _known_subjobs(jdl), now):
             raise JdlError(why)
-        _check_storable(render(jdl))
-        job = self._insert(jdl, owner, 0, now)
+        made = Prepared.of(jdl)
+        _check_storable(made.jdl)
+        job = self._insert(made, owner, now)
         self.trace(job.id, now, "trace", f"Job inserted by {host}, request came from {host}")
         self.trace(job.id, now, "state", "Job state transition to INSERTING")
         return job
 
-    def optimise(self, job_id: int, files: Sequence[Located], now: float) -> None:
+    def plan(self, job_id: int, files: Sequence[Located]) -> Plan:
+        """What shall become of an inserted job with this input data; changes nothing. Raises JdlError."""
+        return make_plan(self.jdl(job_id), files, self._limits.subjobs, job_id)
+
+    def optimise(self, job_id: int, plan: Plan, now: float) -> None:
         """INSERTING to WAITING, or SPLITTING and SPLIT with its subjobs WAITING, or an error state.
 
-        ``files``: the job's input data.
+        A job that is no longer there to be optimised, killed meanwhile perhaps, is left alone.
         """
         job = self._jobs[job_id]
         if job.status not in (state.INSERTING, state.SPLITTING):
             return
-        jdl = self.jdl(job_id)
-        try:
-            if is_split(jdl):
-                subjobs = split(jdl, files, self._limits.subjobs, job_id)
-                if why := self.refusal(job.owner, len(subjobs), now, counted=1):
-                    raise JdlError(why)
-                self._split(job, subjobs, now)
-                return
-            bound = bind_to_data(jdl, files)
-        except JdlError as error:
-            self.reject(job_id, str(error), now)
+        if plan.itself is None:
+            if why := self.refusal(job.owner, len(plan.subjobs), now, counted=1):
+                self.reject(job_id, why, now)
+            else:
+                self._split(job, plan.subjobs, now)
             return
-        if bound != jdl:
-            self._needs[job_id] = read_requirements(bound)
-            self._put(replace(job, jdl=render(bound)))
+        if plan.itself.jdl != job.jdl:
+            self._needs[job_id] = plan.itself.needs
+            self._put(replace(job, jdl=plan.itself.jdl))
         self.move(job_id, state.WAITING, now)
 
     def reject(self, job_id: int, why: str, now: float) -> None:
@@ -270,13 +269,13 @@ class TaskQueue:
             self.trace(master.id, now, "state", f"Job state transition from {master.status} to SPLIT")
         return anew
 
-    def _split(self, master: Job, subjobs: Sequence[Jdl], now: float) -> None:
+    def _split(self, master: Job, subjobs: Sequence[Prepared], now: float) -> None:
         if master.status == state.INSERTING:
             self.move(master.id, state.SPLITTING, now)
         for sub in subjobs:
-            job = self._insert(sub, master.owner, master.id, now)
+            job = self._insert(sub, master.owner, now, master.id, state.WAITING)
             self.trace(job.id, now, "state", "Job state transition to INSERTING")
-            self.move(job.id, state.WAITING, now)
+            self.trace(job.id, now, "state", "Job state transition from INSERTING to WAITING")
         self.trace(master.id, now, "trace", f"Split into {len(subjobs)} subjobs")
         self.move(master.id, state.SPLIT, now)
 
@@ -284,16 +283,18 @@ class TaskQueue:
         if self._jobs[master].status == state.SPLIT and not self._unfinished.get(master):
             self.move(master, state.DONE, now)
 
-    def _insert(self, jdl: Jdl, owner: str, master: int, now: float) -> Job:
-        needs = self._needs[self._next] = read_requirements(jdl)
+    def _insert(
+        self, made: Prepared, owner: str, now: float, master: int = 0, status: str = state.INSERTING
+    ) -> Job:
+        self._needs[self._next] = made.needs
         job = Job(
             id=self._next,
             owner=owner,
-            jdl=render(jdl),
-            status=state.INSERTING,
-            name=posixpath.basename(jdl.text("Executable")),
+            jdl=made.jdl,
+            status=status,
+            name=made.name,
             master=master,
-            priority=needs.priority,
+            priority=made.needs.priority,
             submitted=now,
         )
         self._next += 1

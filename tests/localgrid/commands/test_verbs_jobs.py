@@ -183,7 +183,7 @@ def test_only_jobs_have_outputs_to_register(grid: Offline, argument: str, code: 
 def test_neither_masters_nor_the_jobs_of_others_are_registered(grid: Offline) -> None:
     master, foreign = submit(grid, 'Split = "production:1-1";'), others(grid)
     assert "is a masterjob" in failure(grid.ask("registerOutput", str(master)))[1]
-    grid.core.queue.optimise(foreign, (), 0.0)
+    grid.core.queue.optimise(foreign, grid.core.queue.plan(foreign, ()), 0.0)
     walk(grid, foreign, state.STARTED, state.RUNNING, state.ERROR_V)
     assert failure(grid.ask("registerOutput", str(foreign)))[0] == "1"
 

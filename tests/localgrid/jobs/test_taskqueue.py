@@ -38,9 +38,12 @@ def jdl(text: str = "") -> Jdl:
 def optimise(queue: TaskQueue, job_id: int, files: dict[str, tuple[str, ...]], now: float) -> None:
     entries = queue.jdl(job_id).strings("InputData")
     try:
-        queue.optimise(job_id, [Located(entry, 1, files[input_lfn(entry)]) for entry in entries], now)
+        located = [Located(entry, 1, files[input_lfn(entry)]) for entry in entries]
+        queue.optimise(job_id, queue.plan(job_id, located), now)
     except KeyError as missing:
         queue.reject(job_id, f"{missing} is not there", now)
+    except JdlError as error:
+        queue.reject(job_id, str(error), now)
 
 
 def submitted(queue: TaskQueue, text: str = "", now: float = 0.0) -> Job:
@@ -354,7 +357,7 @@ class QueueMachine(RuleBasedStateMachine):
     def optimise(self, number: int, good: bool) -> None:
         job = self.pick(number)
         if good:
-            self.queue.optimise(job.id, (), self.now)
+            self.queue.optimise(job.id, self.queue.plan(job.id, ()), self.now)
         else:
             self.queue.reject(job.id, "no", self.now)
         after = self.queue.get(job.id)
