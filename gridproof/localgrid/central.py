@@ -29,6 +29,7 @@ from gridproof.localgrid.commands.answers import (
     EINVAL,
     EIO,
     ENOENT,
+    EPERM,
     EREMOTEIO,
     Answer,
     CommandFailed,
@@ -249,7 +250,10 @@ class CentralService:
         answer.rows.append({"message": taken})
         return answer
 
-    async def _restart_se(self, caller: Caller, arguments: Sequence[str]) -> Answer:  # noqa: ARG002
+    async def _restart_se(self, caller: Caller, arguments: Sequence[str]) -> Answer:
+        who = caller.identity
+        if not caller.account.is_admin and (who.job or who.user != self._core.users.default.name):
+            raise CommandFailed(EPERM, "Servers are started anew by administrators and the Grid's first user")
         found = find_se(self._core.sites, " ".join(arguments))
         if found is None:
             raise CommandFailed(ENOENT, f"There is no SE {' '.join(arguments)}")

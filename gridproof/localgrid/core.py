@@ -22,6 +22,7 @@ from gridproof.alien.jdl import Jdl
 from gridproof.errors import JdlError
 from gridproof.localgrid.catalogue.catalogue import Catalogue
 from gridproof.localgrid.catalogue.entries import EISDIR, Booking, CatalogueError, Entry
+from gridproof.localgrid.catalogue.permissions import WRITE
 from gridproof.localgrid.certificates import Authority
 from gridproof.localgrid.jobs.inputs import find_inputs, names_inputs
 from gridproof.localgrid.jobs.job import Job
@@ -288,8 +289,10 @@ class Core:
 
     def store_file(self, lfn: str, content: bytes, user: str) -> None:
         """Make a file of the catalogue, in place of an older one. Raises CatalogueError, OSError."""
-        old = self.catalogue.get(lfn)
-        if old and old.is_dir:
+        old = self.catalogue.look_up(lfn, user, WRITE)
+        if old is None:
+            self.catalogue.check_new(lfn, user, len(content))
+        elif old.is_dir:
             raise CatalogueError(EISDIR, lfn)
         now_ms, guid, md5 = int(time.time() * 1000), str(uuid.uuid1()), hashlib.md5(content).hexdigest()  # noqa: S324
         ses = self.live_first(list(self.storage))[:COPIES]

@@ -212,6 +212,17 @@ def test_files_beyond_the_number_or_the_bytes_are_not_made(catalogue):
     commit(catalogue, "a", 7)
 
 
+def test_nothing_is_given_to_a_group_beyond_its_quota(tmp_path):
+    users = Users([User("ada", ("pwg",))])
+    users.quotas.set("pwg", "maxTotalSize", 5)
+    catalogue = Catalogue(tmp_path / "c.db", users)
+    catalogue.make_root(0)
+    commit(catalogue, "a", 7)
+    assert refused(lambda: catalogue.chown("/local/a", "pwg", "", "ada"))
+    assert (catalogue.used("ada"), catalogue.used("pwg")) == ((1, 7), (0, 0))
+    catalogue.close()
+
+
 @settings(max_examples=30, deadline=None)
 @given(
     st.lists(

@@ -57,8 +57,12 @@ class Catalogue(Tree):
         """Enter members of an archive (name, size, MD5) as files beside it. Raises CatalogueError."""
         with self._database.change() as connection:
             for name, size, md5 in members:
-                lfn, guid = posixpath.join(posixpath.dirname(archive.lfn), name), str(uuid.uuid1())
+                beside = posixpath.dirname(archive.lfn)
+                lfn, guid = normal(posixpath.join(beside, name)), str(uuid.uuid1())
+                if not lfn.startswith(posixpath.join(beside, "")):
+                    raise CatalogueError(EIO, f"{archive.lfn}: its member {name} would not lie beside it")
                 self.check_new(lfn, user, size)
+                self.mkdir(posixpath.dirname(lfn), user, now_ms, parents=True)
                 member = Entry(lfn, "f", user, user, "755", size, md5, guid, now_ms, archive.job)
                 insert(connection, member)
                 connection.execute("INSERT INTO members VALUES (?, ?, ?)", (guid, archive.guid, name))

@@ -91,11 +91,14 @@ class Lookups:
         return entries[-1] if entries and entries[-1].lfn == path else None
 
     def by_guid(self, guid: str, user: str, right: int = 0) -> Entry | None:
-        """As :meth:`look_up`, the file with this GUID."""
+        """As :meth:`look_up`, the file with this GUID; an error does not tell its name."""
         if not is_guid(guid):
             return None
         rows = self._database.rows("SELECT lfn FROM lfns WHERE guid = ?", guid.lower())
-        return self.look_up(str(rows[0][0]), user, right) if rows else None
+        try:
+            return self.look_up(str(rows[0][0]), user, right) if rows else None
+        except CatalogueError as error:
+            raise CatalogueError(error.code, guid) from None
 
     def _existing(self, lfn: str, user: str, right: int = 0) -> Entry:
         entry = self.look_up(lfn, user, right)
@@ -176,14 +179,23 @@ class Lookups:
         )
         return {str(se): (int(str(count)), int(str(size))) for se, count, size in rows}
 
-    def contents(self, directory: str) -> list[tuple[str, int, int, bool]]:
-        """Of all that lies below: type, size, number of replicas, whether it is a member of an archive."""
+    def contents(self, directory: str, user: str) -> list[tuple[str, int, int, bool]]:
+        """Of all that lies below: type, size, number of replicas, whether it is a member of an archive.
+
+        What is in directories that the user may not list and pass is left out.
+        """
+        top = normal(directory)
         rows = self._database.rows(
-            "SELECT type, size, (SELECT count(*) FROM replicas WHERE replicas.guid = lfns.guid),"  # noqa: S608
+            "SELECT lfn, type, size, (SELECT count(*) FROM replicas WHERE replicas.guid = lfns.guid),"  # noqa: S608
             f" EXISTS (SELECT 1 FROM members WHERE members.guid = lfns.guid) FROM lfns WHERE {BETWEEN}",
-            *bounds(normal(directory)),
+            *bounds(top),
         )
-        return [(str(t), int(str(size)), int(str(n)), bool(member)) for t, size, n, member in rows]
+        closed = self._closed(top, user)
+        return [
+            (str(kind), int(str(size)), int(str(replicas)), bool(member))
+            for lfn, kind, size, replicas, member in rows
+            if not _lies_in(str(lfn), closed)
+        ]
 
     def used(self, user: str) -> tuple[int, int]:
         """How many files a user has, and their bytes."""

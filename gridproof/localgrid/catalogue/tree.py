@@ -66,9 +66,10 @@ class Tree(Lookups):
         self.check_quota(user, 1, size)
 
     def _check_place(self, lfn: str, user: str) -> None:
+        there = self.look_up(lfn, user)
         parent = self._nearest_dir(posixpath.dirname(normal(lfn)))
         self._existing(parent.path, user, WRITE | PASS)
-        if self.get(lfn):
+        if there:
             raise CatalogueError(EEXIST, f"{lfn} exists already")
 
     def _nearest_dir(self, path: str) -> Entry:
@@ -98,7 +99,7 @@ class Tree(Lookups):
     def chown(self, lfn: str, owner: str, gowner: str, user: str, *, recursive: bool = False) -> list[str]:
         """Change the owner and, if given, the group; as :meth:`chmod`.
 
-        One gives only to accounts and groups that one may act as.
+        One gives only to accounts and groups that one may act as, and no more than their quota.
         """
         account = self._users[user]
         for role in filter(None, (owner, gowner)):
@@ -129,6 +130,8 @@ class Tree(Lookups):
             connection.execute(f"{what} WHERE lfn = ?", (*values, entry.lfn))
             for scope in scopes:
                 tally(connection, "+", *scope)
+            if "owner" in columns:
+                self.check_quota(str(columns["owner"]), 0, 0)
             return others
 
     def remove(self, lfn: str, user: str, *, recursive: bool = False) -> None:

@@ -6,6 +6,7 @@ import hashlib
 import secrets
 import uuid
 import zipfile
+import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
@@ -21,7 +22,7 @@ from gridproof.localgrid.commands.answers import (
     Row,
     is_whole,
 )
-from gridproof.localgrid.commands.caller import Caller, Verb, missing
+from gridproof.localgrid.commands.caller import Caller, Verb, may_modify, missing
 from gridproof.localgrid.commands.files import existing, now_ms, required
 from gridproof.localgrid.commands.options import Options, read_options
 from gridproof.localgrid.core import Core
@@ -67,7 +68,7 @@ def _access_read(core: Core, caller: Caller, name: str, specs: Specs, *, strictl
 
 def _access_write(core: Core, caller: Caller, name: str, specs: Specs, options: Options) -> Answer:
     """A new file, or more replicas of one that is there already."""
-    size, job = options.number("s", -1), options.number("j", 0)
+    size, job = options.number("s", -1), core.queue.get(options.number("j", 0))
     md5 = options.values.get("m", "")
     if not name:
         raise missing(name)
@@ -94,7 +95,8 @@ def _access_write(core: Core, caller: Caller, name: str, specs: Specs, options: 
     permits = [(se, se.envelope(guid, "write")) for se in (*named, *(core.storage[name] for name in nearest))]
     if not permits:
         raise CommandFailed(EBADFD, "No write PFNs: no such storage element is left")
-    bookings = [Booking(leave, lfn, guid, se.name, caller.user, max(job, 0)) for se, leave in permits]
+    saved_by = job.id if job and may_modify(caller, job) else 0  # it goes with the job's outputs
+    bookings = [Booking(leave, lfn, guid, se.name, caller.user, saved_by) for se, leave in permits]
     core.catalogue.book(bookings, now_ms())
     return Answer(
         [_permit(se, se.url(guid), leave, guid, len(permits), bytes_, md5 or None) for se, leave in permits]
@@ -157,14 +159,21 @@ def grid_unzip(core: Core, caller: Caller, arguments: Sequence[str]) -> Answer:
     stored = [core.storage[se].file(entry.guid) for se in core.catalogue.replicas(entry.guid)]
     try:
         with zipfile.ZipFile(next(path for path in stored if path.exists())) as archive:
-            members = [
-                (info.filename, info.file_size, hashlib.md5(archive.read(info)).hexdigest())  # noqa: S324
-                for info in archive.infolist()
-            ]
-    except (StopIteration, zipfile.BadZipFile) as error:
-        raise CommandFailed(EIO, f"{lfn} is no zip archive: {error}") from error
+            files = [info for info in archive.infolist() if not info.is_dir()]
+            core.catalogue.check_quota(caller.user, len(files), sum(info.file_size for info in files))
+            members = [(info.filename, info.file_size, _md5(archive, info)) for info in files]
+    except (StopIteration, zipfile.BadZipFile, zlib.error, RuntimeError, NotImplementedError) as error:
+        raise CommandFailed(EIO, f"{lfn} is no zip archive that can be read: {error}") from error
     core.catalogue.enter_members(entry, members, caller.user, now_ms())
     return Answer()
+
+
+def _md5(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> str:
+    digest = hashlib.md5(usedforsecurity=False)
+    with archive.open(info) as member:
+        while block := member.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
 
 
 ACCESS_VERBS: dict[str, Verb] = {"access": access, "commit": commit, "gridUnzip": grid_unzip}

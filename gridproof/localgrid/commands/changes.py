@@ -7,7 +7,7 @@ import functools
 import posixpath
 from collections.abc import Callable, Sequence
 
-from gridproof.localgrid.catalogue.entries import CatalogueError
+from gridproof.localgrid.catalogue.entries import CatalogueError, Entry
 from gridproof.localgrid.commands.answers import (
     EACCES,
     EINVAL,
@@ -65,7 +65,7 @@ def rmdir(core: Core, caller: Caller, arguments: Sequence[str]) -> Answer:
     """Remove empty directories."""
     answer = Answer()
     for path in read_options("rmdir", arguments).rest:
-        entry = core.catalogue.get(caller.path(path))
+        entry = _seen(core, caller, path)
         if entry is None:
             answer.fail(ENOENT, path)
         elif not entry.is_dir:
@@ -81,6 +81,14 @@ def rmdir(core: Core, caller: Caller, arguments: Sequence[str]) -> Answer:
                 else:
                     answer.fail(EIO, f"Could not remove directory: {path}")
     return answer
+
+
+def _seen(core: Core, caller: Caller, path: str) -> Entry | None:
+    """The entry of an LFN, unless it is in a directory that the caller may not pass."""
+    try:
+        return core.catalogue.look_up(caller.path(path), caller.user)
+    except CatalogueError:
+        return None
 
 
 def _needed(caller: Caller, lfn: str) -> str:
@@ -102,13 +110,13 @@ def mv(core: Core, caller: Caller, arguments: Sequence[str]) -> Answer:
         return help_of("mv")
     *sources, target = names
     lfn = caller.path(target)
-    there = core.catalogue.get(lfn)
+    there = _seen(core, caller, target)
     into = len(sources) > 1 or (target.endswith("/") if there is None else there.is_dir)
     if into and there and not there.is_dir:
         raise CommandFailed(EINVAL, f"Several files can only be moved into a directory, not to {target}")
     answer = Answer()
     for source in sources:
-        entry = core.catalogue.get(caller.path(source))
+        entry = _seen(core, caller, source)
         if entry is None:
             answer.fail(EINVAL, f"Source cannot be found: {caller.path(source)}")
         elif entry.is_dir and there and not there.is_dir:

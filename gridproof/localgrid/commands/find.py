@@ -95,7 +95,7 @@ def _matching(expression: str, entries: Sequence[Entry]) -> list[Entry]:
     """Those whose path a regular expression matches, looked at in a process that cannot go on for long."""
     try:
         re.compile(expression)
-    except re.error as error:
+    except (re.error, RecursionError, OverflowError) as error:
         raise CommandFailed(EINVAL, f"{expression} is no regular expression: {error}") from error
     request = json.dumps([MATCHING_SECONDS, expression, [entry.path for entry in entries]])
     done = subprocess.run([sys.executable, "-c", _MATCH], input=request, capture_output=True, text=True)

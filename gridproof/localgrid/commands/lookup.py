@@ -99,7 +99,8 @@ def du(core: Core, caller: Caller, arguments: Sequence[str]) -> Answer:
             if entry.is_dir:
                 existing(core, caller, entry.lfn, READ | PASS)
                 usage.folders += 1
-                usage.add(core.catalogue.contents(entry.lfn), collections="c" in options.flags)
+                contents = core.catalogue.contents(entry.lfn, caller.user)
+                usage.add(contents, collections="c" in options.flags)
             else:
                 own = len(core.catalogue.replicas(entry.guid)), core.catalogue.member(entry.guid) is not None
                 usage.add([(entry.type, entry.size, *own)], collections="c" in options.flags)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+from gridproof.localgrid.catalogue.permissions import READ
 from gridproof.localgrid.commands.answers import (
     EINVAL,
     ENOSYS,
@@ -84,7 +85,7 @@ def list_se_distance(core: Core, caller: Caller, arguments: Sequence[str]) -> An
         )
     ses: Iterable[str] = core.storage
     if lfn := options.values.get("read"):
-        ses = [se.name for se, _ in core.replica_urls(existing(core, caller, lfn), found.name)]
+        ses = [se.name for se, _ in core.replica_urls(existing(core, caller, lfn, READ), found.name)]
     if options.values.get("qos", QOS) != QOS:
         ses = ()
     return text(

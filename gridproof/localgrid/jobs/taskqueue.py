@@ -250,8 +250,9 @@ class TaskQueue:
                 self.move(job.id, state.ERROR_E, now)
 
     def trace(self, job_id: int, now: float, tag: str, text: str) -> None:
-        """Add to a job's trace, one line for each of ``text``."""
-        self._trace.extend(TraceLine(job_id, now, tag, line) for line in text.splitlines())
+        """Add to a job's trace, one line for each of ``text``, as it can be stored."""
+        storable = text.encode(errors="backslashreplace").decode()
+        self._trace.extend(TraceLine(job_id, now, tag, line) for line in storable.splitlines())
 
     def next_due(self) -> float | None:
         """When the next job that waits for its retry may be matched."""

@@ -92,7 +92,9 @@ class Outputs:
 
 
 def prepare_outputs(jdl: Jdl, directory: Path, end: str) -> Outputs:
-    """Find and pack what a job that comes to ``end`` wants to be saved. Raises OutputMissing, OSError.
+    """Find and pack what a job that comes to ``end`` wants to be saved.
+
+    Raises OutputMissing, SavingFailed, OSError.
 
     A job that fails need not have all its files; they are the logs if its payload failed. Empty files are
     not saved, and files in archives not beside them.
@@ -124,12 +126,21 @@ def prepare_outputs(jdl: Jdl, directory: Path, end: str) -> Outputs:
 def _names(wanted: Wanted, directory: Path, strict: bool) -> Iterator[str]:
     for pattern in wanted.patterns:
         if "*" in pattern:
-            yield from sorted(glob.glob(pattern, root_dir=directory))  # noqa: PTH207
+            yield from _matches(pattern, directory)
         elif _inside(directory, pattern):
             yield posixpath.normpath(pattern)
         elif strict:
             where = f" Required by the following archive: {wanted.archive}" if wanted.archive else ""
             raise OutputMissing(f"File {pattern} doesn't exist or cannot be read!{where}")
+
+
+def _matches(pattern: str, directory: Path) -> Iterator[str]:
+    for name in sorted(glob.glob(pattern, root_dir=directory)):  # noqa: PTH207
+        raw = os.fsencode(name)
+        try:
+            yield posixpath.normpath(raw.decode())
+        except UnicodeDecodeError:
+            raise SavingFailed(f"Names in the catalogue are UTF-8, that of {raw!r} is not") from None
 
 
 def _inside(directory: Path, name: str) -> Path | None:

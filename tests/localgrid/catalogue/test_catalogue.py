@@ -119,6 +119,19 @@ def test_a_directory_moves_with_all_in_it(catalogue: Catalogue) -> None:
         catalogue.move("/local/e", "/local/e/f/", "gridproof")
 
 
+def test_members_of_an_archive_lie_beside_it_and_below(catalogue: Catalogue) -> None:
+    add(catalogue, f"{HOME}/a/x.zip")
+    archive = catalogue.get(f"{HOME}/a/x.zip")
+    assert archive
+    catalogue.enter_members(archive, [("./m", 1, ""), ("deep/n", 1, "")], "gridproof", 0)
+    assert [entry.path for entry in catalogue.children(f"{HOME}/a")] == [
+        *(f"{HOME}/a/deep/", f"{HOME}/a/m", f"{HOME}/a/x.zip")
+    ]
+    for name in ("../n", f"{HOME}/n", "..", "deep/../../n"):
+        with pytest.raises(CatalogueError, match="would not lie beside it"):
+            catalogue.enter_members(archive, [(name, 1, "")], "gridproof", 0)
+
+
 def test_a_failed_commit_leaves_no_directories_behind(catalogue: Catalogue) -> None:
     add(catalogue, "/local/file")
     with pytest.raises(CatalogueError) as error:

@@ -274,6 +274,47 @@ def test_a_private_directory_is_not_listed_nor_entered(users, files):
     assert f"{HOME}/closed/inside" not in found
 
 
+def test_what_lies_in_a_private_directory_is_neither_counted_nor_told_apart_from_what_does_not(users, files):
+    hidden = users["ada"].rows("stat", files["closed/inside"])[0]
+    guest, closed = users["guest"], f"{HOME}/closed"
+    counted = [int(users[name].rows("du", HOME)[-1]["physical_files_count"]) for name in ("ada", "guest")]
+    assert counted[0] == counted[1] + 1
+    for command in (
+        ("rmdir", "{}"),
+        ("mv", "{}", "/local/stolen"),
+        ("mv", files["public"], "{}"),
+        ("mkdir", "{}"),
+        ("gridCollect", "{}/new", files["public"]),
+        ("toXml", "-x", "{}", files["public"]),
+    ):
+        there, none = (
+            guest.ask(*(part.format(f"{closed}/{name}") for part in command)) for name in ("inside", "insane")
+        )
+        assert there["metadata"]["exitcode"] != "0", command
+        assert json.dumps(there).replace("inside", "insane") == json.dumps(none), command
+    for command in READING:
+        assert "inside" not in json.dumps(guest.ask(*command, hidden["guid"])), command
+
+
+def test_where_replicas_are_is_for_those_who_may_read(users, files):
+    assert "SITE1" in users["ada"].rows("listSEDistance", "-read", files["private"])[0]["message"]
+    assert users["guest"].ask("listSEDistance", "-read", files["private"])["metadata"]["exitcode"] == "13"
+
+
+def test_what_may_not_be_written_takes_no_space(grid, users, files):
+    def stored():
+        return sum(1 for path in (grid.root / "se").glob("*/data/*/*/*"))
+
+    before = stored()
+    assert users["guest"].ask("find", "-x", f"{HOME}/new.xml", HOME, "*")["metadata"]["exitcode"] == "13"
+    assert stored() == before
+
+
+def test_servers_are_started_anew_by_the_first_user_and_administrators(grid, users):
+    for user, code in ("ada", "0"), ("admin", "0"), ("bob", "1"), ("guest", "1"):
+        assert users[user].ask("gridRestartSE", grid.se_names[0])["metadata"]["exitcode"] == code
+
+
 def test_group_members_write_where_the_group_may(users, files):
     users["ada"].rows("mkdir", "shared")
     users["ada"].rows("chown", "ada.pwg", "shared")
@@ -310,6 +351,17 @@ def test_jobs_are_the_owners_and_the_administrators(users, files, user, status):
         ("0", False) if status == "killed" else ("1", True)
     )
     assert users["guest"].rows("ps", "-j", job)[0]["owner"] == "ada"  # everybody may look
+    users["ada"].rows("kill", job)
+
+
+def test_a_file_is_made_an_output_of_ones_own_job_only(users, files):
+    job = users["ada"].submit(f'Executable = "{files["private"]}"; Requirements = other.CE == "A::B::C";')
+    for user, lfns in ("guest", []), ("ada", ["/local/of-ada"]):
+        lfn = f"/local/of-{user}"
+        permit = users[user].rows("access", "-j", job, "-s", "0", "write", lfn, "disk:1")[0]
+        users[user].rows("commit", permit["envelope"], "0", lfn)
+        assert [row["lfn"] for row in users["ada"].rows("find", "-j", job, "/local", "*")] == lfns
+    users["ada"].rows("resubmit", job)  # what it has saved goes, whatever others have made
     users["ada"].rows("kill", job)
 
 

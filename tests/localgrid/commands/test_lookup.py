@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import zipfile
+from pathlib import Path
 
 import pytest
 
@@ -21,8 +23,6 @@ def raw(grid: LocalGrid):
 @pytest.fixture(scope="module", autouse=True)
 def files(grid: LocalGrid, tmp_path_factory: pytest.TempPathFactory) -> None:
     """Two files with two replicas and one each, an archive with a member, an empty file without any."""
-    import zipfile
-
     scratch = tmp_path_factory.mktemp("lookup")
     for name, size, copies in (("a/one", 2000, 2), ("a/two", 500, 1)):
         (scratch / "file").write_bytes(b"x" * size)
@@ -37,6 +37,28 @@ def files(grid: LocalGrid, tmp_path_factory: pytest.TempPathFactory) -> None:
 
 def stat(raw: Raw, name: str) -> dict[str, str]:
     return raw.rows("stat", f"{TOP}/{name}")[0]
+
+
+def test_archives_are_entered_with_their_directories_and_strange_ones_are_refused(
+    grid: LocalGrid, raw: Raw, tmp_path: Path
+) -> None:
+    for name, member in ("deep", "sub/file"), ("escaping", "../file"):
+        with zipfile.ZipFile(tmp_path / name, "w") as archive:
+            archive.writestr("sub/", "")
+            archive.writestr(member, "z")
+    (tmp_path / "text").write_text("no archive")
+    locked = bytearray((tmp_path / "deep").read_bytes())
+    for header in re.finditer(rb"PK\x01\x02", bytes(locked)):
+        locked[header.start() + 8] |= 1  # as if members were encrypted
+    (tmp_path / "locked").write_bytes(locked)
+    for name, code in ("deep", "0"), ("escaping", "5"), ("text", "5"), ("locked", "5"):
+        grid.put(tmp_path / name, f"{TOP}/zips/{name}")
+        answer = raw.ask("gridUnzip", f"{TOP}/zips/{name}")
+        assert (answer["metadata"]["exitcode"], "Internal" in answer["metadata"]["error"]) == (code, False), (
+            name
+        )
+    assert [row["path"] for row in raw.rows("ls", f"{TOP}/zips/sub")] == [f"{TOP}/zips/sub/file"]
+    raw.rows("rm", "-r", f"{TOP}/zips")
 
 
 def test_guid2lfn_finds_guids_in_what_it_is_given_and_tells_of_those_that_nobody_has(raw: Raw) -> None:

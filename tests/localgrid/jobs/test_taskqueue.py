@@ -318,6 +318,15 @@ def test_a_restart_forgets_nothing_and_says_what_it_did(tmp_path: Path) -> None:
     store.close()
 
 
+def test_whatever_a_trace_is_told_can_be_stored(tmp_path: Path) -> None:
+    queue, store = TaskQueue(), JobStore(tmp_path / "jobs.db")
+    job = submitted(queue)
+    queue.trace(job.id, 1.0, "trace", "Uploading: caf\udce9.txt")  # as Python has a name that is no UTF-8
+    store.save(queue.take_changes())
+    assert store.trace(job.id)[-1].text == "Uploading: caf\\udce9.txt"
+    store.close()
+
+
 def test_what_could_not_be_stored_is_stored_the_next_time() -> None:
     queue = TaskQueue()
     job = submitted(queue)

@@ -9,7 +9,7 @@ import zipfile
 import pytest
 
 from gridproof.alien.jdl import parse
-from gridproof.localgrid.node.saving import OutputMissing, Wanted, prepare_outputs
+from gridproof.localgrid.node.saving import OutputMissing, SavingFailed, Wanted, prepare_outputs
 from gridproof.localgrid.storage.specs import Specs
 
 HOME = "/local/user/g/gproof"
@@ -73,6 +73,18 @@ def test_nothing_outside_of_the_job_s_directory_is_saved(directory):
             prepared(directory, f'OutputFile = {{"{name}"}};')
     archive = prepared(directory, 'OutputArchive = {"../../evil.zip:a.txt"};').files[0]
     assert archive.path == directory / "evil.zip"
+
+
+def test_names_that_patterns_find_are_plain(directory):
+    assert names(prepared(directory, 'OutputFile = {"./*.txt", "sub/../*.root", "sub//d*"};')) == [
+        *("a.txt", "b.txt", "c.root", "sub/d.txt")
+    ]
+
+
+def test_a_name_that_the_catalogue_cannot_hold_is_told(directory):
+    (directory / os.fsdecode(b"caf\xe9.txt")).write_text("x")
+    with pytest.raises(SavingFailed, match=r"UTF-8, that of b'caf\\xe9.txt' is not"):
+        prepared(directory, 'OutputArchive = {"all.zip:*.txt"};')
 
 
 def test_an_archive_holds_its_members_which_are_not_saved_beside_it(directory):
