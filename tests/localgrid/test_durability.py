@@ -83,6 +83,9 @@ def kept(grid: Offline) -> Kept:
     owned = "SELECT owner, count(*), sum(size) FROM lfns WHERE type = 'f' GROUP BY owner"
     stray += rows(f"SELECT owner, files, bytes FROM used WHERE files > 0 EXCEPT {owned}")
     stray += rows(f"{owned} EXCEPT SELECT owner, files, bytes FROM used")
+    on_ses = "SELECT se, count(*), sum(size) FROM replicas JOIN lfns USING (guid) GROUP BY se"
+    stray += rows(f"SELECT se, files, bytes FROM held WHERE files > 0 EXCEPT {on_ses}")
+    stray += rows(f"{on_ses} EXCEPT SELECT se, files, bytes FROM held")
     replicas = rows("SELECT se, guid FROM replicas")
     return Kept(
         files={e.lfn: content(grid, e.lfn) for e in entries if not e.is_dir},

@@ -89,6 +89,7 @@ def services(counted: Counted, tmp_path_factory: pytest.TempPathFactory) -> Iter
         ("mkdir", "-p", "/local/other/place"),
         ("chmod", "-R", "755", "/local/data/1"),
         ("du", "/local/data/1"),
+        ("listSEs",),
         ("mv", "/local/data/1", "/local/other"),
         ("rm", "/local/other/1/new"),
         ("rm", "-r", "/local/other/1"),

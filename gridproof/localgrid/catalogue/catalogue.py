@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 
 from gridproof.localgrid.catalogue.entries import EEXIST, EIO, Booking, CatalogueError, Entry, normal
 from gridproof.localgrid.catalogue.permissions import WRITE
-from gridproof.localgrid.catalogue.tree import Tree, insert, tally
+from gridproof.localgrid.catalogue.tree import ADDED, Tree, insert, tally
 
 
 class Catalogue(Tree):
@@ -44,11 +44,14 @@ class Catalogue(Tree):
                 filled = "UPDATE lfns SET guid = ?, size = ?, md5 = ?, ctime = ?, job = ? WHERE lfn = ?"
                 connection.execute(filled, (guid, size, md5, now_ms, booking.job, entry.lfn))
                 tally(connection, "+", "lfn = ?", entry.lfn)
-            connection.execute(
+            replica = connection.execute(
                 "INSERT OR IGNORE INTO replicas"
                 " SELECT ?, ?, coalesce(max(position), 0) + 1 FROM replicas WHERE guid = ?",
                 (booking.guid, booking.se, booking.guid),
             )
+            if replica.rowcount:
+                more = f"INSERT INTO held VALUES (?, 1, ?) ON CONFLICT (se) {ADDED}"  # noqa: S608
+                connection.execute(more, (booking.se, size))
             connection.execute("DELETE FROM bookings WHERE ticket = ?", (booking.ticket,))
 
     def enter_members(

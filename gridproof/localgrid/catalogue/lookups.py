@@ -45,6 +45,9 @@ CREATE TABLE IF NOT EXISTS kept (
 CREATE TABLE IF NOT EXISTS used (owner TEXT PRIMARY KEY, files INTEGER, bytes INTEGER) WITHOUT ROWID;
 INSERT OR IGNORE INTO used SELECT owner, count(*), sum(size) FROM lfns
     WHERE type = 'f' AND NOT EXISTS (SELECT 1 FROM used) GROUP BY owner;
+CREATE TABLE IF NOT EXISTS held (se TEXT PRIMARY KEY, files INTEGER, bytes INTEGER) WITHOUT ROWID;
+INSERT OR IGNORE INTO held SELECT se, count(*), sum(size) FROM replicas JOIN lfns USING (guid)
+    WHERE NOT EXISTS (SELECT 1 FROM held) GROUP BY se;
 """  # noqa: S608
 BETWEEN = "lfn > ? AND lfn < ?"
 
@@ -173,11 +176,9 @@ class Lookups:
         return [str(lfn) for (lfn,) in rows]
 
     def usage(self) -> dict[str, tuple[int, int]]:
-        """For each SE that holds anything: files, bytes."""
-        rows = self._database.rows(
-            "SELECT se, count(*), coalesce(sum(size), 0) FROM replicas JOIN lfns USING (guid) GROUP BY se"
-        )
-        return {str(se): (int(str(count)), int(str(size))) for se, count, size in rows}
+        """For each SE that has ever held anything: files, bytes."""
+        rows = self._database.rows("SELECT se, files, bytes FROM held")
+        return {str(se): (int(str(files)), int(str(size))) for se, files, size in rows}
 
     def contents(self, directory: str, user: str) -> list[tuple[str, int, int, bool]]:
         """Of all that lies below: type, size, number of replicas, whether it is a member of an archive.

@@ -23,6 +23,9 @@ from gridproof.localgrid.catalogue.permissions import PASS, WRITE, owned_by, ref
 from gridproof.localgrid.quotas import files_refused
 from gridproof.localgrid.users import ADMIN
 
+# How new figures of an owner or an SE come to the old ones.
+ADDED = "DO UPDATE SET files = files + excluded.files, bytes = bytes + excluded.bytes"
+
 
 class Tree(Lookups):
     """Entries with their owners, modes and quotas."""
@@ -193,8 +196,7 @@ def tally(connection: Connection, sign: str, where: str, *values: object) -> Non
     """Add files to what their owners have, or take them away."""
     connection.execute(
         f"INSERT INTO used SELECT owner, {sign}count(*), {sign}sum(size) FROM lfns"  # noqa: S608
-        f" WHERE type = 'f' AND ({where}) GROUP BY owner"
-        " ON CONFLICT (owner) DO UPDATE SET files = files + excluded.files, bytes = bytes + excluded.bytes",
+        f" WHERE type = 'f' AND ({where}) GROUP BY owner ON CONFLICT (owner) {ADDED}",
         values,
     )
 
@@ -203,6 +205,11 @@ def _forget(connection: Connection, where: str, *values: str) -> None:
     tally(connection, "-", where, *values)
     guids = f"guid IN (SELECT guid FROM lfns WHERE {where} AND type <> 'd')"  # noqa: S608
     connection.execute(f"INSERT OR IGNORE INTO orphans SELECT se, guid FROM replicas WHERE {guids}", values)  # noqa: S608
+    connection.execute(
+        "INSERT INTO held SELECT se, -count(*), -sum(size) FROM lfns JOIN replicas USING (guid)"  # noqa: S608
+        f" WHERE {where} GROUP BY se ON CONFLICT (se) {ADDED}",
+        values,
+    )
     for table in ("replicas", "members", "collections"):
         connection.execute(f"DELETE FROM {table} WHERE {guids}", values)  # noqa: S608
     connection.execute(f"DELETE FROM lfns WHERE {where}", values)  # noqa: S608

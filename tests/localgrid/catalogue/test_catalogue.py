@@ -41,6 +41,28 @@ def test_a_file_brings_its_directories_and_keeps_its_replicas_in_order(catalogue
     assert catalogue.usage() == {"A": (1, 3), "B": (1, 3)}
 
 
+def test_what_storage_elements_hold_is_kept_with_every_change(catalogue: Catalogue) -> None:
+    for lfn, se in ("d/one", "A"), ("d/one", "B"), ("d/two", "A"), ("three", "A"):
+        add(catalogue, f"/local/{lfn}", se=se)
+    assert catalogue.usage() == {"A": (3, 9), "B": (1, 3)}
+    catalogue.move("/local/d", "/local/e", "gridproof")
+    catalogue.remove("/local/e", "gridproof", recursive=True)
+    assert catalogue.usage() == {"A": (1, 3), "B": (0, 0)}
+
+
+def test_what_storage_elements_held_before_that_was_kept_is_added_up(tmp_path: Path) -> None:
+    path, users = tmp_path / "catalogue.db", Users(DEFAULT_USERS)
+    catalogue = Catalogue(path, users)
+    catalogue.make_root(0)
+    add(catalogue, "/local/a")
+    with catalogue.change() as connection:
+        connection.execute("DROP TABLE held")
+    catalogue.close()
+    catalogue = Catalogue(path, users)
+    assert catalogue.usage() == {"A": (1, 3)}
+    catalogue.close()
+
+
 def test_everybody_writes_below_local_but_not_in_the_home_of_another(catalogue: Catalogue) -> None:
     add(catalogue, "/local/data/a", "guest")
     with pytest.raises(CatalogueError) as error:
