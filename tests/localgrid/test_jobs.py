@@ -158,34 +158,38 @@ def test_a_payload_may_clean_up_when_it_is_killed(raw, script, until, tmp_path):
 def test_killing_the_wrapper_leaves_nothing_of_the_payload(raw, script, until):
     job = raw.submit(f'Executable = "{script("setsid sleep 1000 & sleep 1000")}";')
     raw.wait(job, "RUNNING")
-    until(lambda: len(_processes_of(job)) >= 3)
-    (wrapper,) = (p for p in _processes_of(job) if "wrapper.py" in " ".join(p.cmdline()))
+    until(lambda: sum("sleep" in line for line in _processes_of(job).values()) == 2)
+    (wrapper,) = (process for process, line in _processes_of(job).items() if "wrapper.py" in line)
     wrapper.kill()
     raw.wait(job, "ERROR_E")
     until(lambda: not _processes_of(job))
 
 
 def _processes_of(job):
-    found = []
+    """The job's processes with their command lines."""
+    found = {}
     for process in psutil.process_iter():
         try:
             if process.environ().get("ALIEN_PROC_ID") == job and process.status() != psutil.STATUS_ZOMBIE:
-                found.append(process)
+                found[process] = " ".join(process.cmdline())
         except psutil.Error:
             continue
     return found
 
 
-def test_subjobs_spread_over_the_sites_and_their_master_is_done(grid, raw, script):
-    master = raw.submit(f'Executable = "{script("exec sleep 0.3")}"; Split = "production:1-6";')
-    raw.wait(master, "SPLIT")
-    subjobs = raw.rows("ps", "-X", "-m", master)
-    assert len(subjobs) == 6
+def test_subjobs_fill_the_slots_of_all_sites_and_their_master_is_done(grid, raw, script, tmp_path, until):
+    go_on = tmp_path / "go-on"
+    lfn = script(f"until [ -e {go_on} ]; do sleep 0.1; done")
+    master = raw.submit(f'Executable = "{lfn}"; Split = "production:1-6";')
+
+    def subjobs():
+        return [(row["status"], row["site"]) for row in raw.rows("ps", "-Fl", "-m", master)]
+
+    until(lambda: [status for status, _ in subjobs()] == ["RUNNING"] * 6, timeout=30)
+    assert sorted(subjobs()) == [("RUNNING", f"Local::{name}::CE") for name in grid.site_names for _ in "12"]
+    assert raw.status(master) == "SPLIT"
+    go_on.touch()
     raw.wait(master, "DONE")
-    sites = [row["site"] for row in raw.rows("ps", "-Fl", "-m", master)]
-    assert {site: sites.count(site) for site in sites} == {
-        f"Local::{name}::CE": 2 for name in grid.site_names
-    }
 
 
 def test_a_job_is_split_over_a_collection_written_as_xml(grid, raw, script, tmp_path):

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import signal
 import sys
+import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +16,7 @@ from types import TracebackType
 
 from gridproof.localgrid.node.monitor import Usage
 
+_LOOKS, _PAUSE = 100, 0.01  # at processes; s between two
 _WRAPPER = Path(__file__).with_name("wrapper.py")
 
 
@@ -120,12 +123,22 @@ class Payload:
 
 
 def _kill_strays(home: Path) -> None:
-    """Kill every process whose HOME is this directory: for a payload whose wrapper was killed."""
-    mark = f"HOME={home}".encode()
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            try:
-                if mark in (entry / "environ").read_bytes().split(b"\0"):
-                    os.kill(int(entry.name), signal.SIGKILL)
-            except OSError:
-                continue
+    """Kill every process whose HOME is this directory: for a payload whose wrapper was killed.
+
+    What they start while we look is found by looking again.
+    """
+    for _ in range(_LOOKS):
+        strays = [pid for pid in map(int, filter(str.isdigit, os.listdir("/proc"))) if _lives_in(home, pid)]  # noqa: PTH208
+        if not strays:
+            return
+        for pid in strays:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        time.sleep(_PAUSE)
+
+
+def _lives_in(home: Path, pid: int) -> bool:
+    try:
+        return f"HOME={home}".encode() in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+    except OSError:
+        return False
