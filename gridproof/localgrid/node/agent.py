@@ -7,7 +7,9 @@ import contextlib
 import os
 import platform
 import time
+from collections.abc import Coroutine
 from pathlib import Path
+from typing import Any, TypeVar
 
 from gridproof.errors import JdlError
 from gridproof.localgrid.catalogue.entries import normal
@@ -26,6 +28,7 @@ from gridproof.localgrid.node.saving import OutputMissing, Saver, SavingFailed, 
 from gridproof.localgrid.sites import Site
 from gridproof.localgrid.storage.transfer import CopyFailed, fetch
 
+_T = TypeVar("_T")
 _RESOURCES_INTERVAL = 600.0  # s between two lines of resources in a long job's trace
 _VALIDATION_LIMIT = 900.0  # s
 _FAILED_IN = {state.RUNNING: state.ERROR_E, state.SAVING: state.ERROR_SV}  # elsewhere it is tried again
@@ -97,6 +100,19 @@ class _JobRun:
             await asyncio.sleep(self._core.limits.report_interval)
             mine = self._core.report(self._job)
 
+    async def _while_ours(self, work: Coroutine[Any, Any, _T]) -> _T:
+        """What comes of ``work``, which is given up when the job is taken away. Raises IllegalTransition."""
+        task = asyncio.ensure_future(work)
+        try:
+            await asyncio.wait({task, self._taken_away}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            if not task.done():
+                task.cancel()
+                await asyncio.wait({task})
+        if task.cancelled():
+            raise IllegalTransition(f"job {self._job.id} was taken away from its agent")
+        return task.result()
+
     def _tell(self, text: str, tag: str = "trace") -> None:
         """Add to the job's trace, which takes nothing from the agent of a job that was taken away."""
         current = self._core.queue.get(self._job.id)
@@ -160,7 +176,7 @@ class _JobRun:
                 size = human_size(source.size)
                 self._tell(f"Getting InputFile: {source.lfn} to {source.target} ({size})")
                 source.target.parent.mkdir(exist_ok=True)
-            await fetch(sources, self._sandbox.path / ".incoming", self._before)
+            await self._while_ours(fetch(sources, self._sandbox.path / ".incoming", self._before))
         except (JdlError, CopyFailed) as failure:
             raise _Failed(state.ERROR_IB, f"ERROR: {failure}") from failure
         self._local = {source.lfn: source.target for source in sources}
@@ -247,7 +263,7 @@ class _JobRun:
             for remark in outputs.remarks:
                 self._tell(remark)
             saver = Saver(self._core, self._job, directory, self._before, self._tell)
-            complete = await saver.save(outputs.files, register=well)
+            complete = await self._while_ours(saver.save(outputs.files, register=well))
         except OutputMissing as missing:
             self._tell(f"Error: A required outputfile was NOT found! Aborting: {missing}")
             self._core.move(self._job, state.ERROR_S if well else end)
