@@ -8,11 +8,11 @@ import datetime
 import functools
 import http
 import json
+import logging
 import re
 import sqlite3
 import ssl
 import time
-import traceback
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -188,7 +188,7 @@ class CentralService:
         except sqlite3.Error as error:
             answer = CommandFailed(EIO, f"The Grid's database does not work: {error}").answer()
         except Exception:  # a connection outlives what goes wrong in one command
-            traceback.print_exc()
+            logging.getLogger(__name__).exception("A command failed")  # which a full disk does not hinder
             answer = CommandFailed(EIO, "Internal error, see the end of the Grid's service.log").answer()
         render = functools.partial(answer.render, caller.directory, caller.user, keys=keys, messages=messages)
         return render() if len(answer.rows) <= PIECE else await asyncio.to_thread(render)

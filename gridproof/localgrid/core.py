@@ -6,9 +6,9 @@ import asyncio
 import contextlib
 import datetime
 import hashlib
+import logging
 import shutil
 import sqlite3
-import sys
 import tempfile
 import time
 import uuid
@@ -203,7 +203,7 @@ class Core:
             self.store.save(changes)
         except Exception as error:  # whatever it is, what a client was told must not be lost
             self.queue.put_back(changes)
-            print(f"The task queue could not be stored: {error}", file=sys.stderr, flush=True)
+            _log("The task queue could not be stored: %s", error)
             return False
         return True
 
@@ -276,7 +276,7 @@ class Core:
                     gone.append((se, guid))
             self.catalogue.forget(gone)
         except (OSError, sqlite3.Error) as error:  # they are found the next time
-            print(f"Orphans on storage elements could not be deleted: {error}", file=sys.stderr, flush=True)
+            _log("Orphans on storage elements could not be deleted: %s", error)
 
     async def read(self, entry: Entry, site: str = "") -> bytes:
         """What is in a small file, from the storage element nearest to ``site``. Raises CopyFailed."""
@@ -324,3 +324,8 @@ class Core:
             self._timer.cancel()
         self.catalogue.close()
         self.store.close()
+
+
+def _log(text: str, error: Exception) -> None:
+    """A line in the service's log, if there is room for it: the disk may be full."""
+    logging.getLogger(__name__).error(text, error)

@@ -109,11 +109,10 @@ async def run(settings: Settings, announce: Announce) -> int:
     except LocalGridError as error:
         announce({"error": str(error)})
         return 1
-    except (OSError, sqlite3.Error) as error:
+    except (OSError, sqlite3.Error, ValueError) as error:  # ValueError: keys that are none
         where = running.root if running else settings.root or tempfile.gettempdir()
-        announce(
-            {"error": f"The embedded Grid cannot use {where}: {error}. Give it another root with free space"}
-        )
+        what = "no free space there" if isinstance(error, OSError) else "damaged, or another version's"
+        announce({"error": f"The embedded Grid cannot use {where}: {error} ({what}?). Give it another root"})
         return 1
     finally:
         if running:
@@ -161,6 +160,11 @@ class Grid:
     async def start(self) -> None:
         """Start everything and announce how it is reached. Raises LocalGridError, OSError, sqlite3.Error."""
         self._announce({"root": str(self.root), "temporary": self._temporary})
+        if any(letter.isspace() or letter == "$" for letter in str(self.root)):
+            raise LocalGridError(
+                f"The root {str(self.root)!r} of the embedded Grid has a blank or a $ in it, which XRootD's"
+                " configuration cannot hold: choose another root"
+            )
         self.root.chmod(0o711)
         if self._account and (closed := self._account.bar(self.root)):
             raise LocalGridError(

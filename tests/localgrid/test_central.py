@@ -6,8 +6,10 @@ import asyncio
 import datetime
 import json
 import select
+import sqlite3
 import ssl
 from collections.abc import Awaitable, Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -28,6 +30,7 @@ from gridproof.localgrid.limits import Limits
 from gridproof.localgrid.sites import make_sites
 from gridproof.localgrid.throttle import Throttle
 from gridproof.localgrid.users import DEFAULT_USERS, Users
+from tests.localgrid.offline import Offline
 
 NOW = datetime.datetime.now(datetime.timezone.utc)
 ADA, BOB = "/C=ch/O=AliEn2/CN=ada", "/C=ch/O=AliEn2/CN=bob"
@@ -176,3 +179,29 @@ def test_ps_shows_no_subjobs_when_asked_for_masters(core: Core, ask: Callable[[s
     }
     assert shown["-M"] == [single, master]
     assert [core.queue.get(id).master for id in shown["-A"]] == [master, master]  # type: ignore[union-attr]
+
+
+def test_a_job_that_could_not_be_stored_is_refused_and_killed_though_the_log_is_full_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class FullLog:
+        def write(self, text: str) -> None:
+            raise OSError(28, "No space left on device")
+
+        flush = write
+
+    def full(changes: object) -> None:
+        raise sqlite3.OperationalError("database or disk is full")
+
+    grid = Offline(tmp_path)
+    permit = grid.rows("access", "-s", "0", "write", f"{HOME}job.sh", "disk:1")[0]
+    grid.rows("commit", permit["envelope"], "0", f"{HOME}job.sh")
+    with monkeypatch.context() as disk:
+        disk.setattr("sys.stderr", FullLog())
+        disk.setattr(grid.store, "save", full)
+        answer = grid.ask("submit", f'Executable = "{HOME}job.sh";')
+    assert (answer["metadata"]["exitcode"], answer["results"]) == ("5", [])
+    assert "could not be stored and was killed" in answer["metadata"]["error"]
+    grid.recover()
+    assert [row["status"] for row in grid.rows("ps")] == ["KILLED"]
+    grid.close()

@@ -137,6 +137,22 @@ def test_a_root_that_cannot_be_used_is_told_at_once(tmp_path):
         LocalGrid(root=tmp_path / "file" / "below").start()
 
 
+@pytest.mark.parametrize("name", ["two words", "dollar$"])
+def test_a_root_that_xrootd_cannot_name_is_told_at_once(roots, name):
+    with pytest.raises(LocalGridError, match="has a blank or a \\$ in it"):
+        LocalGrid(root=roots / name).start()
+
+
+@pytest.mark.parametrize("name", ["ca.key", "envelopes.key", "catalogue.db", "jobs.db"])
+def test_a_root_that_is_damaged_is_told_at_once(roots, name):
+    (roots / "private").mkdir()
+    if name == "ca.key":
+        (roots / "private" / "ca.pem").touch()
+    (roots / "private" / name).write_text("no such thing, and longer than SQLite's header is" * 3)
+    with pytest.raises(LocalGridError, match=r"cannot use .* \(damaged, or another version's\?\)"):
+        LocalGrid(sites=1, root=roots).start()
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="only for root does XRootD run as another account")
 def test_a_root_that_xrootd_cannot_enter_is_told_at_once(tmp_path):
     closed = tmp_path / "closed"

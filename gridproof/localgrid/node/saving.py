@@ -146,7 +146,8 @@ def _matches(pattern: str, directory: Path) -> Iterator[str]:
 def _inside(directory: Path, name: str) -> Path | None:
     """The file of this name, if it is one and lies in ``directory``, also when links are followed."""
     path = directory / posixpath.normpath(name)
-    return path if path.is_file() and directory in Path(os.path.realpath(path)).parents else None
+    real, top = Path(os.path.realpath(path)), Path(os.path.realpath(directory))
+    return path if path.is_file() and top in real.parents else None
 
 
 def _pack(wanted: Wanted, directory: Path, files: Sequence[tuple[str, Path]]) -> Output:

@@ -75,6 +75,12 @@ def test_nothing_outside_of_the_job_s_directory_is_saved(directory):
     assert archive.path == directory / "evil.zip"
 
 
+def test_a_directory_that_is_reached_by_a_link_has_its_files(directory, tmp_path):
+    (tmp_path / "elsewhere").symlink_to(directory)
+    found = prepared(tmp_path / "elsewhere", 'OutputFile = {"a.txt", "b.*", "lin*"};')
+    assert names(found) == ["a.txt", "b.txt"]
+
+
 def test_names_that_patterns_find_are_plain(directory):
     assert names(prepared(directory, 'OutputFile = {"./*.txt", "sub/../*.root", "sub//d*"};')) == [
         *("a.txt", "b.txt", "c.root", "sub/d.txt")
