@@ -125,7 +125,10 @@ def queries(grid: str) -> None:
     """List the sessions that live on the Grid's ProxyServer, and their queries."""
     from . import opening
 
-    for record in opening.sessions(grid):
+    records = opening.sessions(grid)
+    if not records:
+        click.echo("No session lives there; gridproof.open() opens one")
+    for record in records:
         click.echo(f"session {record.name}: {record.state}, {record.workers} workers")
         session = opening.attach(record.name, grid)
         for query in session.queries():

@@ -66,8 +66,21 @@ def environment_of(environment: Mapping[str, str], user: str) -> dict[str, str]:
     names = sorted(path.name for path in users.iterdir())
     if user not in names:
         raise LocalGridError(f"The embedded Grid has no user {user}; its users are {', '.join(names)}")
-    pair = {"X509_USER_CERT": "usercert.pem", "X509_USER_KEY": "userkey.pem"}
-    return {**environment, **{name: str(users / user / file) for name, file in pair.items()}}
+    return {**environment, **certificates_of(users / user)}
+
+
+def certificates_of(directory: Path) -> dict[str, str]:
+    """The variables that name a user's certificate, and where clients keep the token that they get by it.
+
+    Not in a temporary directory, where the token of another user or of another Grid would be taken.
+    """
+    files = {
+        "X509_USER_CERT": "usercert.pem",
+        "X509_USER_KEY": "userkey.pem",
+        "JALIEN_TOKEN_CERT": "tokencert.pem",
+        "JALIEN_TOKEN_KEY": "tokenkey.pem",
+    }
+    return {name: str(directory / file) for name, file in files.items()}
 
 
 def publish(running: Running) -> Path:

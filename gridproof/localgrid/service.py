@@ -267,9 +267,8 @@ class Grid:
         return {
             "ALIENPY_JCENTRAL": core.address,
             "ALIENPY_JCENTRAL_PORT": str(core.port),
-            "X509_USER_CERT": str(user / "usercert.pem"),
-            "X509_USER_KEY": str(user / "userkey.pem"),
             "X509_CERT_DIR": str(self.root / "certificates"),
+            **discovery.certificates_of(user),
         }
 
     async def _tick(self, core: Core) -> None:

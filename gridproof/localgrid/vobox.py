@@ -53,7 +53,12 @@ class VoBox:
         assert process.stdout
         process.stdin.write(json.dumps(settings).encode() + b"\n")
         process.stdin.flush()
-        line = await asyncio.get_running_loop().run_in_executor(None, process.stdout.readline)
+        try:
+            line = await asyncio.get_running_loop().run_in_executor(None, process.stdout.readline)
+        except asyncio.CancelledError:
+            processes.stop(process, grace=0)  # else it would still write into a root that is being removed
+            process.stdout.close()
+            raise
         if not line:
             processes.stop(process)
             raise LocalGridError(

@@ -185,7 +185,10 @@ def test_a_submission_whose_answer_got_lost_is_found_in_the_queue(
 
 
 def test_a_token_is_renewed_and_used(grid: LocalGrid, tmp_path: Path) -> None:
-    environ = grid.environment | {"TMPDIR": str(tmp_path), "HOME": str(tmp_path)}
+    environ = grid.environment | {
+        "JALIEN_TOKEN_CERT": str(tmp_path / "cert"),
+        "JALIEN_TOKEN_KEY": str(tmp_path / "key"),
+    }
     renewed = renew(environ, 2)
     assert (renewed.role, renewed.cert.parent) == ("gridproof", tmp_path)
     for name in ("X509_USER_CERT", "X509_USER_KEY"):

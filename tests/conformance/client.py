@@ -37,6 +37,7 @@ def environment(grid: Mapping[str, str], directory: Path) -> dict[str, str]:
     """What alienpy needs, with everything that it writes below ``directory``."""
     kept = {name: os.environ[name] for name in ("PATH", "LANG") if name in os.environ}
     own = {"HOME": str(directory), "TMPDIR": str(directory), "PYTHONUNBUFFERED": "1"}
+    own |= {f"JALIEN_TOKEN_{part}": str(directory / f"token{part.lower()}.pem") for part in ("CERT", "KEY")}
     return {**kept, **grid, **own}
 
 

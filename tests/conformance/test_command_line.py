@@ -80,6 +80,14 @@ def test_a_token_is_made_at_the_first_connection_and_used_afterwards(alien):
     assert by_token.run("whoami").stdout == "gridproof\n"
 
 
+def test_users_in_one_shell_do_not_take_each_other_s_token(grid, tmp_path):
+    for name in ("gridproof", "guest", "gridproof"):
+        shell = CommandLine({}, tmp_path)
+        shell.environment |= grid.environment_of(name)
+        assert shell.run("whoami").stdout == f"{name}\n"
+    assert not list(tmp_path.glob("token*"))
+
+
 def test_another_user_s_private_files_are_refused(grid, alien, tmp_path):
     guest = CommandLine(grid.environment_of("guest"), tmp_path)
     assert alien.run("chmod", "600", "t/private").returncode == 0

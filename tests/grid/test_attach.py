@@ -75,6 +75,7 @@ def test_another_process_finds_queries_and_results_of_one_that_was_killed(world,
     assert "second" in listed.output
     gridproof.attach(record.name).close()
     assert gridproof.sessions() == []
+    assert "No session lives there" in CliRunner().invoke(cli, ["queries"]).output
     with pytest.raises(SessionError, match="no sessions to attach to"):
         gridproof.attach()
     with gridproof.open("local", workers=2) as session:

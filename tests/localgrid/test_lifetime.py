@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import shutil
@@ -18,6 +19,7 @@ from click.testing import CliRunner
 from gridproof.errors import LocalGridError
 from gridproof.localgrid import LocalGrid, find_running
 from gridproof.localgrid.shell import grid as command
+from gridproof.localgrid.vobox import VoBox
 
 HOME = "/local/user/g/gproof"
 OWNER = """
@@ -235,6 +237,22 @@ def test_the_standing_grid_from_a_shell(alone, tmp_path, until):
     assert "No embedded Grid" in run("stop")
     with pytest.raises(LocalGridError, match="grid start"):
         runner.invoke(command, ["status"], catch_exceptions=False)
+
+
+def test_what_is_given_up_while_it_starts_writes_nothing_afterwards(tmp_path):
+    async def give_up():
+        before = set(psutil.Process().children())
+        starting = asyncio.ensure_future(VoBox.start(tmp_path / "vobox", "", tmp_path))
+        await asyncio.sleep(0)
+        started = set(psutil.Process().children()) - before
+        starting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await starting
+        return started
+
+    (server,) = asyncio.run(give_up())
+    assert not server.is_running()
+    assert [path.name for path in (tmp_path / "vobox").iterdir()] == ["user_key"]
 
 
 def test_a_umask_that_keeps_others_out_keeps_storage_in(tmp_path):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from gridproof.errors import LocalGridError
 from gridproof.localgrid import LocalGrid
 from tests.localgrid.conftest import HOME, Raw
 
@@ -51,6 +52,19 @@ def test_who_says_where_they_are_reads_from_there(grid: LocalGrid, tmp_path) -> 
         assert raw.rows("setSite")[0]["message"] == "Keeping the current close site: Site3"
         assert raw.ask("setSite", "Nowhere")["metadata"]["exitcode"] == "22"
         assert raw.rows("setSite", "Site1")[0]["message"] == "Setting close site to Site1 (was Site3)"
+
+
+@pytest.mark.parametrize(
+    ("lfn", "ses", "reason"),
+    [
+        (f"{HOME}/far", ["Local::Site9::SE"], r"storage element is left; there are Local::Site1::SE, "),
+        ("/elsewhere/file", [], "Permission denied: /$"),
+    ],
+)
+def test_why_a_file_cannot_be_put_somewhere_is_told(grid: LocalGrid, tmp_path, lfn, ses, reason) -> None:
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(LocalGridError, match=reason):
+        grid.put(tmp_path / "file", lfn, ses)
 
 
 def test_who_has_jobs_is_shown_as_sorted_as_wanted(grid: LocalGrid, raw: Raw) -> None:

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from gridproof.localgrid.catalogue.entries import Booking, CatalogueError
 from gridproof.localgrid.catalogue.permissions import READ, WRITE
 from gridproof.localgrid.commands.answers import (
+    EACCES,
     EBADFD,
     EBADR,
     EINVAL,
@@ -94,7 +95,9 @@ def _access_write(core: Core, caller: Caller, name: str, specs: Specs, options: 
     nearest = core.live_first(by_distance(caller.site, others))[: specs.more]
     permits = [(se, se.envelope(guid, "write")) for se in (*named, *(core.storage[name] for name in nearest))]
     if not permits:
-        raise CommandFailed(EBADFD, "No write PFNs: no such storage element is left")
+        raise CommandFailed(
+            EBADFD, f"No write PFNs: no such storage element is left; there are {', '.join(core.storage)}"
+        )
     saved_by = job.id if job and may_modify(caller, job) else 0  # it goes with the job's outputs
     bookings = [Booking(leave, lfn, guid, se.name, caller.user, saved_by) for se, leave in permits]
     core.catalogue.book(bookings, now_ms())
@@ -109,7 +112,8 @@ def _no_pfns(kind: str) -> Iterator[None]:
     try:
         yield
     except CatalogueError as error:
-        raise CommandFailed(EBADFD, f"No {kind} PFNs: {error}") from error
+        reason = f"Permission denied: {error}" if error.code == EACCES else str(error)
+        raise CommandFailed(EBADFD, f"No {kind} PFNs: {reason}") from error
 
 
 def _permit(
