@@ -66,6 +66,7 @@ class GridAccess:
             md5, size = md5_of(file), str(file.stat().st_size)
         except OSError as error:
             raise LocalGridError(f"{file} cannot be put on the Grid: {error.strerror}") from error
+        lfn = self._whole(lfn)
         for permit in self.command("access", "write", lfn, ",".join(ses) or "disk:1"):
             try:
                 xrdclient.upload(file, f"{permit['url']}?authz={permit['envelope']}")
@@ -79,7 +80,7 @@ class GridAccess:
 
     def get(self, lfn: str, file: Path) -> None:
         """Copy a file of the Grid to a local one, from the first replica that can be read."""
-        for permit in self.command("access", "read", lfn):
+        for permit in self.command("access", "read", self._whole(lfn)):
             url, _, member = permit["url"].partition("#")
             try:
                 xrdclient.download([f"{url}?authz={permit['envelope']}"], file, int(permit["size"]), member)
@@ -87,3 +88,7 @@ class GridAccess:
             except TransferError as error:
                 problem = LocalGridError(f"Copying {permit['url']} to {file} failed: {error}")
         raise problem
+
+    def _whole(self, lfn: str) -> str:
+        """An LFN as ``access`` needs it; others are below the home directory."""
+        return lfn if lfn.startswith("/") else str(self.command("pwd")[0]["pwd"]) + lfn

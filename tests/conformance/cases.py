@@ -29,8 +29,8 @@ class Case:
 # It answers alone, or makes its own of what several commands say.
 ALIENPY_S_OWN = re.compile(
     "(SEqos|cat|cert-info|cert-verify|certkey-match|cp|dirs|exec|find2|getCE|getSE|help|home|job[Ii]nfo"
-    "|lfn2uri|nonsense|pfn|ping|prompt|pwd -h|queueinfo|quota|siteJobs|time|token-(destroy|info|init|verify)"
-    "|version)\\b"
+    "|lfn2uri|nonsense|pfn|ping|popd|prompt|pushd|pwd -h|queueinfo|quota|siteJobs|time"
+    "|token-(destroy|info|init|verify)|tokenkey-match|version|xrd_(config|ping))\\b"
 )
 
 NO_ARGUMENT = "Invalid argument : Command requires an argument"
@@ -84,6 +84,7 @@ SESSION = {
     "time": [
         Case("time pwd", says="{here}\n>>>ProcessInput time"),
         Case("time ls /nowhere", 2, "No such file or directory : /nowhere"),
+        Case("time 3 ls", 1, "ProcessInput:: there was no return object!! Invalid state, contact developer!"),
         Case("time", says="Command format: time"),
     ],
     "version": [Case("version", says="alien.py version: 1.7.0")],
@@ -219,6 +220,7 @@ FILES = {
         Case("find -l x t1 *", 22, "Invalid argument : Cannot parse argument 'x' of option l"),
         Case("find -l", 22, "Invalid argument : Option l requires an argument"),
         Case("find -x coll {here}t1 *.sh", keys=""),
+        Case("cat coll", says='(?s)<collection.*lfn="{here}t1/job.sh".*lfn="{here}t1/spin.sh"'),
         Case("find -x - t1 *.sh", keys="lfn", says="<collection"),
         Case("find {here}t1 none*", keys=""),
         Case("find /nowhere *", 20, "Not a directory : /nowhere", keys=""),
@@ -246,15 +248,19 @@ FILES = {
         Case("whereis -g {guid}", keys=REPLICA, says="^the GUID "),
         Case("whereis -g x", 22, "Invalid argument : This is not a valid GUID: x"),
         Case("whereis members/a.txt", keys="seName pfn", says="ZIP archive member"),
-        Case("whereis -r members/a.txt", keys=REPLICA, says="inside a ZIP archive"),
+        Case("whereis -r members/a.txt", keys=REPLICA, says=r"inside a ZIP archive[^?]*\?ZIP=a.txt\n"),
+        Case("whereis -r -l members/a.txt", says="archive LFN: {here}members/archive.zip\n"),
         Case("whereis /nowhere", 2, "No such file or directory : /nowhere", keys=""),
         Case("whereis t1", 22, "Invalid argument : The path you indicated is not a file: t1"),
         Case("whereis", 22, NO_ARGUMENT),
         Case("pfn t1/blob", says="^root://.*\nroot://"),
+        Case("pfn-status t1/blob", says="permission denied"),  # it asks the SE without an envelope
     ],
     "access": [
         Case("access read {here}t1/blob", keys=ENVELOPE),
         Case("access read /nowhere", 2, "No such file or directory : /nowhere", keys=""),
+        Case("access read t1/blob", 2, "No such file or directory : t1/blob", keys=""),
+        Case("access write new", 2, "No such file or directory : new", keys=""),
         Case("access write {here}new disk:1", keys=ENVELOPE),
         Case("access write {here}new2 disk:2", keys=ENVELOPE),
         Case("access read {here}t1", 77),
@@ -360,11 +366,13 @@ JOBS = {
         Case("ps -j {done},{failed}", keys=JOB, says="  D .*\n.* EE "),
         Case("ps -j 1", keys=""),
         Case("ps -f RUNNING", keys=JOB),
+        Case("ps -f", 22, "Invalid argument : Option f requires an argument"),
         Case("ps -f R,W -j {running},{waiting},{done}", keys=JOB, says="  R .*\n.*  W "),
         Case("ps -f -d", keys=JOB),
         Case("ps -f r", keys=JOB),
         Case("ps -f ERROR_ALL", keys=JOB, says=" EE "),
         Case("ps -X", keys=f"{JOB} site node"),
+        Case("ps -X -a -f D,EE", keys=f"{JOB} site node", says="  D .*\n(.*\n)*.* EE "),
         Case("ps -Fl", keys=f"{JOB} site node"),
         Case("ps -m {master}", keys=JOB),
         Case("ps -m 1", keys=""),
@@ -393,6 +401,8 @@ JOBS = {
     ],
     "w, uptime": [
         Case("w", keys="value"),
+        Case("w -h", keys="", says="usage: w"),
+        Case("w -y", 22, UNKNOWN_Y),
         Case("uptime", says="^1 running jobs, 1 waiting jobs, 1 active users$"),
     ],
     "jobInfo": [
@@ -437,11 +447,18 @@ JOBS = {
         Case("ps -j {waiting}", keys=JOB, says="  K "),
         Case("kill 1", keys=""),
         Case("kill abc", keys=""),
+        Case("kill 1 {waiting}", keys="jobid status", says="^Killed: {waiting}$"),
         Case("kill", 22, NO_ARGUMENT, keys=""),
     ],
     "resubmit": [
         Case("resubmit {failed}", keys="", says="^Resubmit: back to WAITING: {failed}$"),
         Case("resubmit {done}", keys="", says="^Resubmit: back to WAITING: {done}$"),
+        Case(
+            "resubmit {master}",
+            77,
+            "File descriptor in bad state : Resubmit: masterjob is not in an error state itself,"
+            " will not split it again: {master} / DONE",
+        ),
         Case("resubmit 1", 121, "Remote I/O error : Problem with the resubmit request of job ID 1", keys=""),
         Case("resubmit", 22, NO_ARGUMENT),
     ],
@@ -451,11 +468,13 @@ GRID = {
     "jobListMatch": [
         Case("jobListMatch {done}", keys="ceName status maxRunning maxQueued", says="LOCAL::SITE1::CE"),
         Case("jobListMatch {waiting}", keys=""),
+        Case("jobListMatch {master}"),
         Case("jobListMatch 1", 3, "No such process : Job ID 1 was not found in the task queue"),
         Case("jobListMatch x", 22, NO_ARGUMENT),
     ],
     "registerOutput": [
         Case("registerOutput x", 22, "Invalid argument : Invalid job ID: x"),
+        Case("registerOutput 1", 3, "No such process : Job ID 1 was not found in the task queue"),
     ],
     "listSEs": [
         Case(
@@ -470,6 +489,8 @@ GRID = {
         Case("getSE Site2", says="Local::Site2::SE"),
         Case("getSE nothing", 1),
         Case("SEqos Site1", says="Local::Site1::SE +disk"),
+        Case("xrd_ping Local::Site1::SE", says="rtt min/avg/max"),
+        Case("xrd_config Local::Site1::SE", says="Local::Site1::SE/v5"),
     ],
     "listSEDistance": [
         Case("listSEDistance", keys="", says="LOCAL::SITE1::SE"),
@@ -500,17 +521,13 @@ GRID = {
         Case("cert-verify", says="successful"),
         Case("token-verify", says="successful"),
         Case("certkey-match", says="match"),
+        Case("tokenkey-match", says="match"),
     ],
     "listpartitions": [
         Case("listpartitions", keys="", says="Partition name"),
         Case("listpartitions -v", keys="", says="Member CEs"),
     ],
-    "packages": [Case("packages -h", says="usage: packages")],
-    "w, uptime": [
-        Case("w -h", keys="", says="usage: w"),
-        Case("w -y", 22, UNKNOWN_Y),
-        Case("uptime", says="running jobs, .* waiting jobs, 1 active users"),
-    ],
+    "packages": [Case("packages", keys="packages"), Case("packages -h", says="usage: packages")],
     "top, df": [
         Case("top", 38, "Function not implemented : not implemented yet"),
         Case("df", 38, "Function not implemented"),
@@ -538,20 +555,13 @@ GRID = {
         Case("nonsense", 1),
         Case("queueinfo", 1),
         Case("jobinfo 1", 1),
-        Case("groups", keys=""),
-        Case("whois gridproof", keys="username roles subject"),
-        Case("packages"),
-        Case("df", 38, "Function not implemented"),
-        Case("top", 38, "Function not implemented : not implemented yet"),
-        Case("listpartitions", keys=""),
-        Case("setSite Site1", keys=""),
-        Case("xrdstat t1/blob", keys="seName seNumber pfn status"),
-        Case("registerOutput 1", 3),
-        Case("jobListMatch {master}"),
         Case("ls -nomsg", keys=NAMES),
         Case("ls -nokeys", keys=""),
         Case("help ls", says="usage: ls"),
         Case("dirs"),
+        Case("pushd t1", says="/t1 "),
+        Case("popd"),
+        Case("pwd", says="^{here}$"),
     ],
     # they make a new connection, which starts at home again
     "token-init": [

@@ -20,6 +20,7 @@ LIMITS = Limits(
     ttl_grace=0.2,
     kill_grace=0.5,
     report_interval=0.1,
+    retry_delay=0.02,
 )
 HOME = "/local/user/g/gproof"
 SPIN = "while :; do :; done"
@@ -40,9 +41,9 @@ def killed_in_error_e(raw, job):
 
 
 def test_a_killed_payload_lives_and_holds_its_slot_until_its_agent_reports(raw, dial, tmp_path, until):
-    end, ended = tmp_path / "end", tmp_path / "ended"
+    end = tmp_path / "end"
     body = tmp_path / "long.sh"
-    body.write_text(f"#!/bin/sh\nuntil [ -e {end} ]; do sleep 0.02; done; touch {ended}\n")
+    body.write_text(f"#!/bin/sh\nuntil [ -e {end} ]; do sleep 0.02; done; touch {end}.$ALIEN_PROC_ID\n")
     with (
         LocalGrid(sites=1, slots=1, limits=Limits(report_interval=3600)) as never_reports,
         dial(never_reports.environment) as raw,
@@ -54,10 +55,9 @@ def test_a_killed_payload_lives_and_holds_its_slot_until_its_agent_reports(raw, 
         assert raw.status(killed) == "KILLED"
         waiting = raw.submit('Executable = "/local/long.sh";')
         raw.wait(waiting, "WAITING")
-        assert not ended.exists()
         end.touch()
         raw.wait(waiting, "DONE")
-        assert ended.exists()
+        assert Path(f"{end}.{killed}").exists()
         assert raw.status(killed) == "KILLED"
         assert "exit" not in raw.trace(killed)
 
@@ -105,6 +105,36 @@ def test_a_payload_that_fills_its_directory_is_killed(raw, script):
     body = f"mkdir deep; head -c 3000000 /dev/urandom >deep/file; {SPIN}"
     job = raw.submit(f'Executable = "{script(body)}"; Workdirectorysize = {{"2MB"}};')
     assert "Killing the job (using more than 2MB of diskspace" in killed_in_error_e(raw, job)
+
+
+def test_a_job_whose_input_does_not_come_runs_eleven_times(grid, raw, script, tmp_path):
+    (tmp_path / "data").write_text("x")
+    lfn = f"{HOME}/{tmp_path.name}/data"
+    grid.put(tmp_path / "data", lfn)
+    (stored,) = (grid.root / "se").rglob(raw.rows("stat", lfn)[0]["guid"])
+    stored.unlink()
+    job = raw.submit(f'Executable = "{script("true")}"; InputFile = {{"LF:{lfn}"}};')
+    raw.wait(job, "ERROR_IB")
+    assert runs_of(raw, job) == 11
+
+
+def test_a_job_whose_agents_fail_runs_eleven_times_and_anew_when_it_is_resubmitted(grid, raw, script):
+    directory = grid.root / "wn"
+    directory.rename(grid.root / "away")
+    directory.touch()  # no agent can make a directory in it
+    try:
+        job = raw.submit(f'Executable = "{script("true")}";')
+        raw.wait(job, "ERROR_A")
+        assert runs_of(raw, job) == raw.trace(job).count("ERROR: the agent failed") == 11
+    finally:
+        directory.unlink()
+        (grid.root / "away").rename(directory)
+    raw.rows("resubmit", job)
+    raw.wait(job, "DONE")
+
+
+def runs_of(raw, job):
+    return raw.trace(job).count("Job ASSIGNED to: ")
 
 
 def test_the_documentation_names_every_limit_and_its_default():

@@ -44,9 +44,8 @@ def access(core: Core, caller: Caller, arguments: Sequence[str]) -> Answer:
 
 
 def _access_read(core: Core, caller: Caller, name: str, specs: Specs, *, strictly: bool) -> Answer:
-    lfn = caller.path(name) if name else ""
     with _no_pfns("read"):
-        entry = core.catalogue.look_up(lfn, caller.user, READ) if name else None
+        entry = core.catalogue.look_up(caller.path(name), caller.user, READ) if _is_lfn(name) else None
         entry = entry or core.catalogue.by_guid(name, caller.user, READ)
         if entry is None:
             raise missing(name)
@@ -71,7 +70,7 @@ def _access_write(core: Core, caller: Caller, name: str, specs: Specs, options: 
     """A new file, or more replicas of one that is there already."""
     size, job = options.number("s", -1), core.queue.get(options.number("j", 0))
     md5 = options.values.get("m", "")
-    if not name:
+    if not _is_lfn(name):
         raise missing(name)
     lfn = caller.path(name)
     with _no_pfns("write"):
@@ -104,6 +103,11 @@ def _access_write(core: Core, caller: Caller, name: str, specs: Specs, options: 
     return Answer(
         [_permit(se, se.url(guid), leave, guid, len(permits), bytes_, md5 or None) for se, leave in permits]
     )
+
+
+def _is_lfn(name: str) -> bool:
+    """Whether a name is whole: JAliEn looks for no others here, not below the current directory either."""
+    return name.startswith("/")
 
 
 @contextmanager

@@ -170,20 +170,21 @@ def test_what_could_not_be_split_is_split_when_it_is_resubmitted() -> None:
     assert len(queue.subjobs(master.id)) == 1
 
 
-def test_input_that_does_not_come_is_tried_again_ten_times_and_then_no_more() -> None:
+@pytest.mark.parametrize("failure", [state.ERROR_IB, state.ERROR_A])
+def test_a_failure_before_the_payload_is_tried_again_ten_times_and_then_no_more(failure: str) -> None:
     queue = TaskQueue()
     job = submitted(queue)
     now = 1.0
     for _ in range(LIMITS.retries):
         run_to(queue, job, state.STARTED, now=now)
-        queue.move(job.id, state.ERROR_IB, now)
+        queue.move(job.id, failure, now)
         assert queue.get(job.id).status == state.WAITING  # type: ignore[union-attr]
         assert queue.match(SLOTS[0], now) is None
         now = queue.next_due() or 0.0
         assert queue.match(SLOTS[0], now)
     run_to(queue, job, state.STARTED, now=now)
-    queue.move(job.id, state.ERROR_IB, now)
-    assert queue.get(job.id).status == state.ERROR_IB  # type: ignore[union-attr]
+    queue.move(job.id, failure, now)
+    assert queue.get(job.id).status == failure  # type: ignore[union-attr]
     assert now == pytest.approx(1.0 + LIMITS.retries * LIMITS.retry_delay)
 
 

@@ -153,7 +153,10 @@ def test_members_of_an_archive_are_files_in_the_catalogue(raw, script, tmp_path)
     assert row["seName"] == "ArchiveMember"
     assert row["pfn"].startswith("guid:///")
     assert row["pfn"].endswith("?ZIP=a.txt")
-    assert len(raw.rows("whereis", "-r", f"{out}/a.txt")) == 2
+    archive = [row["pfn"] for row in raw.rows("whereis", f"{out}/all.zip")]
+    assert len(archive) == 2
+    inside = [row["pfn"] for row in raw.rows("whereis", "-r", f"{out}/a.txt")]
+    assert inside == [f"{pfn}?ZIP=a.txt" for pfn in archive]
     stat = raw.rows("stat", f"{out}/b.txt")[0]
     assert (stat["size"], stat["md5"]) == ("4", hashlib.md5(b"two\n").hexdigest())
     trace = raw.trace(job)
