@@ -14,6 +14,7 @@ import sqlite3
 import ssl
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from errno import EINVAL, EIO, ENOENT, EPERM, EREMOTEIO
 from pathlib import Path
 from typing import Any
 
@@ -25,17 +26,7 @@ from gridproof.localgrid.catalogue.entries import CatalogueError
 from gridproof.localgrid.catalogue.permissions import READ
 from gridproof.localgrid.certificates import Identity, host_subject, identify, write_private
 from gridproof.localgrid.commands.access import ACCESS_VERBS
-from gridproof.localgrid.commands.answers import (
-    EINVAL,
-    EIO,
-    ENOENT,
-    EPERM,
-    EREMOTEIO,
-    Answer,
-    CommandFailed,
-    Row,
-    is_whole,
-)
+from gridproof.localgrid.commands.answers import Answer, CommandFailed, Row, is_whole
 from gridproof.localgrid.commands.caller import Caller
 from gridproof.localgrid.commands.changes import CHANGE_VERBS
 from gridproof.localgrid.commands.files import FILE_VERBS

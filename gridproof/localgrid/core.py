@@ -15,24 +15,25 @@ import uuid
 from collections import Counter
 from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass, field
+from errno import EISDIR
 from pathlib import Path
 from typing import Any
 
 from gridproof.alien.jdl import Jdl
 from gridproof.errors import JdlError
+from gridproof.localgrid.catalogue import kept
 from gridproof.localgrid.catalogue.catalogue import Catalogue
-from gridproof.localgrid.catalogue.entries import EISDIR, Booking, CatalogueError, Entry
+from gridproof.localgrid.catalogue.entries import Booking, CatalogueError, Entry
 from gridproof.localgrid.catalogue.permissions import WRITE
 from gridproof.localgrid.certificates import Authority
 from gridproof.localgrid.jobs.inputs import find_inputs, names_inputs
 from gridproof.localgrid.jobs.job import Job
 from gridproof.localgrid.jobs.packages import available
 from gridproof.localgrid.jobs.splitting import Located, is_split
-from gridproof.localgrid.jobs.states import INSERTING, ON_NODE, SPLITTING, ZOMBIE
+from gridproof.localgrid.jobs.state import INSERTING, ON_NODE, SPLITTING, ZOMBIE
 from gridproof.localgrid.jobs.store import JobStore
 from gridproof.localgrid.jobs.taskqueue import IllegalTransition, TaskQueue
 from gridproof.localgrid.limits import Limits
-from gridproof.localgrid.node import kept
 from gridproof.localgrid.sites import Site, Slot, by_distance
 from gridproof.localgrid.storage.element import StorageElement
 from gridproof.localgrid.storage.transfer import CopyFailed, Source, fetch
@@ -46,6 +47,11 @@ COPIES = 2  # of files that the service makes
 def utc_now() -> datetime.datetime:
     """The time that certificates are made with."""
     return datetime.datetime.now(datetime.timezone.utc)
+
+
+def now_ms() -> int:
+    """The catalogue's clock."""
+    return int(time.time() * 1000)
 
 
 VERSION = "1.8.5"  # of JAliEn, whose manners these are
@@ -294,22 +300,22 @@ class Core:
             self.catalogue.check_new(lfn, user, len(content))
         elif old.is_dir:
             raise CatalogueError(EISDIR, lfn)
-        now_ms, guid, md5 = int(time.time() * 1000), str(uuid.uuid1()), hashlib.md5(content).hexdigest()  # noqa: S324
+        now, guid, md5 = now_ms(), str(uuid.uuid1()), hashlib.md5(content).hexdigest()  # noqa: S324
         ses = self.live_first(list(self.storage))[:COPIES]
         bookings = [Booking(f"{guid} {se}", lfn, guid, se, user) for se in ses]
-        self.catalogue.book(bookings, now_ms)
+        self.catalogue.book(bookings, now)
         for booking in bookings:
             self.storage[booking.se].store(guid, content)
         with self.catalogue.change():
             if old:
                 self.catalogue.remove(lfn, user)
             for booking in bookings:
-                self.catalogue.commit(booking, size=len(content), md5=md5, perm="755", now_ms=now_ms)
+                self.catalogue.commit(booking, size=len(content), md5=md5, perm="755", now_ms=now)
 
     def clear_up(self) -> None:
         """Forget bookings that nobody came back for, and :meth:`sweep`. For a thread."""
         with contextlib.suppress(sqlite3.Error):  # a full disk: the next time
-            kept.expire(self.catalogue, int(time.time() * 1000))
+            kept.expire(self.catalogue, now_ms())
         self.sweep()
 
     def live_first(self, ses: Sequence[str]) -> list[str]:

@@ -14,7 +14,6 @@ import socket
 import sqlite3
 import sys
 import tempfile
-import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -26,7 +25,7 @@ from gridproof.localgrid import discovery
 from gridproof.localgrid.catalogue.catalogue import Catalogue
 from gridproof.localgrid.central import CentralService
 from gridproof.localgrid.certificates import Authority, user_subject, write_private
-from gridproof.localgrid.core import Core, utc_now
+from gridproof.localgrid.core import Core, now_ms, utc_now
 from gridproof.localgrid.jobs.store import JobStore
 from gridproof.localgrid.jobs.taskqueue import TaskQueue
 from gridproof.localgrid.limits import Limits
@@ -242,7 +241,7 @@ class Grid:
             write_private(own / "usercert.pem", issued.cert)
             write_private(own / "userkey.pem", issued.key)
         catalogue = Catalogue(private / "catalogue.db", users)
-        catalogue.make_root(int(time.time() * 1000))
+        catalogue.make_root(now_ms())
         store = JobStore(private / "jobs.db")
         for changed in store.quotas():
             users.quotas.set(*changed)

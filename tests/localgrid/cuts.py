@@ -21,7 +21,7 @@ from typing import Any
 
 from gridproof.localgrid.catalogue.entries import Booking
 from gridproof.localgrid.database import Database
-from gridproof.localgrid.jobs import states as state
+from gridproof.localgrid.jobs import state
 from tests.localgrid.offline import Disk, Offline
 
 SUBJOBS = 4

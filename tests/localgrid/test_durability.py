@@ -16,10 +16,10 @@ from typing import Any
 
 import pytest
 
-from gridproof.localgrid.jobs import states as state
+from gridproof.localgrid.catalogue import kept as kept_outputs
+from gridproof.localgrid.jobs import state
 from gridproof.localgrid.jobs.job import Job
 from gridproof.localgrid.jobs.splitting import is_split
-from gridproof.localgrid.node import kept as kept_outputs
 from tests.localgrid.cuts import OUTPUT, SUBJOBS, read_notes
 from tests.localgrid.offline import Offline
 

@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from gridproof.alien.jdl import parse, render
 from gridproof.errors import JdlError
 from gridproof.localgrid.central import COMMANDS
-from gridproof.localgrid.jobs import states as state
+from gridproof.localgrid.jobs import state
 from gridproof.localgrid.jobs.requirements import read_requirements
 from gridproof.localgrid.jobs.splitting import is_split
 from gridproof.localgrid.jobs.taskqueue import TaskQueue

@@ -13,8 +13,7 @@ from typing import Any
 import pytest
 
 from gridproof.localgrid.database import Database
-from gridproof.localgrid.jobs import plan, splitting
-from gridproof.localgrid.jobs import states as state
+from gridproof.localgrid.jobs import plan, splitting, state
 from tests.localgrid.offline import Offline
 
 SUBJOBS = 4

@@ -13,18 +13,12 @@ from gridproof.errors import JdlError
 from gridproof.localgrid import Limits, LocalGrid, Quota, User
 from gridproof.localgrid.catalogue.catalogue import Catalogue
 from gridproof.localgrid.catalogue.entries import Booking, CatalogueError
-from gridproof.localgrid.commands.quotas import java_float
+from gridproof.localgrid.formats import java_float
 from gridproof.localgrid.jobs.job import Job
+from gridproof.localgrid.jobs.ledger import DAY, JobUsage, Ledger, jobs_refused
 from gridproof.localgrid.jobs.requirements import Requirements
 from gridproof.localgrid.jobs.taskqueue import TaskQueue
-from gridproof.localgrid.quotas import (
-    DAY,
-    JobUsage,
-    Ledger,
-    Quotas,
-    files_refused,
-    jobs_refused,
-)
+from gridproof.localgrid.quotas import Quotas, files_refused
 from gridproof.localgrid.sites import make_sites
 from gridproof.localgrid.users import Users
 

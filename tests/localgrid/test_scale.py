@@ -11,7 +11,7 @@ import pytest
 from gridproof.alien.jdl import parse
 from gridproof.localgrid.catalogue.entries import Booking
 from gridproof.localgrid.database import Database
-from gridproof.localgrid.jobs import states as state
+from gridproof.localgrid.jobs import state
 from gridproof.localgrid.jobs.requirements import Requirements
 from gridproof.localgrid.jobs.store import JobStore
 from gridproof.localgrid.jobs.taskqueue import TaskQueue

@@ -5,8 +5,9 @@ from __future__ import annotations
 import posixpath
 import uuid
 from collections.abc import Iterable, Sequence
+from errno import EEXIST, EIO
 
-from gridproof.localgrid.catalogue.entries import EEXIST, EIO, Booking, CatalogueError, Entry, normal
+from gridproof.localgrid.catalogue.entries import Booking, CatalogueError, Entry, normal
 from gridproof.localgrid.catalogue.permissions import WRITE
 from gridproof.localgrid.catalogue.tree import ADDED, Tree, insert, tally
 

@@ -57,8 +57,6 @@ class CatalogueError(Exception):
         self.code = code
 
 
-EPERM, ENOENT, EIO, EACCES, EEXIST, ENOTDIR, EISDIR, EDQUOT = 1, 2, 5, 13, 17, 20, 21, 122
-
 _GREGORIAN = 0x01B21DD213814000  # from 1582-10-15, where times of GUIDs begin, to the epoch, in 100 ns
 _GUID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 

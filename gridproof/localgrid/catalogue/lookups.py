@@ -5,19 +5,11 @@ from __future__ import annotations
 import posixpath
 from collections.abc import Iterable
 from contextlib import AbstractContextManager
+from errno import EACCES, ENOENT
 from pathlib import Path
 from sqlite3 import Connection
 
-from gridproof.localgrid.catalogue.entries import (
-    EACCES,
-    ENOENT,
-    Booking,
-    CatalogueError,
-    Entry,
-    is_guid,
-    is_pattern,
-    normal,
-)
+from gridproof.localgrid.catalogue.entries import Booking, CatalogueError, Entry, is_guid, is_pattern, normal
 from gridproof.localgrid.catalogue.permissions import OPEN_TO_ALL, PASS, READ, refused
 from gridproof.localgrid.database import Database
 from gridproof.localgrid.users import Users

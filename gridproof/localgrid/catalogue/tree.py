@@ -4,20 +4,10 @@ from __future__ import annotations
 
 import posixpath
 from collections.abc import Mapping
+from errno import EACCES, EDQUOT, EEXIST, EIO, ENOENT, ENOTDIR, EPERM
 from sqlite3 import Connection
 
-from gridproof.localgrid.catalogue.entries import (
-    EACCES,
-    EDQUOT,
-    EEXIST,
-    EIO,
-    ENOENT,
-    ENOTDIR,
-    EPERM,
-    CatalogueError,
-    Entry,
-    normal,
-)
+from gridproof.localgrid.catalogue.entries import CatalogueError, Entry, normal
 from gridproof.localgrid.catalogue.lookups import BETWEEN, Lookups, bounds
 from gridproof.localgrid.catalogue.permissions import PASS, WRITE, owned_by, refused
 from gridproof.localgrid.quotas import files_refused

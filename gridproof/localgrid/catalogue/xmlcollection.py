@@ -8,7 +8,7 @@ import time
 from collections.abc import Mapping, Sequence
 
 from gridproof.localgrid.catalogue.entries import Entry, entry_number
-from gridproof.localgrid.commands.answers import java_date
+from gridproof.localgrid.formats import java_date
 
 
 def render(

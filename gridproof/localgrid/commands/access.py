@@ -9,24 +9,15 @@ import zipfile
 import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from errno import EACCES, EBADFD, EBADR, EINVAL, EIO
 
 from gridproof.localgrid.catalogue.entries import Booking, CatalogueError
 from gridproof.localgrid.catalogue.permissions import READ, WRITE
-from gridproof.localgrid.commands.answers import (
-    EACCES,
-    EBADFD,
-    EBADR,
-    EINVAL,
-    EIO,
-    Answer,
-    CommandFailed,
-    Row,
-    is_whole,
-)
+from gridproof.localgrid.commands.answers import Answer, CommandFailed, Row, is_whole
 from gridproof.localgrid.commands.caller import Caller, Verb, may_modify, missing
-from gridproof.localgrid.commands.files import existing, now_ms, required
+from gridproof.localgrid.commands.files import existing, required
 from gridproof.localgrid.commands.options import Options, read_options
-from gridproof.localgrid.core import Core
+from gridproof.localgrid.core import Core, now_ms
 from gridproof.localgrid.sites import by_distance
 from gridproof.localgrid.storage.element import StorageElement
 from gridproof.localgrid.storage.specs import Specs
@@ -35,12 +26,16 @@ from gridproof.localgrid.storage.specs import Specs
 def access(core: Core, caller: Caller, arguments: Sequence[str]) -> Answer:
     """Leave to read or write: URLs with envelopes, nearest storage first."""
     options = read_options("access", arguments)
-    kind, name, specs = (*required("access", options.rest), "", "")[:3]
+    kind, name, where = (*required("access", options.rest), "", "")[:3]
+    if kind != "read" and not kind.startswith("write"):
+        raise CommandFailed(EINVAL, f"Invalid access type requested: {kind}")
+    try:
+        specs = Specs.read(where)
+    except ValueError as error:
+        raise CommandFailed(EINVAL, str(error)) from error
     if kind == "read":
-        return _access_read(core, caller, name, Specs.read(specs), strictly="f" in options.flags)
-    if kind.startswith("write"):
-        return _access_write(core, caller, name, Specs.read(specs), options)
-    raise CommandFailed(EINVAL, f"Invalid access type requested: {kind}")
+        return _access_read(core, caller, name, specs, strictly="f" in options.flags)
+    return _access_write(core, caller, name, specs, options)
 
 
 def _access_read(core: Core, caller: Caller, name: str, specs: Specs, *, strictly: bool) -> Answer:

@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
-
-EPERM, ENOENT, ESRCH, EIO, ENXIO, EACCES, EEXIST, ENOTDIR, EISDIR, EINVAL = 1, 2, 3, 5, 6, 13, 17, 20, 21, 22
-ENAMETOOLONG, ENOSYS, EBADR, ENODATA, ENOLINK, EBADFD, EREMOTEIO, EDQUOT = 36, 38, 53, 61, 67, 77, 121, 122
 
 Row = dict[str, Any]
 
@@ -64,26 +60,3 @@ def is_whole(text: str) -> bool:
 def text(message: str) -> Answer:
     """An answer for people only."""
     return Answer([{"message": message}])
-
-
-def human_size(size: int) -> str:
-    """Bytes as JAliEn prints them: ``51 B``, ``2.861 MB``."""
-    value, unit = float(size), "B"
-    for unit in ("B", "KB", "MB", "GB", "TB", "PB"):
-        if value < 1024 or unit == "PB":
-            break
-        value /= 1024
-    return f"{short_number(value)} {unit}"
-
-
-def short_number(value: float) -> str:
-    """At most three digits after the point, fewer for larger numbers, as JAliEn prints them."""
-    if value >= 1000:
-        return str(int(value))
-    digits = 3 if value < 10 else 2 if value < 100 else 1
-    return f"{value:.{digits}f}".rstrip("0").rstrip(".")
-
-
-def java_date(seconds: float) -> str:
-    """A time as Java prints it: ``Sun Nov 22 13:32:36 UTC 2026``."""
-    return time.strftime("%a %b %d %H:%M:%S UTC %Y", time.gmtime(seconds))

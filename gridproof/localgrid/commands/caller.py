@@ -5,10 +5,11 @@ from __future__ import annotations
 import posixpath
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from errno import ENAMETOOLONG, ENOENT
 
 from gridproof.localgrid.catalogue.entries import normal
 from gridproof.localgrid.certificates import Identity
-from gridproof.localgrid.commands.answers import ENAMETOOLONG, ENOENT, Answer, CommandFailed
+from gridproof.localgrid.commands.answers import Answer, CommandFailed
 from gridproof.localgrid.core import Core
 from gridproof.localgrid.jobs.job import Job
 from gridproof.localgrid.users import User

@@ -6,24 +6,15 @@ import fnmatch
 import functools
 import posixpath
 from collections.abc import Callable, Sequence
+from errno import EACCES, EINVAL, EIO, ENOENT, ENOTDIR, EPERM, EREMOTEIO
 
 from gridproof.localgrid.catalogue.entries import CatalogueError, Entry
-from gridproof.localgrid.commands.answers import (
-    EACCES,
-    EINVAL,
-    EIO,
-    ENOENT,
-    ENOTDIR,
-    EPERM,
-    EREMOTEIO,
-    Answer,
-    CommandFailed,
-)
+from gridproof.localgrid.commands.answers import Answer, CommandFailed
 from gridproof.localgrid.commands.caller import Caller, Verb, missing
-from gridproof.localgrid.commands.files import expanded, now_ms
+from gridproof.localgrid.commands.files import expanded
 from gridproof.localgrid.commands.options import read_options
 from gridproof.localgrid.commands.usage import help_of
-from gridproof.localgrid.core import Core
+from gridproof.localgrid.core import Core, now_ms
 
 
 def mkdir(core: Core, caller: Caller, arguments: Sequence[str]) -> Answer:

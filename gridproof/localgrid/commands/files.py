@@ -5,31 +5,16 @@ from __future__ import annotations
 import posixpath
 import time
 from collections.abc import Sequence
+from errno import EINVAL, ENODATA, ENOENT, ENOLINK, ENOTDIR, EREMOTEIO
 
 from gridproof.localgrid.catalogue.entries import Entry, guid_origin, is_guid, is_pattern
 from gridproof.localgrid.catalogue.permissions import PASS, READ
-from gridproof.localgrid.commands.answers import (
-    EINVAL,
-    ENODATA,
-    ENOENT,
-    ENOLINK,
-    ENOTDIR,
-    EREMOTEIO,
-    Answer,
-    CommandFailed,
-    Row,
-    human_size,
-    java_date,
-)
+from gridproof.localgrid.commands.answers import Answer, CommandFailed, Row
 from gridproof.localgrid.commands.caller import Caller, Verb, missing
 from gridproof.localgrid.commands.options import read_options
 from gridproof.localgrid.commands.usage import argument_missing
-from gridproof.localgrid.core import Core
-
-
-def now_ms() -> int:
-    """The catalogue's clock."""
-    return int(time.time() * 1000)
+from gridproof.localgrid.core import Core, now_ms
+from gridproof.localgrid.formats import human_size, java_date
 
 
 def pwd(core: Core, caller: Caller, arguments: Sequence[str]) -> Answer:  # noqa: ARG001

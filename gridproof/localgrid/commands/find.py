@@ -8,16 +8,18 @@ import re
 import subprocess
 import sys
 from collections.abc import Sequence
+from errno import EINVAL, ENOTDIR
 
 from gridproof.localgrid.catalogue import xmlcollection
 from gridproof.localgrid.catalogue.entries import Entry, entry_number
 from gridproof.localgrid.catalogue.permissions import PASS, READ
-from gridproof.localgrid.commands.answers import EINVAL, ENOTDIR, Answer, CommandFailed, Row, human_size
+from gridproof.localgrid.commands.answers import Answer, CommandFailed, Row
 from gridproof.localgrid.commands.caller import Caller
-from gridproof.localgrid.commands.files import existing, long_line, now_ms, whole_seconds
+from gridproof.localgrid.commands.files import existing, long_line, whole_seconds
 from gridproof.localgrid.commands.options import Options, read_options
 from gridproof.localgrid.commands.usage import argument_missing, help_of
-from gridproof.localgrid.core import Core
+from gridproof.localgrid.core import Core, now_ms
+from gridproof.localgrid.formats import human_size
 from gridproof.localgrid.sites import distance
 
 

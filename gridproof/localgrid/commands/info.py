@@ -6,12 +6,14 @@ import asyncio
 import statistics
 import time
 from collections.abc import Sequence
+from errno import ENOSYS
 
-from gridproof.localgrid.commands.answers import ENOSYS, Answer, CommandFailed, is_whole, short_number, text
+from gridproof.localgrid.commands.answers import Answer, CommandFailed, is_whole, text
 from gridproof.localgrid.commands.caller import Caller, Verb
 from gridproof.localgrid.commands.options import read_options
 from gridproof.localgrid.core import VERSION, Core
-from gridproof.localgrid.jobs.states import INSERTING, ON_NODE, WAITING
+from gridproof.localgrid.formats import short_number
+from gridproof.localgrid.jobs.state import INSERTING, ON_NODE, WAITING
 
 
 def version(core: Core, caller: Caller, arguments: Sequence[str]) -> Answer:  # noqa: ARG001

@@ -5,19 +5,10 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from errno import EBADFD, EDQUOT, EINVAL, EIO, EPERM, EREMOTEIO
 
 from gridproof.localgrid.catalogue.entries import CatalogueError
-from gridproof.localgrid.commands.answers import (
-    EBADFD,
-    EDQUOT,
-    EINVAL,
-    EIO,
-    EPERM,
-    EREMOTEIO,
-    Answer,
-    CommandFailed,
-    is_whole,
-)
+from gridproof.localgrid.commands.answers import Answer, CommandFailed, is_whole
 from gridproof.localgrid.commands.caller import Caller, Verb, may_modify
 from gridproof.localgrid.commands.options import read_options
 from gridproof.localgrid.commands.ps import ps, read_numbers, read_states

@@ -5,27 +5,17 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from errno import EINVAL, EIO, EISDIR, ENODATA, ENOENT, ENXIO
 
 from gridproof.localgrid.catalogue.entries import Entry, is_guid
 from gridproof.localgrid.catalogue.permissions import PASS, READ
-from gridproof.localgrid.commands.answers import (
-    EINVAL,
-    EIO,
-    EISDIR,
-    ENODATA,
-    ENOENT,
-    ENXIO,
-    Answer,
-    CommandFailed,
-    Row,
-    human_size,
-    short_number,
-)
+from gridproof.localgrid.commands.answers import Answer, CommandFailed, Row
 from gridproof.localgrid.commands.caller import Caller, Verb, missing
 from gridproof.localgrid.commands.files import existing
 from gridproof.localgrid.commands.find import find
 from gridproof.localgrid.commands.options import read_options
 from gridproof.localgrid.core import Core
+from gridproof.localgrid.formats import human_size, short_number
 from gridproof.localgrid.sites import find_se
 from gridproof.localgrid.storage.element import StorageElement
 from gridproof.localgrid.storage.transfer import md5_of

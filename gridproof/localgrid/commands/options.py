@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from errno import EINVAL
 
-from gridproof.localgrid.commands.answers import EINVAL, CommandFailed, is_whole
+from gridproof.localgrid.commands.answers import CommandFailed, is_whole
 from gridproof.localgrid.commands.usage import USAGES, Usage
 
 

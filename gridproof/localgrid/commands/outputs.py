@@ -2,23 +2,14 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
+from errno import EINVAL, ENODATA, EPERM, ESRCH
 
-from gridproof.localgrid.commands.answers import (
-    EINVAL,
-    ENODATA,
-    EPERM,
-    ESRCH,
-    Answer,
-    CommandFailed,
-    is_whole,
-    text,
-)
+from gridproof.localgrid.catalogue import kept
+from gridproof.localgrid.commands.answers import Answer, CommandFailed, is_whole, text
 from gridproof.localgrid.commands.caller import Caller, Verb, may_modify
-from gridproof.localgrid.core import Core
-from gridproof.localgrid.jobs import states as state
-from gridproof.localgrid.node import kept
+from gridproof.localgrid.core import Core, now_ms
+from gridproof.localgrid.jobs import state
 
 
 def register_output(core: Core, caller: Caller, arguments: Sequence[str]) -> Answer:
@@ -42,7 +33,7 @@ def register_output(core: Core, caller: Caller, arguments: Sequence[str]) -> Ans
         )
     if not may_modify(caller, job):
         raise CommandFailed(EPERM, f"You ({caller.user}) are not allowed to work on {job.owner}'s jobs")
-    lfns = kept.register(core.catalogue, number, int(time.time() * 1000))
+    lfns = kept.register(core.catalogue, number, now_ms())
     if not lfns:
         raise CommandFailed(ENODATA, f"No files have been commited to the catalogue for job ID {number}")
     return text("\n".join(f"  {lfn}" for lfn in lfns))

@@ -5,12 +5,13 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable, Sequence
+from errno import EINVAL, ENODATA
 
-from gridproof.localgrid.commands.answers import EINVAL, ENODATA, Answer, CommandFailed, Row, is_whole
+from gridproof.localgrid.commands.answers import Answer, CommandFailed, Row, is_whole
 from gridproof.localgrid.commands.caller import Caller
 from gridproof.localgrid.commands.options import Options, read_options
 from gridproof.localgrid.core import Core
-from gridproof.localgrid.jobs import states as state
+from gridproof.localgrid.jobs import state
 from gridproof.localgrid.jobs.job import Job
 
 MOST = 2000

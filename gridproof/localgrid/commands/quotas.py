@@ -2,24 +2,15 @@
 
 from __future__ import annotations
 
-import struct
 import time
 from collections.abc import Collection, Sequence
+from errno import EINVAL, ENODATA, EREMOTEIO
 
-from gridproof.localgrid.commands.answers import (
-    EINVAL,
-    ENODATA,
-    EREMOTEIO,
-    Answer,
-    CommandFailed,
-    Row,
-    human_size,
-    short_number,
-    text,
-)
+from gridproof.localgrid.commands.answers import Answer, CommandFailed, Row, text
 from gridproof.localgrid.commands.caller import Caller, Verb
 from gridproof.localgrid.commands.usage import help_text
 from gridproof.localgrid.core import Core
+from gridproof.localgrid.formats import human_size, java_float, short_number, single
 from gridproof.localgrid.quotas import FILE_FIELDS, JOB_FIELDS
 
 # What JAliEn's broker orders the users' jobs by; this one looks at the jobs only.
@@ -92,7 +83,7 @@ def _jobs_row(core: Core, user: str) -> Row:
     number = [account.name for account in core.users].index(user) + 1 if user in _accounts(core) else 0
     load = usage.running / _MOST_PARALLEL
     computed = max(1.0, 50 * (2 - load) * _PRIORITY) if usage.running < _MOST_PARALLEL else 1.0
-    most_cost, cost = _single(quota.max_cpu_cost), _single(usage.cpu_cost)
+    most_cost, cost = single(quota.max_cpu_cost), single(usage.cpu_cost)
     spent, most = int(usage.running_time), quota.max_running_time
     lines = [
         f"Quota of {user} (userid: {number})",
@@ -153,23 +144,6 @@ def _files_row(core: Core, user: str) -> Row:
 
 def _share(part: int, whole: int) -> str:
     return f"{part} = {short_number(100 * part / whole)}% of max"
-
-
-def _single(value: float) -> float:
-    """In single precision, as JAliEn keeps costs."""
-    return float(struct.unpack("f", struct.pack("f", value))[0])
-
-
-def java_float(value: float) -> str:
-    """A number of single precision as Java prints it: ``0.0``, ``100.0``, ``1.0E12``."""
-    number = _single(value)
-    if number == 0:
-        return "0.0"
-    shortest = next(s for digits in range(9) if _single(float(s := f"{number:.{digits}e}")) == number)
-    mantissa, _, exponent = shortest.partition("e")
-    if 1e-3 <= abs(number) < 1e7:
-        return f"{number:.{max(1, len(mantissa.lstrip('-')) - 2 - int(exponent))}f}"
-    return f"{mantissa if '.' in mantissa else mantissa + '.0'}E{int(exponent)}"
 
 
 QUOTA_VERBS: dict[str, Verb] = {"jquota": jquota, "fquota": fquota}

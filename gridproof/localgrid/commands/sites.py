@@ -3,26 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from errno import EINVAL, ENOSYS, ESRCH
 
 from gridproof.localgrid.catalogue.permissions import READ
-from gridproof.localgrid.commands.answers import (
-    EINVAL,
-    ENOSYS,
-    ESRCH,
-    Answer,
-    CommandFailed,
-    Row,
-    human_size,
-    is_whole,
-    text,
-)
+from gridproof.localgrid.commands.answers import Answer, CommandFailed, Row, is_whole, text
 from gridproof.localgrid.commands.caller import Caller, Verb
 from gridproof.localgrid.commands.files import existing
 from gridproof.localgrid.commands.options import read_options
 from gridproof.localgrid.commands.usage import argument_missing
 from gridproof.localgrid.core import Core
+from gridproof.localgrid.formats import human_size
 from gridproof.localgrid.jobs.requirements import read_requirements
-from gridproof.localgrid.jobs.states import ON_NODE
+from gridproof.localgrid.jobs.state import ON_NODE
 from gridproof.localgrid.sites import JOB_TTL_LIMIT, Site, by_distance, distance, find_site
 
 _UNASSIGNED = "UNASSIGNED::SITE"  # where JAliEn has the jobs that no site has

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from errno import EINVAL, EREMOTEIO
 
 from gridproof.errors import JdlError
-from gridproof.localgrid.commands.answers import EINVAL, EREMOTEIO, Answer, CommandFailed, Row
+from gridproof.localgrid.commands.answers import Answer, CommandFailed, Row
 from gridproof.localgrid.commands.caller import Caller
 from gridproof.localgrid.core import Core
 from gridproof.localgrid.jobs.submission import Submitter, complete, read_jdl

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from errno import EINVAL
 
-from gridproof.localgrid.commands.answers import EINVAL, Answer, CommandFailed, text
+from gridproof.localgrid.commands.answers import Answer, CommandFailed, text
 
 HELP_OPTIONS = frozenset({"-h", "--h", "-help", "--help"})
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import re
 from collections.abc import Sequence
+from errno import EINVAL, ENOENT, EPERM, EREMOTEIO
 
 from gridproof.localgrid.certificates import (
     Issued,
@@ -15,21 +16,11 @@ from gridproof.localgrid.certificates import (
     token_subject,
     user_subject,
 )
-from gridproof.localgrid.commands.answers import (
-    EINVAL,
-    ENOENT,
-    EPERM,
-    EREMOTEIO,
-    Answer,
-    CommandFailed,
-    Row,
-    is_whole,
-    java_date,
-    text,
-)
+from gridproof.localgrid.commands.answers import Answer, CommandFailed, Row, is_whole, text
 from gridproof.localgrid.commands.caller import Caller, Verb
 from gridproof.localgrid.commands.options import read_options
 from gridproof.localgrid.core import Core, utc_now
+from gridproof.localgrid.formats import java_date
 from gridproof.localgrid.users import User
 
 _TOKEN_DAYS = {"user": 31, "job": 2, "host": 400}

@@ -4,23 +4,15 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable, Sequence
+from errno import EINVAL, EIO, ENODATA, ENOENT
 
 from gridproof.localgrid.catalogue import xmlcollection
 from gridproof.localgrid.catalogue.entries import Entry
 from gridproof.localgrid.catalogue.permissions import READ
-from gridproof.localgrid.commands.answers import (
-    EINVAL,
-    EIO,
-    ENODATA,
-    ENOENT,
-    Answer,
-    CommandFailed,
-    text,
-)
+from gridproof.localgrid.commands.answers import Answer, CommandFailed, text
 from gridproof.localgrid.commands.caller import Caller
-from gridproof.localgrid.commands.files import now_ms
 from gridproof.localgrid.commands.options import read_options
-from gridproof.localgrid.core import Core
+from gridproof.localgrid.core import Core, now_ms
 from gridproof.localgrid.jobs.inputs import files_in_xml
 from gridproof.localgrid.storage.transfer import CopyFailed
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 
-from gridproof.localgrid.jobs import states as state
+from gridproof.localgrid.jobs import state
 
 
 @dataclass(frozen=True)

@@ -12,14 +12,15 @@ from dataclasses import replace
 
 from gridproof.alien.jdl import Jdl, parse, production_range
 from gridproof.errors import JdlError
-from gridproof.localgrid.jobs import states as state
+from gridproof.localgrid.jobs import state
 from gridproof.localgrid.jobs.job import Changes, Job, TraceLine
+from gridproof.localgrid.jobs.ledger import JobUsage, Ledger, jobs_refused
 from gridproof.localgrid.jobs.plan import Plan, Prepared, make_plan
 from gridproof.localgrid.jobs.requirements import Requirements, read_requirements
 from gridproof.localgrid.jobs.splitting import Located, is_split
 from gridproof.localgrid.jobs.waiting import Waiting
 from gridproof.localgrid.limits import Limits
-from gridproof.localgrid.quotas import JobUsage, Ledger, Quotas, jobs_refused
+from gridproof.localgrid.quotas import Quotas
 from gridproof.localgrid.sites import Site, Slot
 
 FIRST_ID = 1_000_000_001

@@ -6,16 +6,15 @@ import asyncio
 import contextlib
 import os
 import platform
-import time
 from collections.abc import Coroutine
 from pathlib import Path
 from typing import Any, TypeVar
 
 from gridproof.errors import JdlError
 from gridproof.localgrid.catalogue.entries import normal
-from gridproof.localgrid.commands.answers import human_size
-from gridproof.localgrid.core import VERSION, Core
-from gridproof.localgrid.jobs import states as state
+from gridproof.localgrid.core import VERSION, Core, now_ms
+from gridproof.localgrid.formats import human_size
+from gridproof.localgrid.jobs import state
 from gridproof.localgrid.jobs.inputs import find_inputs
 from gridproof.localgrid.jobs.job import Job
 from gridproof.localgrid.jobs.packages import PackageMissing
@@ -182,7 +181,7 @@ class _JobRun:
         self._local = {source.lfn: source.target for source in sources}
         if name := list_name(jdl):
             files = [entry for file in data if (entry := core.catalogue.get(file.lfn))]
-            text = data_list(jdl, files, self._local, str(os.getpid()), int(time.time() * 1000))
+            text = data_list(jdl, files, self._local, str(os.getpid()), now_ms())
             (self._sandbox.path / name).write_text(text)
 
     async def _start(self, key: str, *arguments: str) -> Payload:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gridproof.alien.jdl import Jdl
+from gridproof.localgrid.catalogue import kept
 from gridproof.localgrid.catalogue.entries import CatalogueError
 from gridproof.localgrid.catalogue.permissions import READ
 from gridproof.localgrid.certificates import job_subject, write_private
@@ -17,7 +18,6 @@ from gridproof.localgrid.core import Core, utc_now
 from gridproof.localgrid.jobs import packages
 from gridproof.localgrid.jobs.job import Job
 from gridproof.localgrid.jobs.splitting import Located, input_lfn
-from gridproof.localgrid.node import kept
 from gridproof.localgrid.storage.transfer import CopyFailed, Source
 
 _TRACE_BYTES = 1 << 16

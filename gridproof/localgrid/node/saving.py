@@ -8,7 +8,6 @@ import os
 import posixpath
 import re
 import secrets
-import time
 import uuid
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
@@ -16,11 +15,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gridproof.alien.jdl import Jdl
+from gridproof.localgrid.catalogue import kept
 from gridproof.localgrid.catalogue.entries import Booking, CatalogueError, normal
-from gridproof.localgrid.core import Core
-from gridproof.localgrid.jobs import states as state
+from gridproof.localgrid.core import Core, now_ms
+from gridproof.localgrid.jobs import state
 from gridproof.localgrid.jobs.job import Job
-from gridproof.localgrid.node import kept
 from gridproof.localgrid.sites import by_distance
 from gridproof.localgrid.storage.specs import Specs
 from gridproof.localgrid.storage.transfer import md5_of, upload
@@ -211,7 +210,7 @@ class Saver:
             missing = copies - len(uploaded)
             batch, candidates = candidates[:missing], candidates[missing:]
             bookings = [Booking(_ticket(), lfn, guid, se, self._job.owner, self._job.id) for se in batch]
-            await asyncio.to_thread(self._core.catalogue.book, bookings, _now_ms())
+            await asyncio.to_thread(self._core.catalogue.book, bookings, now_ms())
             said = await asyncio.gather(*(self._upload(output.path, booking) for booking in bookings))
             uploaded += [booking for booking, problem in zip(bookings, said, strict=True) if not problem]
             problems += filter(None, said)
@@ -252,7 +251,7 @@ class Saver:
     def _enter(
         self, output: Output, bookings: Sequence[Booking], size: int, md5: str, register: bool
     ) -> None:
-        catalogue, user, now = self._core.catalogue, self._job.owner, _now_ms()
+        catalogue, user, now = self._core.catalogue, self._job.owner, now_ms()
         members = [(member.name, member.size, member.md5) for member in output.members]
         if not register:
             kept.keep(catalogue, self._job.id, bookings, size, md5, members)
@@ -266,7 +265,3 @@ class Saver:
 
 def _ticket() -> str:
     return f"localgrid-{secrets.token_urlsafe(24)}"
-
-
-def _now_ms() -> int:
-    return int(time.time() * 1000)

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from gridproof.localgrid.commands.answers import EINVAL, CommandFailed
-
 DEFAULT_REPLICAS = 2
 
 
@@ -22,7 +20,7 @@ class Specs:
 
     @classmethod
     def read(cls, text: str) -> Specs:
-        """From ``VO::SITE::SE,!VO::OTHER::SE,disk:2``; raises CommandFailed."""
+        """From ``VO::SITE::SE,!VO::OTHER::SE,disk:2``; raises ValueError."""
         ses, refused, counts = [], set(), {}
         for spec in filter(str.strip, text.split(",")):
             if spec.startswith("!"):
@@ -38,11 +36,11 @@ class Specs:
 
 def _count(spec: str, number: str) -> int:
     if not number:
-        raise CommandFailed(EINVAL, f"Don't know what to do with `{spec}`")
+        raise ValueError(f"Don't know what to do with `{spec}`")
     try:
         count = int(number)
     except ValueError:
-        raise CommandFailed(EINVAL, f"Invalid format of the QoS string `{spec}`") from None
+        raise ValueError(f"Invalid format of the QoS string `{spec}`") from None
     if count < 1:
-        raise CommandFailed(EINVAL, f"The number replicas has to be stricly positive in `{spec}`")
+        raise ValueError(f"The number replicas has to be stricly positive in `{spec}`")
     return count

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from gridproof.localgrid.catalogue import kept
 from gridproof.localgrid.catalogue.catalogue import Catalogue
 from gridproof.localgrid.catalogue.entries import Booking, CatalogueError, normal, pfn_path
 from gridproof.localgrid.catalogue.permissions import READ
-from gridproof.localgrid.node import kept
 from gridproof.localgrid.users import DEFAULT_USERS, User, Users
 
 HOME = "/local/user/g/gproof"

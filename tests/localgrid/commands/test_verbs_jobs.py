@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
+from gridproof.localgrid.catalogue import kept
 from gridproof.localgrid.catalogue.entries import Booking
-from gridproof.localgrid.jobs import states as state
-from gridproof.localgrid.node import kept
+from gridproof.localgrid.jobs import state
 from tests.localgrid.offline import Offline
 
 SCRIPT = "/local/job.sh"

@@ -11,7 +11,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from gridproof.alien.jdl import Jdl, parse
 from gridproof.errors import JdlError
-from gridproof.localgrid.jobs import states as state
+from gridproof.localgrid.jobs import state
 from gridproof.localgrid.jobs.job import Job
 from gridproof.localgrid.jobs.requirements import Requirements, read_requirements
 from gridproof.localgrid.jobs.splitting import Located, input_lfn
