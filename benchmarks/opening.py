@@ -20,6 +20,7 @@ import harness
 import gridproof
 from gridproof.config import load
 from gridproof.localgrid.grid import start_standing, stop_standing
+from gridproof.localgrid.settings import Settings
 
 SITES = 2
 WARM = 5  # openings on registered pilots for one without
@@ -34,7 +35,7 @@ def standing(slots: int) -> Iterator[None]:
         os.environ["XDG_RUNTIME_DIR"] = directory
         per_site = -(-slots // SITES)
         cache = str(load().cache)
-        start_standing({"sites": SITES, "slots": per_site, "cores": 1, "root": "", "cache": cache})
+        start_standing(Settings(sites=SITES, slots=per_site, cache=cache))
         try:
             yield
         finally:

@@ -10,7 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
@@ -19,6 +19,7 @@ from gridproof import processes
 from gridproof.errors import LocalGridError
 from gridproof.localgrid import discovery
 from gridproof.localgrid.limits import Limits
+from gridproof.localgrid.settings import Settings
 from gridproof.localgrid.sites import GridNetwork
 from gridproof.localgrid.users import DEFAULT_USERS, User, Users
 
@@ -54,17 +55,17 @@ class LocalGrid:
             if value < 1:
                 raise LocalGridError(f"An embedded Grid needs at least one of {name}, not {value}")
         Users(users)
-        self._options = {
-            "sites": sites,
-            "slots": slots,
-            "cores": cores,
-            "root": str(Path(root).absolute()) if root else "",
-            "throttle": throttle,
-            "open_storage": open_storage,
-            "network": asdict(network or GridNetwork()),
-            "users": [asdict(user) for user in users],
-            "limits": asdict(limits or Limits()),
-        }
+        self._settings = Settings(
+            sites=sites,
+            slots=slots,
+            cores=cores,
+            root=str(Path(root).absolute()) if root else "",
+            throttle=throttle,
+            open_storage=open_storage,
+            network=network or GridNetwork(),
+            users=tuple(users),
+            limits=limits or Limits(),
+        )
         self._process: subprocess.Popen[bytes] | None = None
         self._root: Path | None = None
         self._environment: dict[str, str] = {}
@@ -119,7 +120,7 @@ class LocalGrid:
         assert self._process.stdin
         assert self._process.stdout
         try:
-            line = json.dumps({**self._options, "owner": os.getpid()})
+            line = replace(self._settings, owner=os.getpid()).to_json()
             self._process.stdin.write(line.encode() + b"\n")
             self._process.stdin.flush()
             self._follow(self._process.stdout)
@@ -138,7 +139,7 @@ class LocalGrid:
         self._released.set()
         if self._keeper:
             self._keeper.join()
-        if self._root and not self._options["root"]:
+        if self._root and not self._settings.root:
             discovery.remove_root(self._root)
         self._root, self._environment, self._sites = None, {}, []
 
@@ -247,7 +248,7 @@ def status(environment: Mapping[str, str]) -> list[dict[str, str]]:
         return access.command("gridStatus")
 
 
-def start_standing(options: Mapping[str, Any]) -> discovery.Running:
+def start_standing(settings: Settings) -> discovery.Running:
     """Start the Grid that belongs to nobody, until :func:`stop_standing`. Raises LocalGridError."""
     discovery.sweep()
     if discovery.find(0):
@@ -261,7 +262,7 @@ def start_standing(options: Mapping[str, Any]) -> discovery.Running:
     assert process.stdin
     assert process.stdout
     try:
-        process.stdin.write(json.dumps({**options, "owner": 0}).encode() + b"\n")
+        process.stdin.write(settings.to_json().encode() + b"\n")
         process.stdin.close()
         for event in read_events(process.stdout):
             if "error" in event:

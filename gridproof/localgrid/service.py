@@ -15,7 +15,7 @@ import sqlite3
 import sys
 import tempfile
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -28,61 +28,19 @@ from gridproof.localgrid.certificates import Authority, user_subject, write_priv
 from gridproof.localgrid.core import Core, now_ms, utc_now
 from gridproof.localgrid.jobs.store import JobStore
 from gridproof.localgrid.jobs.taskqueue import TaskQueue
-from gridproof.localgrid.limits import Limits
 from gridproof.localgrid.node.agent import SlotAgent
 from gridproof.localgrid.node.monitor import Machine
-from gridproof.localgrid.quotas import Quota
-from gridproof.localgrid.sites import GridNetwork, Site, SiteNetwork, make_sites
+from gridproof.localgrid.settings import Settings
+from gridproof.localgrid.sites import Site, make_sites
 from gridproof.localgrid.storage.element import StorageElement, check_programs
 from gridproof.localgrid.storage.envelopes import Envelopes
 from gridproof.localgrid.throttle import Throttle
-from gridproof.localgrid.users import DEFAULT_USERS, User, Users
+from gridproof.localgrid.users import Users
 from gridproof.localgrid.vobox import VoBox
 
 TICK = 1.0  # s between two looks at what time alone brings about
 CLEAR_UP_TICKS = 60
 Announce = Callable[[dict[str, Any]], None]
-
-
-@dataclass(frozen=True)
-class Settings:
-    """What a Grid shall be; no ``root``: a temporary directory; ``owner``: the pid it lives for, 0 nobody.
-
-    One that lives for nobody has a VO-box, whose masters keep compiled selectors in ``cache``. With
-    ``throttle`` those wait who ask much, with ``open_storage`` files are served without envelopes.
-    """
-
-    sites: int = 3
-    slots: int = 2
-    cores: int = 1
-    root: str = ""
-    owner: int = 0
-    cache: str = ""
-    throttle: bool = False
-    open_storage: bool = False
-    users: tuple[User, ...] = DEFAULT_USERS
-    limits: Limits = field(default_factory=Limits)
-    network: GridNetwork = field(default_factory=GridNetwork)
-
-    def to_json(self) -> str:
-        """One line."""
-        return json.dumps(asdict(self))
-
-    @classmethod
-    def from_json(cls, line: str | bytes) -> Settings:
-        """What :meth:`to_json` wrote."""
-        settings = json.loads(line)
-        if "users" in settings:
-            settings["users"] = tuple(User(**_with_quota(user)) for user in settings["users"])
-        settings["limits"] = Limits(**_with_quota(settings.get("limits", {})))
-        if network := settings.pop("network", None):
-            sites = (SiteNetwork(**site) for site in network.pop("sites"))
-            settings["network"] = GridNetwork(**network, sites=tuple(sites))
-        return cls(**settings)
-
-
-def _with_quota(values: dict[str, Any]) -> dict[str, Any]:
-    return {**values, "quota": Quota(**values["quota"])} if values.get("quota") else values
 
 
 async def run(settings: Settings, announce: Announce) -> int:

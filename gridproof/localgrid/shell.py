@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shlex
-from dataclasses import asdict
 from pathlib import Path
 
 import click
@@ -38,21 +37,22 @@ def start(
     from gridproof.config import load
     from gridproof.localgrid.grid import start_standing
     from gridproof.localgrid.limits import Limits
+    from gridproof.localgrid.settings import Settings
     from gridproof.localgrid.users import DEFAULT_USERS, Users, read_user
 
     accounts = tuple(map(read_user, users)) or DEFAULT_USERS
     Users(accounts)
     running = start_standing(
-        {
-            "sites": sites,
-            "slots": slots,
-            "cores": cores,
-            "root": str(root.absolute()) if root else "",
-            "cache": str(load().cache),
-            "open_storage": open_storage,
-            "users": [asdict(user) for user in accounts],
-            "limits": asdict(Limits(idle_checks=0)),  # whoever is at a prompt may take a break
-        }
+        Settings(
+            sites=sites,
+            slots=slots,
+            cores=cores,
+            root=str(root.absolute()) if root else "",
+            cache=str(load().cache),
+            open_storage=open_storage,
+            users=accounts,
+            limits=Limits(idle_checks=0),  # whoever is at a prompt may take a break
+        )
     )
     click.echo(f"Grid with {sites} sites of {slots} slots is running in {running.root} (pid {running.pid})")
     click.echo('For other programs: eval "$(gridproof grid env)"')

@@ -18,7 +18,7 @@ import pytest
 from websockets.exceptions import WebSocketException
 
 from gridproof.localgrid import Limits, LocalGrid
-from gridproof.localgrid.service import Settings
+from gridproof.localgrid.settings import Settings
 
 SUBJOBS = 20
 LIMITS = Limits(report_interval=0.1)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import shutil
 import subprocess
@@ -21,7 +20,7 @@ from gridproof import accounts
 from gridproof.cli import cli
 from gridproof.errors import LocalGridError
 from gridproof.localgrid import LocalGrid
-from gridproof.localgrid.service import Settings
+from gridproof.localgrid.settings import Settings
 from gridproof.localgrid.sites import make_sites
 from gridproof.localgrid.storage import element as module
 from gridproof.localgrid.storage.envelopes import LIFETIME, Envelopes
@@ -241,8 +240,8 @@ def test_open_storage_serves_everybody(tmp_path: Path, raw: Any) -> None:
 def test_a_standing_grid_may_have_open_storage_too(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[Settings] = []
 
-    def start(options: dict[str, Any]) -> Any:
-        asked.append(Settings.from_json(json.dumps(options)))
+    def start(settings: Settings) -> Any:
+        asked.append(settings)
         raise LocalGridError("not now")
 
     monkeypatch.setattr("gridproof.localgrid.grid.start_standing", start)
