@@ -117,25 +117,9 @@ class Grid:
     async def start(self) -> None:
         """Start everything and announce how it is reached. Raises LocalGridError, OSError, sqlite3.Error."""
         self._announce({"root": str(self.root), "temporary": self._temporary})
-        if any(letter.isspace() or letter == "$" for letter in str(self.root)):
-            raise LocalGridError(
-                f"The root {str(self.root)!r} of the embedded Grid has a blank or a $ in it, which XRootD's"
-                " configuration cannot hold: choose another root"
-            )
-        self.root.chmod(0o711)
-        if self._account and (closed := self._account.bar(self.root)):
-            raise LocalGridError(
-                f"The root {self.root} of the embedded Grid lies below {closed}, which XRootD's account (uid"
-                f" {self._account.uid}) cannot enter: choose a root below directories with mode 711 or more"
-            )
-        self._lock_root()
+        self._enter_root()
         settings, private = self._settings, self.root / "private"
-        private.mkdir(mode=0o700, exist_ok=True)
-        private.chmod(0o700)
-        shutil.rmtree(self.root / "wn", ignore_errors=True)
-        (self.root / "wn").mkdir(mode=0o711)  # pilots' own XRootD servers run as another user
         sites = make_sites(settings.sites, settings.slots, settings.cores, settings.network.sites)
-        (self.root / "se").mkdir(mode=0o711, exist_ok=True)
         envelopes = Envelopes.kept_in(private)
         self._storage = [
             StorageElement(
@@ -153,11 +137,7 @@ class Grid:
         finally:
             await starting
         core.recover()
-        node, machine = socket.gethostname(), Machine.here()
-        for number in range(settings.slots):
-            for site in sites:
-                agent = SlotAgent(core, site, node, machine)
-                self._tasks.append(asyncio.create_task(agent.run(), name=f"{site.name} slot {number}"))
+        self._start_agents(core)
         self._tasks.append(asyncio.create_task(self._tick(core)))
         environment = self._environment(core)
         self._state_file = discovery.publish(
@@ -171,6 +151,34 @@ class Grid:
             )
         )
         self._announce({"ready": True, "environment": environment, "sites": [asdict(site) for site in sites]})
+
+    def _enter_root(self) -> None:
+        """Make it ours, with the directories that others look into."""
+        if any(letter.isspace() or letter == "$" for letter in str(self.root)):
+            raise LocalGridError(
+                f"The root {str(self.root)!r} of the embedded Grid has a blank or a $ in it, which XRootD's"
+                " configuration cannot hold: choose another root"
+            )
+        self.root.chmod(0o711)
+        if self._account and (closed := self._account.bar(self.root)):
+            raise LocalGridError(
+                f"The root {self.root} of the embedded Grid lies below {closed}, which XRootD's account (uid"
+                f" {self._account.uid}) cannot enter: choose a root below directories with mode 711 or more"
+            )
+        self._lock_root()
+        private = self.root / "private"
+        private.mkdir(mode=0o700, exist_ok=True)
+        private.chmod(0o700)
+        shutil.rmtree(self.root / "wn", ignore_errors=True)
+        (self.root / "wn").mkdir(mode=0o711)  # pilots' own XRootD servers run as another user
+        (self.root / "se").mkdir(mode=0o711, exist_ok=True)
+
+    def _start_agents(self, core: Core) -> None:
+        node, machine = socket.gethostname(), Machine.here()
+        for number in range(self._settings.slots):
+            for site in core.sites:
+                agent = SlotAgent(core, site, node, machine)
+                self._tasks.append(asyncio.create_task(agent.run(), name=f"{site.name} slot {number}"))
 
     async def _start_vobox(self) -> None:
         if not self._settings.owner:
