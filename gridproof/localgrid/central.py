@@ -13,8 +13,8 @@ import re
 import sqlite3
 import ssl
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from errno import EINVAL, EIO, ENOENT, EPERM, EREMOTEIO
+from collections.abc import AsyncIterator, Sequence
+from errno import EINVAL, EIO, ENOENT, EREMOTEIO
 from pathlib import Path
 from typing import Any
 
@@ -23,26 +23,24 @@ from websockets.exceptions import ConnectionClosed
 from websockets.http11 import Request, Response
 
 from gridproof.localgrid.catalogue.entries import CatalogueError
-from gridproof.localgrid.catalogue.permissions import READ
 from gridproof.localgrid.certificates import Identity, host_subject, identify, write_private
 from gridproof.localgrid.commands.access import ACCESS_VERBS
-from gridproof.localgrid.commands.answers import Answer, CommandFailed, Row, is_whole
-from gridproof.localgrid.commands.caller import Caller
+from gridproof.localgrid.commands.answers import Answer, CommandFailed, is_whole
+from gridproof.localgrid.commands.caller import AwaitedVerb, Caller
 from gridproof.localgrid.commands.changes import CHANGE_VERBS
+from gridproof.localgrid.commands.content import cat
 from gridproof.localgrid.commands.files import FILE_VERBS
 from gridproof.localgrid.commands.info import INFO_VERBS, ping
 from gridproof.localgrid.commands.jobs import JOB_VERBS, resubmit
 from gridproof.localgrid.commands.lookup import LOOKUP_VERBS
-from gridproof.localgrid.commands.outputs import OUTPUT_VERBS
+from gridproof.localgrid.commands.outputs import register_output
 from gridproof.localgrid.commands.quotas import QUOTA_VERBS
-from gridproof.localgrid.commands.sites import SITE_VERBS
-from gridproof.localgrid.commands.submit import submit_text
+from gridproof.localgrid.commands.sites import SITE_VERBS, SLOT_VERBS, grid_restart_se
+from gridproof.localgrid.commands.submit import submit
 from gridproof.localgrid.commands.usage import HELP_OPTIONS, USAGES, argument_missing, help_of
 from gridproof.localgrid.commands.users import USER_VERBS
 from gridproof.localgrid.commands.xml import to_xml
 from gridproof.localgrid.core import Core, utc_now
-from gridproof.localgrid.sites import find_se
-from gridproof.localgrid.storage.transfer import CopyFailed
 from gridproof.localgrid.throttle import LOGIN, Throttle
 
 PATH = "/websocket/json"
@@ -53,10 +51,18 @@ TIMES = 100  # that one command is timed
 PIECE = 500  # rows of an answer that are written at once
 GOODBYE = 1.0  # s that a client has to say it, too
 TRY_AGAIN_LATER = 1013
-COMMANDS = tuple(USAGES)
 _NO_TEXT = re.compile("[\\0\\ud800-\\udfff]")
-_IN_THREADS = {**FILE_VERBS, **CHANGE_VERBS, **LOOKUP_VERBS, **ACCESS_VERBS, **OUTPUT_VERBS}
-_IN_LOOP = {**JOB_VERBS, **SITE_VERBS, **INFO_VERBS, **USER_VERBS, **QUOTA_VERBS}
+_IN_THREADS = {**FILE_VERBS, **CHANGE_VERBS, **LOOKUP_VERBS, **ACCESS_VERBS, **SITE_VERBS}
+_IN_LOOP = {**JOB_VERBS, **SLOT_VERBS, **INFO_VERBS, **USER_VERBS, **QUOTA_VERBS}
+_AWAITED: dict[str, AwaitedVerb] = {
+    "cat": cat,
+    "submit": submit,
+    "resubmit": resubmit,
+    "registerOutput": register_output,
+    "toXml": to_xml,
+    "ping": ping,
+    "gridRestartSE": grid_restart_se,
+}
 
 
 class CentralService:
@@ -192,33 +198,16 @@ class CentralService:
                 return help_of(name)
             if not arguments and not usage.alone:
                 raise argument_missing(name)
-        elif not (name.startswith("grid") and name in {*_IN_THREADS, *_IN_LOOP, *self._own}):  # our own
+        elif not (name.startswith("grid") and name in {*_IN_THREADS, *_IN_LOOP, *_AWAITED}):  # our own
             raise CommandFailed(ENOENT, f"Command [{name}] not found!")
         self._core.served[caller.identity.subject, name] += 1
         if verb := _IN_THREADS.get(name):
             return await asyncio.to_thread(verb, self._core, caller, arguments)
         if verb := _IN_LOOP.get(name):
             return verb(self._core, caller, arguments)
-        return await self._own[name](caller, arguments)
-
-    @functools.cached_property
-    def _own(self) -> dict[str, Callable[[Caller, Sequence[str]], Awaitable[Answer]]]:
-        """The commands that take their time in the loop."""
-        return {
-            "commandlist": self._commandlist,
-            "gridRestartSE": self._restart_se,
-            "cat": self._cat,
-            "submit": self._submit,
-            "resubmit": functools.partial(resubmit, self._core),
-            "ping": ping,
-            "time": self._time,
-            "toXml": functools.partial(to_xml, self._core),
-        }
-
-    async def _commandlist(self, caller: Caller, arguments: Sequence[str]) -> Answer:  # noqa: ARG002
-        rows: list[Row] = [{"commandlist": name} for name in COMMANDS]
-        rows[0]["message"] = "\n".join(COMMANDS)
-        return Answer(rows)
+        if awaited := _AWAITED.get(name):
+            return await awaited(self._core, caller, arguments)
+        return await self._time(caller, arguments)
 
     async def _time(self, caller: Caller, arguments: Sequence[str]) -> Answer:
         """Run a command several times."""
@@ -240,45 +229,6 @@ class CentralService:
         taken = f'"{command}" with #{times} tries,\tavr/total msec:\t\t{total // times}/{total}'
         answer.rows.append({"message": taken})
         return answer
-
-    async def _restart_se(self, caller: Caller, arguments: Sequence[str]) -> Answer:
-        who = caller.identity
-        if not caller.account.is_admin and (who.job or who.user != self._core.users.default.name):
-            raise CommandFailed(EPERM, "Servers are started anew by administrators and the Grid's first user")
-        found = find_se(self._core.sites, " ".join(arguments))
-        if found is None:
-            raise CommandFailed(ENOENT, f"There is no SE {' '.join(arguments)}")
-        await self._core.storage[found.se].start()
-        return Answer()
-
-    async def _cat(self, caller: Caller, arguments: Sequence[str]) -> Answer:
-        content = await self._content(caller, arguments[-1], "Not able to get the file: ")
-        lines = content.decode(errors="replace").rstrip("\n")
-        return Answer([{"value": lines.rpartition("\n")[2], "message": lines}])
-
-    async def _submit(self, caller: Caller, arguments: Sequence[str]) -> Answer:
-        first, *rest = arguments
-        if "=" in first:
-            return submit_text(self._core, caller, first, rest)
-        rows = [{"message": f"Submitting {first}"}]
-        content = await self._content(caller, first, "Not able to get the file ", rows)
-        text = content.decode(errors="replace").replace("\0", "\ufffd")
-        return submit_text(self._core, caller, text, rest, caller.path(first))
-
-    async def _content(
-        self, caller: Caller, path: str, complaint: str, rows: Sequence[dict[str, Any]] = ()
-    ) -> bytes:
-        """A small file of the catalogue, read from its storage element. Raises CommandFailed."""
-        try:
-            entry = self._core.catalogue.look_up(caller.path(path), caller.user, READ)
-        except CatalogueError:
-            entry = None
-        if entry is None or entry.is_dir:
-            raise CommandFailed(EREMOTEIO, complaint + path, rows)
-        try:
-            return await self._core.read(entry, caller.site)
-        except CopyFailed as failure:
-            raise CommandFailed(EREMOTEIO, f"{complaint}{path}: {failure}", rows) from failure
 
 
 def _read_request(request: Any) -> tuple[str, list[str]]:

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 
 from gridproof.alien.jdl import parse, render
 from gridproof.errors import JdlError
-from gridproof.localgrid.central import COMMANDS
+from gridproof.localgrid.commands.usage import USAGES
 from gridproof.localgrid.jobs import state
 from gridproof.localgrid.jobs.requirements import read_requirements
 from gridproof.localgrid.jobs.splitting import is_split
@@ -121,7 +121,7 @@ words = st.one_of(
     st.sampled_from(["00000000-0000-11f1-8000-02fc00000001", "gridproof", "guest", "file:/etc/passwd"]),
 )
 own = ["gridCollect", "gridUnzip", "gridStatus", "gridCommands"]
-commands = st.sampled_from([*sorted({*COMMANDS} - {"ping"}), *own, "nonsense", ""])  # a ping takes seconds
+commands = st.sampled_from([*sorted({*USAGES} - {"ping"}), *own, "nonsense", ""])  # a ping takes seconds
 
 
 @given(commands, st.lists(words, max_size=5))

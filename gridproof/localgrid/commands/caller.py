@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import posixpath
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from errno import ENAMETOOLONG, ENOENT
 
@@ -49,6 +49,7 @@ class Caller:
 
 
 Verb = Callable[[Core, Caller, Sequence[str]], Answer]
+AwaitedVerb = Callable[[Core, Caller, Sequence[str]], Awaitable[Answer]]
 
 
 def missing(lfn: str) -> CommandFailed:

@@ -17,7 +17,7 @@ from gridproof.localgrid.core import Core, now_ms
 from gridproof.localgrid.formats import human_size, java_date
 
 
-def pwd(core: Core, caller: Caller, arguments: Sequence[str]) -> Answer:  # noqa: ARG001
+def pwd(core: Core, caller: Caller, arguments: Sequence[str]) -> Answer:
     """The current directory."""
     return Answer([{"pwd": caller.directory, "message": caller.directory}])
 

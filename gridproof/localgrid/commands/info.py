@@ -8,22 +8,23 @@ import time
 from collections.abc import Sequence
 from errno import ENOSYS
 
-from gridproof.localgrid.commands.answers import Answer, CommandFailed, is_whole, text
+from gridproof.localgrid.commands.answers import Answer, CommandFailed, Row, is_whole, text
 from gridproof.localgrid.commands.caller import Caller, Verb
 from gridproof.localgrid.commands.options import read_options
+from gridproof.localgrid.commands.usage import USAGES
 from gridproof.localgrid.core import VERSION, Core
 from gridproof.localgrid.formats import short_number
 from gridproof.localgrid.jobs.state import INSERTING, ON_NODE, WAITING
 
 
-def version(core: Core, caller: Caller, arguments: Sequence[str]) -> Answer:  # noqa: ARG001
+def version(core: Core, caller: Caller, arguments: Sequence[str]) -> Answer:
     """The version of JAliEn whose manners these are."""
     lines = [f"JAliEn tag: {VERSION}", "Git hash: localgrid", "Compiled at: 01 Jan 1970 00:00 @ gridproof"]
     keys = {"tag": VERSION, "git_hash": "localgrid", "compiled_at": "0", "compiled_by": "gridproof"}
     return Answer([{"message": "\n".join(lines), **keys}])
 
 
-def uptime(core: Core, caller: Caller, arguments: Sequence[str]) -> Answer:  # noqa: ARG001
+def uptime(core: Core, caller: Caller, arguments: Sequence[str]) -> Answer:
     """How many jobs there are."""
     activity = _activity(core)
     running, waiting = (sum(counts[n] for counts in activity.values()) for n in (0, 1))
@@ -32,7 +33,7 @@ def uptime(core: Core, caller: Caller, arguments: Sequence[str]) -> Answer:  # n
     return Answer([{**{key: f" {value}" for key, value in keys.items()}, "message": message}])
 
 
-def w(core: Core, caller: Caller, arguments: Sequence[str]) -> Answer:  # noqa: ARG001
+def w(core: Core, caller: Caller, arguments: Sequence[str]) -> Answer:
     """Who has jobs that run or wait."""
     flags = read_options("w", arguments).flags
     column = 1 if "w" in flags else 0
@@ -62,12 +63,12 @@ def _activity(core: Core) -> dict[str, tuple[int, int]]:
     return counts
 
 
-def top(core: Core, caller: Caller, arguments: Sequence[str]) -> Answer:  # noqa: ARG001
+def top(core: Core, caller: Caller, arguments: Sequence[str]) -> Answer:
     """What JAliEn has not either."""
     raise CommandFailed(ENOSYS, "not implemented yet")
 
 
-async def ping(caller: Caller, arguments: Sequence[str]) -> Answer:  # noqa: ARG001
+async def ping(core: Core, caller: Caller, arguments: Sequence[str]) -> Answer:
     """How quickly the service takes up what it is asked."""
     options = read_options("ping", arguments)
     count, pause = _bounded(options.values.get("c"), 100, 3), _bounded(options.values.get("s"), 60_000, 1_000)
@@ -93,12 +94,19 @@ def _bounded(value: str | None, most: int, default: int) -> int:
     return int(value) if value and is_whole(value) and int(value) <= most else default
 
 
-def packages(core: Core, caller: Caller, arguments: Sequence[str]) -> Answer:  # noqa: ARG001
+def packages(core: Core, caller: Caller, arguments: Sequence[str]) -> Answer:
     """All that a JDL may name."""
     return Answer([{"packages": name, "message": f" {name}"} for name in sorted(core.packages)])
 
 
-def grid_commands(core: Core, caller: Caller, arguments: Sequence[str]) -> Answer:  # noqa: ARG001
+def commandlist(core: Core, caller: Caller, arguments: Sequence[str]) -> Answer:
+    """The commands that JAliEn has, too."""
+    rows: list[Row] = [{"commandlist": name} for name in USAGES]
+    rows[0]["message"] = "\n".join(USAGES)
+    return Answer(rows)
+
+
+def grid_commands(core: Core, caller: Caller, arguments: Sequence[str]) -> Answer:
     """The embedded Grid's own: how many commands of which name each certificate has sent."""
     return Answer(
         [
@@ -109,6 +117,7 @@ def grid_commands(core: Core, caller: Caller, arguments: Sequence[str]) -> Answe
 
 
 INFO_VERBS: dict[str, Verb] = {
+    "commandlist": commandlist,
     "version": version,
     "uptime": uptime,
     "w": w,

@@ -56,7 +56,7 @@ async def resubmit(core: Core, caller: Caller, arguments: Sequence[str]) -> Answ
     return answer
 
 
-def masterjob(core: Core, caller: Caller, arguments: Sequence[str]) -> Answer:  # noqa: ARG001
+def masterjob(core: Core, caller: Caller, arguments: Sequence[str]) -> Answer:
     """The states of masters' subjobs, in words."""
     options = read_options("masterjob", arguments)
     lines, subjobs, unknown = [], [], ""

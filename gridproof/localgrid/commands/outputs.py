@@ -1,18 +1,19 @@
-"""``registerOutput``: what a failed job has saved is entered in the catalogue. Runs in a thread."""
+"""``registerOutput``: what a failed job has saved is entered in the catalogue."""
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from errno import EINVAL, ENODATA, EPERM, ESRCH
 
 from gridproof.localgrid.catalogue import kept
 from gridproof.localgrid.commands.answers import Answer, CommandFailed, is_whole, text
-from gridproof.localgrid.commands.caller import Caller, Verb, may_modify
+from gridproof.localgrid.commands.caller import Caller, may_modify
 from gridproof.localgrid.core import Core, now_ms
 from gridproof.localgrid.jobs import state
 
 
-def register_output(core: Core, caller: Caller, arguments: Sequence[str]) -> Answer:
+async def register_output(core: Core, caller: Caller, arguments: Sequence[str]) -> Answer:
     """Enter in the catalogue what a failed job has saved; the LFNs in words."""
     for argument in arguments:
         if not is_whole(argument):
@@ -33,10 +34,7 @@ def register_output(core: Core, caller: Caller, arguments: Sequence[str]) -> Ans
         )
     if not may_modify(caller, job):
         raise CommandFailed(EPERM, f"You ({caller.user}) are not allowed to work on {job.owner}'s jobs")
-    lfns = kept.register(core.catalogue, number, now_ms())
+    lfns = await asyncio.to_thread(kept.register, core.catalogue, number, now_ms())
     if not lfns:
         raise CommandFailed(ENODATA, f"No files have been commited to the catalogue for job ID {number}")
     return text("\n".join(f"  {lfn}" for lfn in lfns))
-
-
-OUTPUT_VERBS: dict[str, Verb] = {"registerOutput": register_output}

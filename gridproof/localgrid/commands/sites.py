@@ -1,9 +1,13 @@
-"""Commands about sites: their storage and computing elements, and which site the caller is at."""
+"""Commands about sites: their storage and computing elements, and which site the caller is at.
+
+Those of ``SITE_VERBS`` run in threads, those of ``SLOT_VERBS`` look at the queue.
+"""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
-from errno import EINVAL, ENOSYS, ESRCH
+from errno import EINVAL, ENOENT, ENOSYS, EPERM, ESRCH
 
 from gridproof.localgrid.catalogue.permissions import READ
 from gridproof.localgrid.commands.answers import Answer, CommandFailed, Row, is_whole, text
@@ -14,14 +18,13 @@ from gridproof.localgrid.commands.usage import argument_missing
 from gridproof.localgrid.core import Core
 from gridproof.localgrid.formats import human_size
 from gridproof.localgrid.jobs.requirements import read_requirements
-from gridproof.localgrid.jobs.state import ON_NODE
-from gridproof.localgrid.sites import JOB_TTL_LIMIT, Site, by_distance, distance, find_site
+from gridproof.localgrid.sites import JOB_TTL_LIMIT, Site, by_distance, distance, find_se, find_site
 
 _UNASSIGNED = "UNASSIGNED::SITE"  # where JAliEn has the jobs that no site has
 _UNASSIGNED_TTL = 86_400  # s
 
 
-def list_ses(core: Core, caller: Caller, arguments: Sequence[str]) -> Answer:  # noqa: ARG001
+def list_ses(core: Core, caller: Caller, arguments: Sequence[str]) -> Answer:
     """Storage elements, in their original case."""
     options = read_options("listSEs", arguments)
     usage = core.catalogue.usage()
@@ -88,7 +91,7 @@ def list_se_distance(core: Core, caller: Caller, arguments: Sequence[str]) -> An
     )
 
 
-def list_ces(core: Core, caller: Caller, arguments: Sequence[str]) -> Answer:  # noqa: ARG001
+def list_ces(core: Core, caller: Caller, arguments: Sequence[str]) -> Answer:
     """Computing elements with what they can hold; none is in a partition."""
     options = read_options("listCEs", arguments)
     wanted = {name.upper() for name in options.rest}
@@ -103,7 +106,7 @@ def list_ces(core: Core, caller: Caller, arguments: Sequence[str]) -> Answer:  #
     return Answer(shown)
 
 
-def job_list_match(core: Core, caller: Caller, arguments: Sequence[str]) -> Answer:  # noqa: ARG001
+def job_list_match(core: Core, caller: Caller, arguments: Sequence[str]) -> Answer:
     """The computing elements that could run a job."""
     number = arguments[0]
     if not is_whole(number):
@@ -150,7 +153,7 @@ def _headed(rows: Sequence[Row], last: str) -> list[Row]:
     ]
 
 
-def list_partitions(core: Core, caller: Caller, arguments: Sequence[str]) -> Answer:  # noqa: ARG001
+def list_partitions(core: Core, caller: Caller, arguments: Sequence[str]) -> Answer:
     """The partitions of the Grid: there are none."""
     head = "Partition listing\n Partition name"
     verbose = "v" in read_options("listpartitions", arguments).flags
@@ -168,33 +171,42 @@ def set_site(core: Core, caller: Caller, arguments: Sequence[str]) -> Answer:
     return text(f"Setting close site to {site.name} (was {was})")
 
 
-def df(core: Core, caller: Caller, arguments: Sequence[str]) -> Answer:  # noqa: ARG001
+def df(core: Core, caller: Caller, arguments: Sequence[str]) -> Answer:
     """What JAliEn has not either."""
     raise CommandFailed(ENOSYS)
 
 
-def grid_status(core: Core, caller: Caller, arguments: Sequence[str]) -> Answer:  # noqa: ARG001
+def grid_status(core: Core, caller: Caller, arguments: Sequence[str]) -> Answer:
     """The embedded Grid's own: sites with slots in use, SEs with pid and URL, jobs by state."""
-    jobs = core.queue.jobs()
+    used = Counter(job.site for job in core.queue.active())
     rows: list[Row] = []
     for site in core.sites:
         se = core.storage[site.se]
-        used = sum(job.site == site.name and job.status in ON_NODE for job in jobs)
         rows.append(
             {
                 "site": site.name,
                 "ce": site.ce,
                 "slots": str(site.slots),
-                "used": str(used),
+                "used": str(used[site.name]),
                 "se": se.name,
                 "pid": str(se.pid),
                 "url": se.endpoint,
             }
         )
-    states: dict[str, int] = {}
-    for job in jobs:
-        states[job.status] = states.get(job.status, 0) + 1
+    states = Counter(job.status for job in core.queue.jobs())
     return Answer([*rows, *({"state": name, "jobs": str(count)} for name, count in states.items())])
+
+
+async def grid_restart_se(core: Core, caller: Caller, arguments: Sequence[str]) -> Answer:
+    """The embedded Grid's own: start the server of a storage element anew."""
+    who = caller.identity
+    if not caller.account.is_admin and (who.job or who.user != core.users.default.name):
+        raise CommandFailed(EPERM, "Servers are started anew by administrators and the Grid's first user")
+    found = find_se(core.sites, " ".join(arguments))
+    if found is None:
+        raise CommandFailed(ENOENT, f"There is no SE {' '.join(arguments)}")
+    await core.storage[found.se].start()
+    return Answer()
 
 
 SITE_VERBS: dict[str, Verb] = {
@@ -202,8 +214,7 @@ SITE_VERBS: dict[str, Verb] = {
     "listSEs": list_ses,
     "listSEDistance": list_se_distance,
     "listCEs": list_ces,
-    "jobListMatch": job_list_match,
     "listpartitions": list_partitions,
     "setSite": set_site,
-    "gridStatus": grid_status,
 }
+SLOT_VERBS: dict[str, Verb] = {"jobListMatch": job_list_match, "gridStatus": grid_status}

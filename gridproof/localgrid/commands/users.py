@@ -27,7 +27,7 @@ _TOKEN_DAYS = {"user": 31, "job": 2, "host": 400}
 _ADMIN_DAYS = 400
 
 
-def whoami(core: Core, caller: Caller, arguments: Sequence[str]) -> Answer:  # noqa: ARG001
+def whoami(core: Core, caller: Caller, arguments: Sequence[str]) -> Answer:
     """As whom the caller acts, and which certificate says so."""
     names = re.split(r"/(?=(?:C|O|OU|CN)=)", caller.identity.subject)[1:]
     others = ", ".join(caller.account.roles[1:])
@@ -67,13 +67,13 @@ def _become(core: Core, caller: Caller, role: str) -> User:
     return core.users[role]
 
 
-def groups(core: Core, caller: Caller, arguments: Sequence[str]) -> Answer:  # noqa: ARG001
+def groups(core: Core, caller: Caller, arguments: Sequence[str]) -> Answer:
     """The caller's groups."""
     roles = "".join(f"{role} " for role in caller.account.roles)
     return text(f"User: {caller.user}, main group: {caller.user}\nMember of groups: {roles}")
 
 
-def group_members(core: Core, caller: Caller, arguments: Sequence[str]) -> Answer:  # noqa: ARG001
+def group_members(core: Core, caller: Caller, arguments: Sequence[str]) -> Answer:
     """Who may act as a group."""
     if len(arguments) != 1:
         raise CommandFailed(EINVAL, "No group name passed")
@@ -82,7 +82,7 @@ def group_members(core: Core, caller: Caller, arguments: Sequence[str]) -> Answe
     return text(f"Members of {arguments[0]}: {' '.join(core.users.members(arguments[0]))}")
 
 
-def whois(core: Core, caller: Caller, arguments: Sequence[str]) -> Answer:  # noqa: ARG001
+def whois(core: Core, caller: Caller, arguments: Sequence[str]) -> Answer:
     """Accounts by name; with ``-s`` by a part of it, with ``-d`` of the certificate's subject, too."""
     options = read_options("whois", arguments)
     found: set[str] = set()

@@ -11,10 +11,10 @@ from gridproof.localgrid.catalogue.entries import Entry
 from gridproof.localgrid.catalogue.permissions import READ
 from gridproof.localgrid.commands.answers import Answer, CommandFailed, text
 from gridproof.localgrid.commands.caller import Caller
+from gridproof.localgrid.commands.content import read_text
 from gridproof.localgrid.commands.options import read_options
 from gridproof.localgrid.core import Core, now_ms
 from gridproof.localgrid.jobs.inputs import files_in_xml
-from gridproof.localgrid.storage.transfer import CopyFailed
 
 
 async def to_xml(core: Core, caller: Caller, arguments: Sequence[str]) -> Answer:
@@ -26,7 +26,8 @@ async def to_xml(core: Core, caller: Caller, arguments: Sequence[str]) -> Answer
         raise CommandFailed(EINVAL, "-a adds to the collection that -x names")
     names = list(options.rest)
     if list_of_names := options.values.get("l"):
-        listed = await _content(core, caller, list_of_names, f"Could not get the contents of {list_of_names}")
+        failure = CommandFailed(EIO, f"Could not get the contents of {list_of_names}")
+        listed = await read_text(core, caller, list_of_names, failure)
         names += [line.strip() for line in listed.splitlines() if line.strip()]
     if not names:
         raise CommandFailed(ENODATA, "Empty content")
@@ -38,7 +39,8 @@ async def to_xml(core: Core, caller: Caller, arguments: Sequence[str]) -> Answer
         raise CommandFailed(ENODATA, "Empty collection")
     entries = added
     if append:
-        before = await _content(core, caller, target, f"Could not load the content of {target} to append to")
+        failure = CommandFailed(EIO, f"Could not load the content of {target} to append to")
+        before = await read_text(core, caller, target, failure)
         old = await asyncio.to_thread(_entries, core, caller, files_in_xml(before))
         entries = list({entry.lfn: entry for entry in [*old, *added]}.values())
         if len(entries) == len(old):
@@ -54,13 +56,3 @@ async def to_xml(core: Core, caller: Caller, arguments: Sequence[str]) -> Answer
 def _entries(core: Core, caller: Caller, lfns: Iterable[str]) -> list[Entry]:
     found = (core.catalogue.look_up(lfn, caller.user, READ) for lfn in dict.fromkeys(lfns))
     return [entry for entry in found if entry]
-
-
-async def _content(core: Core, caller: Caller, name: str, complaint: str) -> str:
-    entry = await asyncio.to_thread(core.catalogue.look_up, caller.path(name), caller.user, READ)
-    if entry is None or entry.is_dir:
-        raise CommandFailed(EIO, complaint)
-    try:
-        return (await core.read(entry, caller.site)).decode(errors="replace")
-    except CopyFailed as failure:
-        raise CommandFailed(EIO, complaint) from failure

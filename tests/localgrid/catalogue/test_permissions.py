@@ -13,7 +13,7 @@ from gridproof.localgrid import Limits, LocalGrid, User
 from gridproof.localgrid.catalogue.catalogue import Catalogue
 from gridproof.localgrid.catalogue.entries import CatalogueError
 from gridproof.localgrid.catalogue.permissions import PASS, READ, WRITE, allowed, owned_by, refused
-from gridproof.localgrid.central import COMMANDS
+from gridproof.localgrid.commands.usage import USAGES
 from gridproof.localgrid.users import Users
 
 ACCOUNTS = (User("ada", ("pwg",)), User("bob", ("pwg",)), User("guest"))
@@ -228,7 +228,7 @@ def test_no_command_tells_a_guest_what_is_in_a_private_file(users, files, name):
     hidden = users["ada"].rows("stat", files.get(name, files["private"]))[0]
     secrets = SECRET, hidden["md5"], users["ada"].rows("whereis", hidden["lfn"])[0]["pfn"]
     lfn = f"{HOME}/{name}"
-    for command in sorted(set(COMMANDS) - {"user", "kill", "ping"}):
+    for command in sorted(set(USAGES) - {"user", "kill", "ping"}):
         for options in [lfn], ["-v", lfn], ["-z", lfn], ["-f", HOME, "*"], ["-x", "all", HOME, "*"]:
             said = json.dumps(users["guest"].ask(command, *options))
             assert not [secret for secret in secrets if secret in said], (command, options)
