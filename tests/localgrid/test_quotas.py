@@ -328,7 +328,7 @@ def test_an_administrator_is_told_what_cannot_be_set(admin, command, why):
 def test_files_beyond_the_quota_are_refused_until_it_is_raised(grid, bob, admin, tmp_path):
     (tmp_path / "file").write_bytes(b"x" * 40)
     bob.rows("touch", "one")
-    for command in (("touch", "two"), ("access", "write", "two", "disk:1")):
+    for command in (("touch", "two"), ("access", "write", "/local/user/b/bob/two", "disk:1")):
         metadata = bob.ask(*command)["metadata"]
         assert metadata["exitcode"] != "0"
     assert "User bob has exceeded the file quota" in metadata["error"]
@@ -336,7 +336,7 @@ def test_files_beyond_the_quota_are_refused_until_it_is_raised(grid, bob, admin,
     assert rejected["metadata"]["exitcode"] == "121"
     said = admin.rows("fquota", "set", "bob", "maxNbFiles", "2")[0]["message"]
     assert said == "Result: ok, maxNbFiles=2 for user=[bob]"
-    permit = bob.rows("access", "write", "two", "disk:1")[0]
+    permit = bob.rows("access", "write", "/local/user/b/bob/two", "disk:1")[0]
     assert permit["url"]
     assert json.loads(bob.rows("fquota", "list")[0]["maxNbFiles"]) == 2
     bob.rows("rm", "one")
