@@ -2,9 +2,9 @@
 
 Two sites behind NAT and firewalls, each with two workers.
 
-In network namespaces (see docs/embedded-grid.md), so for root alone. The same files by their names on the
-Grid, which tell where they are, and by URLs, which do not. What was read where is counted by the firewalls.
-Then a query runs while nothing passes a site's link, `CUT` long.
+In network namespaces (see docs/embedded-grid-network.md), so for root alone. The same files by their names
+on the Grid, which tell where they are, and by URLs, which do not. What was read where is counted by the
+firewalls. Then a query runs while nothing passes a site's link, `CUT` long.
 """
 
 from __future__ import annotations
