@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import datetime
 import json
 import os
 import shutil
@@ -17,6 +18,7 @@ import pytest
 from websockets.sync.client import connect
 
 from gridproof.localgrid import Limits, LocalGrid
+from gridproof.localgrid.certificates import Authority, Subject, write_private
 
 HOME = "/local/user/g/gproof"
 LIMITS = Limits(report_interval=0.1)
@@ -130,3 +132,39 @@ def script(grid: LocalGrid, raw: Raw, tmp_path: Path) -> Callable[..., str]:
         return lfn
 
     return put
+
+
+@pytest.fixture
+def ada(grid: LocalGrid) -> Iterator[Raw]:
+    """A user of a Grid that has one of this name; so are the next."""
+    with Raw(grid.environment_of("ada")) as raw:
+        yield raw
+
+
+@pytest.fixture
+def bob(grid: LocalGrid) -> Iterator[Raw]:
+    with Raw(grid.environment_of("bob")) as raw:
+        yield raw
+
+
+@pytest.fixture
+def admin(grid: LocalGrid) -> Iterator[Raw]:
+    with Raw(grid.environment_of("admin")) as raw:
+        yield raw
+
+
+@pytest.fixture
+def issue(grid: LocalGrid, tmp_path: Path) -> Callable[..., tuple[Path, Path]]:
+    """Make a certificate of the Grid's authority, or of another; it is in two files."""
+
+    def issue(
+        subject: Subject, start: float = 0.0, hours: float = 1.0, authority: Authority | None = None
+    ) -> tuple[Path, Path]:
+        now = datetime.datetime.now(datetime.timezone.utc) + datetime.timedelta(hours=start)
+        authority = authority or Authority(grid.root / "private", now)
+        issued = authority.issue(subject, now, datetime.timedelta(hours=hours))
+        write_private(tmp_path / "cert.pem", issued.cert)
+        write_private(tmp_path / "key.pem", issued.key)
+        return tmp_path / "cert.pem", tmp_path / "key.pem"
+
+    return issue

@@ -14,10 +14,10 @@ from gridproof.config import PilotConfig
 from gridproof.errors import LocalGridError
 from gridproof.localgrid import Limits, LocalGrid, User
 from gridproof.localgrid.certificates import (
-    Authority,
     host_subject,
     job_subject,
     token_subject,
+    user_subject,
     write_private,
 )
 from gridproof.localgrid.users import DEFAULT_USERS, Users, read_user
@@ -87,38 +87,6 @@ def test_users_that_cannot_be_are_refused_before_anything_is_started(accounts, w
 def grid():
     with LocalGrid(sites=1, users=ACCOUNTS, limits=Limits(report_interval=0.2)) as grid:
         yield grid
-
-
-@pytest.fixture
-def ada(grid, dial):
-    with dial(grid.environment) as raw:
-        yield raw
-
-
-@pytest.fixture
-def bob(grid, dial):
-    with dial(grid.environment_of("bob")) as raw:
-        yield raw
-
-
-@pytest.fixture
-def admin(grid, dial):
-    with dial(grid.environment_of("admin")) as raw:
-        yield raw
-
-
-@pytest.fixture
-def issue(grid, tmp_path):
-    """A certificate of the Grid's authority as two files."""
-
-    def issue(subject, hours=1.0):
-        now = datetime.datetime.now(datetime.timezone.utc)
-        issued = Authority(grid.root / "private", now).issue(subject, now, datetime.timedelta(hours=hours))
-        write_private(tmp_path / "cert.pem", issued.cert)
-        write_private(tmp_path / "key.pem", issued.key)
-        return tmp_path / "cert.pem", tmp_path / "key.pem"
-
-    return issue
 
 
 def failure(answer):
@@ -282,11 +250,18 @@ def test_a_jobs_token_is_worth_nothing_once_the_job_runs_again(grid, dial, ada, 
     "subject",
     [
         host_subject("localhost"),
+        user_subject("eve"),
         token_subject("eve", "eve"),
         token_subject("bob", "ada"),
         job_subject("bob", 7),
     ],
-    ids=["a host", "an unknown user", "a role that one has not", "a job that is not"],
+    ids=[
+        "a host",
+        "an unknown user",
+        "an unknown user's token",
+        "a role that one has not",
+        "a job that is not",
+    ],
 )
 def test_a_certificate_of_nobody_gets_401(grid, dial, issue, subject):
     with pytest.raises(InvalidStatus, match="401"):

@@ -11,8 +11,7 @@ import pytest
 from gridproof.localgrid.catalogue import kept
 from gridproof.localgrid.catalogue.catalogue import Catalogue
 from gridproof.localgrid.catalogue.entries import Booking, CatalogueError, normal, pfn_path
-from gridproof.localgrid.catalogue.permissions import READ
-from gridproof.localgrid.users import DEFAULT_USERS, User, Users
+from gridproof.localgrid.users import DEFAULT_USERS, Users
 
 HOME = "/local/user/g/gproof"
 
@@ -71,14 +70,6 @@ def test_everybody_writes_below_local_but_not_in_the_home_of_another(catalogue: 
     with pytest.raises(CatalogueError) as error:
         catalogue.mkdir("/elsewhere", "gridproof", 1)
     assert code(error) == 13
-
-
-def test_a_private_file_is_for_its_owner(catalogue: Catalogue) -> None:
-    add(catalogue, f"{HOME}/key", perm="600")
-    entry = catalogue.get(f"{HOME}/key")
-    assert entry
-    assert entry.allows(User("gridproof"), READ)
-    assert not entry.allows(User("guest"), READ)
 
 
 def test_an_lfn_is_written_once(catalogue: Catalogue) -> None:
@@ -175,11 +166,6 @@ def test_paths_are_made_normal(given: str, path: str) -> None:
 )
 def test_a_pfn_is_made_of_a_guid_as_aliens(path: str) -> None:
     assert pfn_path(path.rsplit("/", 1)[-1]) == path
-
-
-def test_a_pfn_has_the_shape_of_aliens() -> None:
-    two, five, guid = pfn_path("2e5efc47-e679-11f1-acad-02fc00000001")[1:].split("/")
-    assert (len(two), len(five), guid) == (2, 5, "2e5efc47-e679-11f1-acad-02fc00000001")
 
 
 def test_a_failed_job_s_files_come_into_the_catalogue_when_they_are_asked_for(catalogue):
