@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from gridproof.alien.jdl import Jdl, parse, render
 from gridproof.errors import JdlError
 from gridproof.localgrid.jobs.patterns import fill
+from gridproof.localgrid.jobs.plan import make_plan
 from gridproof.localgrid.jobs.requirements import read_requirements
 from gridproof.localgrid.jobs.splitting import Located, split
 
@@ -125,6 +126,15 @@ def test_what_cannot_be_split_is_said_why(text: str, why: str) -> None:
     with pytest.raises(JdlError) as caught:
         subjobs(text)
     assert why in str(caught.value)
+
+
+def test_subjobs_whose_jdls_are_too_large_together_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gridproof.localgrid.jobs.plan.SUBJOBS_TEXT", 1 << 20)
+    jdl = parse(f'Executable = "/x.sh"; Split = "production:1-20"; Tag = "{"x" * 100_000}";')
+    with pytest.raises(JdlError, match=r"of the job's 20 subjobs are larger than 1 MB together"):
+        make_plan(jdl, (), 1000, 77)
+    monkeypatch.setattr("gridproof.localgrid.jobs.plan.SUBJOBS_TEXT", 1 << 22)
+    assert len(make_plan(jdl, (), 1000, 77).subjobs) == 20
 
 
 def test_without_input_data_only_a_production_can_be_split() -> None:
