@@ -186,17 +186,21 @@ def test_a_failure_before_the_payload_is_tried_again_ten_times_and_then_no_more(
     queue.move(job.id, failure, now)
     assert queue.get(job.id).status == failure  # type: ignore[union-attr]
     assert now == pytest.approx(1.0 + LIMITS.retries * LIMITS.retry_delay)
+    queue.resubmit(job.id, now)
+    run_to(queue, job, state.STARTED, now=now)
+    queue.move(job.id, state.ERROR_IB, now)
+    assert queue.get(job.id).status == state.WAITING  # type: ignore[union-attr]
 
 
 def test_the_broker_takes_priority_first_then_price_then_age() -> None:
     queue = TaskQueue()
-    texts = ("Price = 2.0;", "", "", "Priority = 5;")
+    texts = ("", "Price = 2.0;", "", "Priority = 5;")
     jobs = [submitted(queue, text) for text in texts]
     order = []
     while job := queue.match(SLOTS[0], 1.0):
         order.append(jobs.index(queue.get(job.id)))  # type: ignore[arg-type]
         queue.assign(job.id, SITES[0], "node", 1.0)
-    assert order == [3, 0, 1, 2]
+    assert order == [3, 1, 0, 2]
 
 
 @pytest.mark.parametrize(
@@ -208,11 +212,13 @@ def test_the_broker_takes_priority_first_then_price_then_age() -> None:
         ('Requirements = other.CE == "Local::Site3::CE" && other.CE == "Local::Site1::CE";', [1, 3]),
         ('Requirements = !other.CE == "Local::Site3::CE";', [1, 2]),
         ('Requirements = member(other.CloseSE,"Local::Site2::SE") && other.CE == "Local::Site3::CE";', []),
-        ("TTL = 100000;", []),
+        ("TTL = 86999;", [1, 2, 3]),
+        ("TTL = 87000;", []),  # a slot must last longer
         ("TTL = 100000; Requirements = other.TTL > 600;", [1, 2, 3]),
         ('Workdirectorysize = {"30GB"};', [1, 2, 3]),  # more than may be asked for
         ('Workdirectorysize = {"20GB"};', []),
-        ('Workdirectorysize = {"500MB"};', [1, 2, 3]),
+        ('Workdirectorysize = {"20000MB"};', []),  # there must be more
+        ('Workdirectorysize = {"19999MB"};', [1, 2, 3]),
         (f'Requirements = member(other.Packages,"{ROOT}");', [1, 2, 3]),
         ('Requirements = member(other.Packages,"VO_LOCAL@ROOT::v5");', []),
         ('CPUCores = "2";', []),
@@ -263,16 +269,17 @@ def test_what_cannot_be_optimised_ends_in_an_error_state_with_the_reason(
 
 
 def test_without_heartbeat_a_job_becomes_a_zombie_and_then_expires() -> None:
-    queue = TaskQueue()
+    queue = TaskQueue(limits=Limits(zombie_after=100.0, expired_after=50.0))
     silent, lively = submitted(queue), submitted(queue)
     for job in (silent, lively):
         run_to(queue, job, state.RUNNING, now=0.0)
-    queue.heartbeat(lively.id, LIMITS.zombie_after)
-    queue.tick(LIMITS.zombie_after + 1)
-    assert queue.get(silent.id).status == state.ZOMBIE  # type: ignore[union-attr]
+    queue.heartbeat(lively.id, 100.0)
+    found = []
+    for now in (100.0, 101.0, 151.0, 152.0):
+        queue.tick(now)
+        found.append(queue.get(silent.id).status)  # type: ignore[union-attr]
+    assert found == [state.RUNNING, state.ZOMBIE, state.ZOMBIE, state.EXPIRED]
     assert queue.get(lively.id).status == state.RUNNING  # type: ignore[union-attr]
-    queue.tick(2 * LIMITS.zombie_after + 2)
-    assert queue.get(silent.id).status == state.EXPIRED  # type: ignore[union-attr]
 
 
 @pytest.mark.parametrize("last", [state.STARTED, state.RUNNING, state.SAVING])
