@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from gridproof import processes
 from gridproof.errors import LocalGridError
@@ -22,6 +22,9 @@ from gridproof.localgrid.limits import Limits
 from gridproof.localgrid.settings import Settings
 from gridproof.localgrid.sites import GridNetwork
 from gridproof.localgrid.users import DEFAULT_USERS, User, Users
+
+if TYPE_CHECKING:
+    from gridproof.localgrid.client import GridAccess
 
 START_TIMEOUT = 60.0
 
@@ -145,9 +148,7 @@ class LocalGrid:
 
     def put(self, file: Path | str, lfn: str, ses: Sequence[str] = ()) -> None:
         """Store a local file under ``lfn``, with a replica on each of ``ses`` (none named: on any one)."""
-        from gridproof.localgrid.client import GridAccess
-
-        with GridAccess(self._reachable()) as access:
+        with self._access() as access:
             access.put(Path(file), lfn, ses)
 
     def enter_members(self, lfn: str) -> None:
@@ -160,9 +161,7 @@ class LocalGrid:
 
     def get(self, lfn: str, file: Path | str) -> None:
         """Copy a file of the Grid to a local one."""
-        from gridproof.localgrid.client import GridAccess
-
-        with GridAccess(self._reachable()) as access:
+        with self._access() as access:
             access.get(lfn, Path(file))
 
     def status(self) -> list[dict[str, str]]:
@@ -179,10 +178,11 @@ class LocalGrid:
         self._command("gridRestartSE", name)
 
     def _command(self, name: str, *options: str) -> list[dict[str, Any]]:
-        from gridproof.localgrid.client import GridAccess
-
-        with GridAccess(self._reachable()) as access:
+        with self._access() as access:
             return access.command(name, *options)
+
+    def _access(self) -> GridAccess:
+        return _connect(self._reachable())
 
     def _reachable(self) -> dict[str, str]:
         if not self._environment:
@@ -242,10 +242,14 @@ def read_events(events: IO[bytes], timeout: float = START_TIMEOUT) -> Any:
 
 def status(environment: Mapping[str, str]) -> list[dict[str, str]]:
     """What a Grid says about its sites, storage elements and jobs."""
-    from gridproof.localgrid.client import GridAccess
-
-    with GridAccess(environment) as access:
+    with _connect(environment) as access:
         return access.command("gridStatus")
+
+
+def _connect(environment: Mapping[str, str]) -> GridAccess:
+    from gridproof.localgrid.client import GridAccess  # which takes time to import
+
+    return GridAccess(environment)
 
 
 def start_standing(settings: Settings) -> discovery.Running:

@@ -43,7 +43,10 @@ class Settings:
         settings["users"] = tuple(User(**_with_quota(user)) for user in settings["users"])
         settings["limits"] = Limits(**_with_quota(settings["limits"]))
         network = settings["network"]
-        network["sites"] = tuple(SiteNetwork(**site) for site in network["sites"])
+        network["sites"] = tuple(
+            SiteNetwork(**{**site, "nodes": tuple(site["nodes"]), "se": tuple(site["se"])})
+            for site in network["sites"]
+        )
         settings["network"] = GridNetwork(**network)
         return cls(**settings)
 

@@ -1,1 +1,1 @@
-"""Jobs at the centre: from a JDL to who runs it where, and its states. Pure but for store and inputs."""
+"""Jobs at the centre: from a JDL to who runs it where. Pure but for store, inputs and packages."""
