@@ -189,3 +189,12 @@ def test_a_failed_job_s_files_come_into_the_catalogue_when_they_are_asked_for(ca
     kept.expire(catalogue, 2 + kept.KEPT_MS)
     assert ("SE", late.guid) in catalogue.orphans()
     assert kept.register(catalogue, 2, 3) == kept.register(catalogue, 3, 3) == []
+
+
+def test_a_booking_that_is_over_takes_nothing_from_a_file_that_was_entered_by_another(catalogue):
+    twice = [Booking(ticket, f"{HOME}/file", "guid", "SE", "gridproof") for ticket in ("first", "second")]
+    catalogue.book(twice, 1)
+    catalogue.commit(twice[0], size=5, md5="md5", perm="755", now_ms=2)
+    kept.expire(catalogue, 2 + kept.KEPT_MS)
+    assert catalogue.orphans() == []
+    assert catalogue.replicas("guid") == ["SE"]
