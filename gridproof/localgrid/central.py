@@ -205,9 +205,9 @@ class CentralService:
             return await asyncio.to_thread(verb, self._core, caller, arguments)
         if verb := _IN_LOOP.get(name):
             return verb(self._core, caller, arguments)
-        if awaited := _AWAITED.get(name):
-            return await awaited(self._core, caller, arguments)
-        return await self._time(caller, arguments)
+        if name == "time":
+            return await self._time(caller, arguments)
+        return await _AWAITED[name](self._core, caller, arguments)
 
     async def _time(self, caller: Caller, arguments: Sequence[str]) -> Answer:
         """Run a command several times."""
