@@ -269,6 +269,7 @@ def test_a_private_directory_is_not_listed_nor_entered(users, files):
         assert not answer["results"]
         assert users["ada"].ask(command, f"{HOME}/closed")["metadata"]["exitcode"] == "0"
     users["ada"].rows("cd")
+    assert users["guest"].ask("find", f"{HOME}/closed", "*")["metadata"]["exitcode"] == "13"
     found = {row["lfn"] for row in users["bob"].rows("find", HOME, "*")}
     assert f"{HOME}/private" in found  # its name is no secret
     assert f"{HOME}/closed/inside" not in found

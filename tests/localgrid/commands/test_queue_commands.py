@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 import uuid
 from collections.abc import Iterator
@@ -55,6 +56,17 @@ def failure(answer: dict[str, Any]) -> tuple[str, str]:
 
 def said(answer: dict[str, Any]) -> str:
     return "\n".join(row["message"] for row in answer["results"])
+
+
+def test_a_job_is_stored_before_anybody_is_told_of_it(grid: Offline) -> None:
+    request = json.dumps({"command": "submit", "options": [f'Executable = "{SCRIPT}";']})
+
+    async def told_and_stored() -> tuple[int, set[int]]:
+        answer = await grid.service.answer(grid.caller, request)
+        return int(answer["results"][0]["jobId"]), {job.id for job in grid.store.load()}
+
+    told, stored = grid.loop.run_until_complete(told_and_stored())
+    assert told in stored
 
 
 def test_kill_takes_lists_of_jobs_and_says_of_each_what_became_of_it(grid: Offline) -> None:
