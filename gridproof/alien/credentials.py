@@ -203,7 +203,10 @@ def _find_ca(environ: Mapping[str, str]) -> Path | None:
         if environ.get(name):
             path = Path(environ[name])
             if not path.exists():
-                raise CredentialError(f"{name} is {path}, which does not exist: let it name the CAs")
+                raise CredentialError(
+                    f"{name} is {path}, which does not exist: let it name the CAs "
+                    '(of an embedded Grid that was started anew: eval "$(gridproof grid env)")'
+                )
             return path
     own = f"{environ.get('HOME') or Path.home()}/.globus/certificates"
     return next((Path(d) for d in (*_CA_DIRECTORIES, own) if Path(d).is_dir()), None)

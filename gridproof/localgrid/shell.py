@@ -55,7 +55,7 @@ def start(
         )
     )
     click.echo(f"Grid with {sites} sites of {slots} slots is running in {running.root} (pid {running.pid})")
-    click.echo('For other programs: eval "$(gridproof grid env)"')
+    click.echo('For alien.py and other programs: eval "$(gridproof grid env)"')
 
 
 @grid.command()

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
@@ -12,6 +14,7 @@ from gridproof.localgrid import LocalGrid
 from tests.conformance.client import ALIEN, CommandLine
 
 HOME = "/local/user/g/gproof/"
+PAGE = Path(__file__).parents[2] / "docs" / "embedded-grid.md"
 Typing = Callable[..., subprocess.CompletedProcess[str]]
 
 
@@ -111,3 +114,22 @@ def test_another_user_s_private_files_are_refused(grid, alien, tmp_path):
     assert 0 not in codes
     assert not (tmp_path / "stolen").exists()
     assert alien.run("ls", "-l", "t/private").stdout.startswith("-rw------- ")
+
+
+def test_what_the_page_tells_beginners_to_type_works(tmp_path):
+    _, files, job, *_ = re.findall(r"^```sh\n(.*?)^```", PAGE.read_text(), re.DOTALL | re.MULTILINE)
+    started = [line for line in files.splitlines(keepends=True) if line.startswith("alien.py")]
+    shown = "alien.py cat demo/out/stdout\n"
+    wait = "until alien.py ps -f DONE -id | grep -q 1000000001; do :; done\n"
+    script = "".join(started) + job.replace(shown, wait + shown)
+    (tmp_path / "esd.root").write_bytes(b"12345")
+    with LocalGrid(sites=2, slots=1) as grid:
+        shell = CommandLine(grid.environment, tmp_path).environment
+        shell["PATH"] = f"{ALIEN.parent}:{shell['PATH']}"
+        done = subprocess.run(
+            ["bash", "-ec", script], env=shell, cwd=tmp_path, capture_output=True, text=True
+        )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "\nhello world, this is job 1000000001\n" in done.stdout
+    assert (tmp_path / "copy.root").read_bytes() == b"12345"
+    assert (tmp_path / "out" / "size.txt").read_text() == "5 esd.root\n"
