@@ -8,6 +8,7 @@ import re
 import uuid
 import zlib
 from dataclasses import dataclass
+from errno import EINVAL
 from typing import NamedTuple
 
 from gridproof.localgrid.catalogue.permissions import READ, allowed
@@ -58,6 +59,7 @@ class CatalogueError(Exception):
 
 
 _GREGORIAN = 0x01B21DD213814000  # from 1582-10-15, where times of GUIDs begin, to the epoch, in 100 ns
+_CONTROL = re.compile("[\\0-\\x1f\\x7f-\\x9f]")
 _GUID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 
 
@@ -76,6 +78,12 @@ class Booking:
 def normal(lfn: str) -> str:
     """An absolute LFN without ``.``, ``..``, doubled or trailing slashes."""
     return "/" + posixpath.normpath("/" + lfn).strip("/")
+
+
+def check_name(lfn: str) -> None:
+    """Raises CatalogueError for a name that does something to the terminals of those who list it."""
+    if _CONTROL.search(lfn):
+        raise CatalogueError(EINVAL, f"{lfn!r} has a control character")
 
 
 def is_pattern(lfn: str) -> bool:

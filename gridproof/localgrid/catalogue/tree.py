@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from errno import EACCES, EDQUOT, EEXIST, EIO, ENOENT, ENOTDIR, EPERM
 from sqlite3 import Connection
 
-from gridproof.localgrid.catalogue.entries import CatalogueError, Entry, normal
+from gridproof.localgrid.catalogue.entries import CatalogueError, Entry, check_name, normal
 from gridproof.localgrid.catalogue.lookups import BETWEEN, Lookups, bounds
 from gridproof.localgrid.catalogue.permissions import PASS, WRITE, owned_by, refused
 from gridproof.localgrid.quotas import files_refused
@@ -34,6 +34,7 @@ class Tree(Lookups):
     def mkdir(self, lfn: str, user: str, now_ms: int, *, parents: bool = False, perm: str = "755") -> None:
         """Make a directory; one that exists already is well. Raises CatalogueError."""
         with self._database.change() as connection:
+            check_name(lfn)
             path = normal(lfn)
             missing = []
             while (entry := self.get(path)) is None:
@@ -59,6 +60,7 @@ class Tree(Lookups):
         self.check_quota(user, 1, size)
 
     def _check_place(self, lfn: str, user: str) -> None:
+        check_name(lfn)
         there = self.look_up(lfn, user)
         parent = self._nearest_dir(posixpath.dirname(normal(lfn)))
         self._existing(parent.path, user, WRITE | PASS)

@@ -251,9 +251,8 @@ class TaskQueue:
                 self.move(job.id, state.ERROR_E, now)
 
     def trace(self, job_id: int, now: float, tag: str, text: str) -> None:
-        """Add to a job's trace, one line for each of ``text``, as it can be stored."""
-        storable = text.encode(errors="backslashreplace").decode()
-        self._trace.extend(TraceLine(job_id, now, tag, line) for line in storable.splitlines())
+        """Add to a job's trace, one line for each of ``text``, storable and printable."""
+        self._trace.extend(TraceLine(job_id, now, tag, _printable(line)) for line in text.splitlines())
 
     def next_due(self) -> float | None:
         """When the next job that waits for its retry may be matched."""
@@ -339,6 +338,10 @@ class TaskQueue:
         if not state.may_follow(old, new):
             raise IllegalTransition(f"job {job_id} cannot go from {old} to {new}")
         return old
+
+
+def _printable(line: str) -> str:
+    return "".join(c if c.isprintable() or c == "\t" else c.encode("unicode_escape").decode() for c in line)
 
 
 def _check_storable(text: str) -> None:

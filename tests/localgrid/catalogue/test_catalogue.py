@@ -132,6 +132,22 @@ def test_a_directory_moves_with_all_in_it(catalogue: Catalogue) -> None:
         catalogue.move("/local/e", "/local/e/f/", "gridproof")
 
 
+@pytest.mark.parametrize("name", ["a\x1b]0;title\x07", "two\nlines", "\x7f", "\x9b2J"])
+def test_a_name_does_nothing_to_a_terminal(catalogue: Catalogue, name: str) -> None:
+    add(catalogue, f"{HOME}/plain")
+    for make in (
+        lambda lfn: catalogue.touch(lfn, "gridproof", 0),
+        lambda lfn: catalogue.mkdir(lfn, "gridproof", 0),
+        lambda lfn: catalogue.move(f"{HOME}/plain", lfn, "gridproof"),
+        lambda lfn: catalogue.collect(lfn, (), "gridproof", 0),
+        lambda lfn: add(catalogue, lfn),
+    ):
+        with pytest.raises(CatalogueError, match="has a control character") as error:
+            make(f"{HOME}/{name}")
+        assert code(error) == 22
+    catalogue.touch(f"{HOME}/häßlich ☃", "gridproof", 0)
+
+
 def test_members_of_an_archive_lie_beside_it_and_below(catalogue: Catalogue) -> None:
     add(catalogue, f"{HOME}/a/x.zip")
     archive = catalogue.get(f"{HOME}/a/x.zip")

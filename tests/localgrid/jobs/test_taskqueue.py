@@ -326,12 +326,12 @@ def test_a_restart_forgets_nothing_and_says_what_it_did(tmp_path: Path) -> None:
     store.close()
 
 
-def test_whatever_a_trace_is_told_can_be_stored(tmp_path: Path) -> None:
+def test_whatever_a_trace_is_told_can_be_stored_and_shown(tmp_path: Path) -> None:
     queue, store = TaskQueue(), JobStore(tmp_path / "jobs.db")
     job = submitted(queue)
-    queue.trace(job.id, 1.0, "trace", "Uploading: caf\udce9.txt")  # as Python has a name that is no UTF-8
+    queue.trace(job.id, 1.0, "trace", "caf\udce9\tcaf\u00e9 \x1b[31m")  # the first is a name that is no UTF-8
     store.save(queue.take_changes())
-    assert store.trace(job.id)[-1].text == "Uploading: caf\\udce9.txt"
+    assert store.trace(job.id)[-1].text == "caf\\udce9\tcaf\u00e9 \\x1b[31m"
     store.close()
 
 
