@@ -89,6 +89,13 @@ def test_a_failing_payload_ends_in_error_e_with_the_trace_it_wrote(raw, script):
     assert not {"out", "alas"} & {line.split()[-1] for line in trace.splitlines()}
 
 
+def test_what_a_payload_links_to_does_not_come_into_its_trace(raw, script):
+    body = "echo private >elsewhere; ln -s elsewhere .alienValidation.trace"
+    job = raw.submit(f'Executable = "{script(body)}";')
+    raw.wait(job, "DONE")
+    assert "private" not in raw.trace(job)
+
+
 def test_packages_are_set_up_for_a_payload(raw, script, tmp_path):
     (package,) = raw.rows("packages")
     out = f"{HOME}/{tmp_path.name}/out"

@@ -87,6 +87,9 @@ def test_a_payload_that_works_is_not_idle_and_is_killed_when_its_ttl_is_over(raw
     trace = killed_in_error_e(raw, job)
     assert "Killing the job (it was running for longer than its TTL)" in trace
     assert "near zero" not in trace
+    ran = re.search(r"real ([\d.]+)", trace)
+    assert ran
+    assert float(ran[1]) >= 1 + LIMITS.ttl_grace
 
 
 def test_the_work_of_children_that_have_ended_counts(raw, script):
@@ -105,6 +108,16 @@ def test_a_payload_that_fills_its_directory_is_killed(raw, script):
     body = f"mkdir deep; head -c 3000000 /dev/urandom >deep/file; {SPIN}"
     job = raw.submit(f'Executable = "{script(body)}"; Workdirectorysize = {{"2MB"}};')
     assert "Killing the job (using more than 2MB of diskspace" in killed_in_error_e(raw, job)
+
+
+def test_a_validation_has_the_same_limits(raw, script):
+    payload = script("true", "payload.sh")
+    fills = script(f"head -c 3000000 /dev/urandom >file; {SPIN}", "validation.sh")
+    job = raw.submit(
+        f'Executable = "{payload}"; ValidationCommand = "{fills}"; Workdirectorysize = {{"2MB"}};'
+    )
+    assert raw.wait(job, "DONE", "ERROR_V", "ERROR_VT") == "ERROR_VT"
+    assert "Killing the job (using more than 2MB of diskspace" in raw.trace(job)
 
 
 def test_a_job_whose_input_does_not_come_runs_eleven_times(grid, raw, script, tmp_path):

@@ -265,7 +265,7 @@ class _JobRun:
             complete = await self._while_ours(saver.save(outputs.files, register=well))
         except OutputMissing as missing:
             self._tell(f"Error: A required outputfile was NOT found! Aborting: {missing}")
-            self._core.move(self._job, state.ERROR_S if well else end)
+            self._core.move(self._job, state.ERROR_S)
         except SavingFailed as failure:
             self._tell(str(failure))
             self._core.move(self._job, state.ERROR_SV if well else end)
