@@ -78,6 +78,7 @@ def test_files_beyond_the_number_or_the_bytes_are_not_made(catalogue):
     commit(catalogue, "b", 3)
     assert catalogue.used("ada") == (2, 10)
     catalogue.touch("/local/c", "ada", 0)
+    assert refused(lambda: commit(catalogue, "c", 1))
     assert refused(lambda: catalogue.touch("/local/d", "ada", 0))
     assert refused(lambda: catalogue.check_new("/local/d", "ada"))
     commit(catalogue, "d", 100, "bob")
