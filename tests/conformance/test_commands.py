@@ -117,7 +117,7 @@ def variable(text: str) -> str:
     text = re.sub(r"(?m)^Bearer\S+|authz=\S+", "ENVELOPE", text)
     text = re.sub(r"[\d.]+ [KMG]?i?B/s", "SPEED", text)
     text = re.sub(r"[0-9a-fA-F]{8}-[0-9a-fA-F-]{27}", "GUID", text)
-    words = re.sub(r"\d+", "N", text).replace("jobID", " jobID").split()
+    words = re.sub(r"\d+(\.\d+)*(E-\d+)?", "N", text).replace("jobID", " jobID").split()
     return " ".join(sorted(words) if "jobID:" in words else words)  # copies go on side by side
 
 
