@@ -36,7 +36,7 @@ _EXPIRES_SOON = timedelta(hours=12)
 # Commands that change nothing, or that come to the same when they come twice (leave to write that is not used
 # expires by itself).
 _REPEATABLE = {
-    *("access", "cat", "cd", "commandlist", "find", "kill", "listCEs", "listFilesFromCollection"),
+    *("access", "cat", "cd", "chmod", "commandlist", "find", "kill", "listCEs", "listFilesFromCollection"),
     *("listSEDistance", "listSEs", "ls", "masterjob", "mkdir", "packages", "ping", "ps", "pwd", "stat"),
     *("toXml", "token", "type", "version", "whereis", "whoami"),
 }
