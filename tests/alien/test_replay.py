@@ -72,6 +72,9 @@ class Grid:
         self.replicas = {"A::B::C": "root://c//1"}
         return [{"lfn": "1"}], 0
 
+    def chmod(self, mode: str, lfn: str) -> Any:
+        return [], 0
+
     def mv(self, old: str, new: str) -> Any:
         self.names = self.names - {old} | {new}
         return [], 0
@@ -118,6 +121,7 @@ READS: dict[str, Change] = {
     "ps": lambda alien: alien.ps([1000]),
     "stat": lambda alien: alien.stat("/a"),
     "mkdir": lambda alien: alien.mkdir("/new"),
+    "chmod": lambda alien: alien.chmod("/a", "600"),
     "kill": lambda alien: alien.kill([1000]),
 }
 
