@@ -150,15 +150,18 @@ def _inside(directory: Path, name: str) -> Path | None:
 
 
 def _pack(wanted: Wanted, directory: Path, files: Sequence[tuple[str, Path]]) -> Output:
-    target = directory / posixpath.basename(wanted.archive)
+    name = posixpath.basename(wanted.archive)
+    target = directory / name
+    if name in ("", ".", "..") or target in (path for _, path in files):
+        raise SavingFailed(f"An archive cannot be named {wanted.archive!r}: name a file that is not in it")
     target.unlink(missing_ok=True)
     # ROOT files are compressed already, and are read in place.
     stored = any(name.endswith(".root") for name, _ in files)
     how = zipfile.ZIP_STORED if stored else zipfile.ZIP_DEFLATED
     with zipfile.ZipFile(target, "x", how, strict_timestamps=False) as archive:
-        for name, path in files:
-            archive.write(path, name)
-    members = tuple(Member(name, path.stat().st_size, md5_of(path)) for name, path in files)
+        for member, path in files:
+            archive.write(path, member)
+    members = tuple(Member(member, path.stat().st_size, md5_of(path)) for member, path in files)
     return Output(target.name, target, wanted, members)
 
 

@@ -93,6 +93,13 @@ def test_a_name_that_the_catalogue_cannot_hold_is_told(directory):
         prepared(directory, 'OutputArchive = {"all.zip:*.txt"};')
 
 
+@pytest.mark.parametrize("name", ["..", "sub/", "a.txt"])
+def test_an_archive_is_neither_a_directory_nor_its_own_member(directory, name):
+    with pytest.raises(SavingFailed, match=f"An archive cannot be named '{name}'"):
+        prepared(directory, f'OutputArchive = {{"{name}:a.txt"}};')
+    assert (directory / "a.txt").is_file()
+
+
 def test_an_archive_holds_its_members_which_are_not_saved_beside_it(directory):
     outputs = prepared(directory, 'OutputFile = {"*.txt"}; OutputArchive = {"all.zip:a.txt,c.root,empty"};')
     assert names(outputs) == ["all.zip", "b.txt"]
