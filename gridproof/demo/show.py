@@ -147,8 +147,9 @@ def _run(console: Console, output_dir: Path, check: Callable[[], None]) -> Repor
         _print_table(console, report, workers, summary)
         same = "the same as" if report.identical else "NOT the same as"
         console.print(
-            f"Opened in {open_s:.1f} s, asked in {query_s:.1f} s. The histograms are {same} those of "
-            f"TChain::Process in one process ({plain_s:.1f} s).\nThe spectrum is in {picture}."
+            f"The session opened in {open_s:.1f} s, the query took {query_s:.1f} s."
+            f" The histograms are {same} those of TChain::Process in one process ({plain_s:.1f} s)."
+            f"\nThe spectrum is in {picture}."
         )
         return report
 
